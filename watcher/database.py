@@ -1,0 +1,289 @@
+"""Engines, transactions and schema versions, the same for SQLite and Postgres.
+
+The daemon's store and the platform's database both stand on this module; their tables and their migrations are
+their own (see `docs/adr/0002-one-database-module.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+import alembic.migration
+import alembic.script
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from watcher.domain.errors import ConfigError, SchemaMismatchError, StoreError, StoreUnavailableError
+from watcher.domain.redaction import redact
+
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre"}
+_BUSY_TIMEOUT_S = 15.0
+_CONNECT_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """A set of tables with its own line of migrations.
+
+    Attributes:
+        name: folder below `migrations/`.
+        version_table: where Alembic keeps the version, so that several schemas can share one database.
+        upgrade_command: what a person runs to bring the schema up.
+    """
+
+    name: str
+    version_table: str
+    upgrade_command: str
+
+    @property
+    def migrations_dir(self) -> Path:
+        """Where the migrations lie: inside an installed package, or beside it in a checkout."""
+        package = Path(__file__).resolve().parent
+        installed = package / "_migrations" / self.name
+        return installed if installed.is_dir() else package.parent / "migrations" / self.name
+
+
+class Database:
+    """An engine with the two kinds of transactions the package uses.
+
+    Safe to share between threads. `read()` and `write()` give a `Session` inside one transaction; `write()`
+    commits at the end and takes SQLite's write lock at the start, so that a transaction never fails half-way for
+    the lock of another. Errors of the driver come out as `StoreUnavailableError` or `StoreError`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is SQLite; the alternative is Postgres."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that is rolled back at the end."""
+        with self._session(begin="DEFERRED") as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that is committed at the end, or rolled back if the block raises."""
+        with self._session(begin="IMMEDIATE") as session:
+            yield session
+            session.commit()
+
+    @contextmanager
+    def _session(self, *, begin: str) -> Iterator[Session]:
+        with (
+            translated_errors(self.engine.url),
+            Session(self.engine, autoflush=False, expire_on_commit=False) as session,
+        ):
+            session.connection(execution_options={"sqlite_begin": begin})
+            yield session
+
+    def close(self) -> None:
+        """Closes all connections of the pool."""
+        self.engine.dispose()
+
+
+@contextmanager
+def translated_errors(url: URL) -> Iterator[None]:
+    """Turns errors of the driver into those of the package; programming errors pass as they are."""
+    try:
+        yield
+    except OperationalError as error:
+        raise StoreUnavailableError(_explain(error, url)) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise StoreUnavailableError(_explain(error, url)) from error
+        raise
+
+
+def _explain(error: DBAPIError, url: URL) -> str:
+    where = url.render_as_string(hide_password=True).partition("?")[0]
+    reason = redact(str(error.orig).strip())
+    lowered = reason.lower()
+    if "disk is full" in lowered or "no space left" in lowered or "disk i/o error" in lowered:
+        return f"the disk of the store {where} is full or failing ({reason}): free space, nothing is lost meanwhile"
+    if "readonly database" in lowered or "read-only" in lowered:
+        return f"the store {where} cannot be written ({reason}): check the owner and the mount of its folder"
+    if "unable to open" in lowered:
+        return f"the store {where} cannot be opened ({reason}): does its folder exist, and may this user write there?"
+    if "locked" in lowered:
+        return f"the store {where} was locked for over {_BUSY_TIMEOUT_S:.0f} s by another process ({reason})"
+    return f"the store {where} is unavailable ({reason})"
+
+
+def build_database(url: str, *, pool_size: int = 10) -> Database:
+    """Builds the engine; connects only when used.
+
+    Args:
+        url: `sqlite:///path/to/file` or `postgresql+psycopg://user:password@host/name`; `postgresql://` and
+            `postgres://` are understood as the latter.
+        pool_size: connections kept open at the most; as many again for short bursts.
+
+    Raises:
+        ConfigError: another kind of database, or an SQLite file on a network file system.
+    """
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError as error:
+        raise ConfigError("the store URL cannot be read; write sqlite:///FILE or postgresql://...") from error
+    if parsed.drivername in ("postgres", "postgresql"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername == "sqlite":
+        return Database(_build_sqlite_engine(parsed, pool_size))
+    if parsed.drivername == "postgresql+psycopg":
+        engine = create_engine(
+            parsed,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_pre_ping=True,
+            pool_timeout=30,
+            connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
+        )
+        return Database(engine)
+    raise ConfigError(
+        f"the store URL names {parsed.drivername!r}; known are sqlite:///FILE and postgresql://USER@HOST/NAME"
+    )
+
+
+def _build_sqlite_engine(url: URL, pool_size: int) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise ConfigError(
+            "a store in memory would forget everything; name a file: sqlite:///data/watcher.sqlite"
+        )
+    refuse_network_file_system(Path(url.database))
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=30,
+        connect_args={"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver's own guess
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        # FULL: a commit survives a power cut, so the remote mark can never be ahead of what is on disk.
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA cache_size = -16000")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(
+            f"BEGIN {connection.get_execution_options().get('sqlite_begin', 'DEFERRED')}"
+        )
+
+    return engine
+
+
+def refuse_network_file_system(path: Path, *, mounts: str | None = None) -> None:
+    """Raises ConfigError if `path` lies on a network file system, where SQLite's locks do not hold.
+
+    Args:
+        path: the database file; it need not exist.
+        mounts: text in the form of `/proc/mounts`; read from there if absent (nothing is checked where there is none).
+    """
+    if mounts is None:
+        try:
+            mounts = Path("/proc/mounts").read_text(encoding="utf-8")
+        except OSError:
+            return
+    resolved = path.resolve()
+    best, kind = Path(), ""
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        mount = Path(fields[1].replace("\\040", " "))
+        if resolved.is_relative_to(mount) and len(mount.parts) >= len(best.parts):
+            best, kind = mount, fields[2]
+    if kind in _NETWORK_FILE_SYSTEMS or kind.startswith("fuse.sshfs"):
+        raise ConfigError(
+            f"{path} lies on {best}, a network file system ({kind}), where SQLite's locks do not hold and the file "
+            "gets corrupted: put it on a local disk, or use Postgres"
+        )
+
+
+def upgrade_schema(database: Database, schema: Schema) -> str:
+    """Brings the schema to the newest version in one transaction; harmless if it is there already.
+
+    Returns:
+        The version after the upgrade.
+
+    Raises:
+        SchemaMismatchError: the database is newer than this program.
+    """
+    scripts = _scripts(schema)
+    with translated_errors(database.engine.url), database.engine.connect() as connection:
+        locked = connection.execution_options(sqlite_begin="IMMEDIATE")
+        with locked.begin():
+            if not database.is_sqlite:
+                locked.execute(
+                    text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": schema.version_table}
+                )
+            _refuse_newer(_current_version(locked, schema), scripts, schema)
+            config = alembic.config.Config()
+            config.set_main_option("script_location", str(schema.migrations_dir))
+            config.attributes["connection"] = locked
+            config.attributes["version_table"] = schema.version_table
+            alembic.command.upgrade(config, "head")
+    return check_schema(database, schema)
+
+
+def check_schema(database: Database, schema: Schema) -> str:
+    """Refuses a database whose schema is not the one this program was written for.
+
+    Returns:
+        The version.
+
+    Raises:
+        SchemaMismatchError: older, newer or absent; the text names the command to run.
+    """
+    scripts = _scripts(schema)
+    head = scripts.get_current_head()
+    with translated_errors(database.engine.url), database.engine.connect() as connection:
+        current = _current_version(connection, schema)
+    _refuse_newer(current, scripts, schema)
+    if current != head or head is None:
+        state = "has no tables yet" if current is None else f"is at version {current}"
+        raise SchemaMismatchError(
+            f"the {schema.name} schema {state}, this program needs {head}: run `{schema.upgrade_command}`"
+        )
+    return head
+
+
+def _refuse_newer(current: str | None, scripts: alembic.script.ScriptDirectory, schema: Schema) -> None:
+    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+        raise SchemaMismatchError(
+            f"the {schema.name} schema is at version {current}, which this program does not know: it was made by a "
+            "newer release; run that release, or restore a backup from before the upgrade"
+        )
+
+
+def _scripts(schema: Schema) -> alembic.script.ScriptDirectory:
+    if not schema.migrations_dir.is_dir():
+        raise StoreError(
+            f"the migrations are missing: {schema.migrations_dir} does not exist; install the package anew"
+        )
+    return alembic.script.ScriptDirectory(str(schema.migrations_dir))
+
+
+def _current_version(connection: Connection, schema: Schema) -> str | None:
+    context = alembic.migration.MigrationContext.configure(
+        connection, opts={"version_table": schema.version_table}
+    )
+    return context.get_current_revision()

@@ -1,0 +1,1 @@
+"""The Lightly API: shapes, transport, one module a resource, workflows, and `ApiWorkflowClient`."""

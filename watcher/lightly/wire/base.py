@@ -1,0 +1,24 @@
+"""The base of all shapes, and the rules that names and ids follow on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+ObjectId = Annotated[str, msgspec.Meta(pattern="^[a-f0-9]{24}$")]
+"""24 lower-case hexadecimal digits; the official client 1.5.26 refuses any other spelling."""
+
+DatasetName = Annotated[str, msgspec.Meta(min_length=3, pattern="^[a-zA-Z0-9][a-zA-Z0-9 _-]+$")]
+TagName = Annotated[str, msgspec.Meta(min_length=3, pattern="^[a-zA-Z0-9][a-zA-Z0-9 .:;=@_-]+$")]
+BitMaskData = Annotated[str, msgspec.Meta(pattern="^0x[a-fA-F0-9]+$")]
+ScoreType = Annotated[str, msgspec.Meta(min_length=1, pattern="^[a-zA-Z0-9_+=,.@:/-]*$")]
+TimestampS = Annotated[int, msgspec.Meta(ge=0)]
+TimestampMs = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Wire(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A JSON object of the protocol: snake_case here, camelCase on the wire, absent fields left out.
+
+    `kw_only=True` stands on every shape, since msgspec does not hand it down.
+    """
