@@ -20,5 +20,6 @@ TimestampMs = Annotated[int, msgspec.Meta(ge=0)]
 class Wire(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A JSON object of the protocol: snake_case here, camelCase on the wire, absent fields left out.
 
-    `kw_only=True` stands on every shape, since msgspec does not hand it down.
+    `kw_only=True` stands and `frozen=True` stand on every shape: msgspec hands the first one down not at all, and
+    type checkers want to see the second.
     """

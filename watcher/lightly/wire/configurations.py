@@ -20,7 +20,7 @@ ConfigurationValueDataType = Literal[
 ]
 
 
-class ConfigurationEntry(Wire, kw_only=True):
+class ConfigurationEntry(Wire, frozen=True, kw_only=True):
     """One field: `path` is dotted and leads into the custom metadata."""
 
     name: Annotated[str, msgspec.Meta(min_length=1)]
@@ -29,14 +29,14 @@ class ConfigurationEntry(Wire, kw_only=True):
     value_data_type: ConfigurationValueDataType
 
 
-class ConfigurationSetRequest(Wire, kw_only=True):
+class ConfigurationSetRequest(Wire, frozen=True, kw_only=True):
     """A configuration to store."""
 
     name: str
     configs: list[ConfigurationEntry]
 
 
-class ConfigurationData(Wire, kw_only=True):
+class ConfigurationData(Wire, frozen=True, kw_only=True):
     """A stored configuration."""
 
     id: str

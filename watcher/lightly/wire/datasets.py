@@ -11,13 +11,13 @@ ImageType = Literal["full", "thumbnail", "meta"]
 Creator = Literal["UNKNOWN", "USER_WEBAPP", "USER_PIP", "USER_PIP_LIGHTLY_MAGIC", "USER_WORKER"]
 
 
-class CreateEntityResponse(Wire, kw_only=True):
+class CreateEntityResponse(Wire, frozen=True, kw_only=True):
     """The id of what was created."""
 
     id: str
 
 
-class DatasetCreateRequest(Wire, kw_only=True):
+class DatasetCreateRequest(Wire, frozen=True, kw_only=True):
     """1.2.x sends only the name."""
 
     name: DatasetName
@@ -27,13 +27,13 @@ class DatasetCreateRequest(Wire, kw_only=True):
     parent_dataset_id: ObjectId | None = None
 
 
-class DatasetUpdateRequest(Wire, kw_only=True):
+class DatasetUpdateRequest(Wire, frozen=True, kw_only=True):
     """A new name."""
 
     name: DatasetName
 
 
-class DatasetData(Wire, kw_only=True):
+class DatasetData(Wire, frozen=True, kw_only=True):
     """A dataset; `img_type` is absent until the initial tag exists, times are in milliseconds."""
 
     id: str
@@ -54,7 +54,7 @@ class DatasetData(Wire, kw_only=True):
     original_dataset_id: str | None = None
 
 
-class DatasetDataEnriched(Wire, kw_only=True):
+class DatasetDataEnriched(Wire, frozen=True, kw_only=True):
     """A dataset with counts."""
 
     id: str
@@ -77,13 +77,13 @@ class DatasetDataEnriched(Wire, kw_only=True):
     original_dataset_id: str | None = None
 
 
-class EntityBody(Wire, kw_only=True):
+class EntityBody(Wire, frozen=True, kw_only=True):
     """A body that names one thing."""
 
     id: ObjectId
 
 
-class JobStatusMeta(Wire, kw_only=True):
+class JobStatusMeta(Wire, frozen=True, kw_only=True):
     """Progress: `processed` of `total`; also the body of `registerDatasetUpload`."""
 
     total: int

@@ -13,7 +13,7 @@ _NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 _KmsKey = Annotated[str, msgspec.Meta(pattern="^arn:aws:kms:[a-zA-Z0-9-]*:[0-9]{12}:key.+$")]
 
 
-class _Datasource(Wire, tag_field="type", kw_only=True):
+class _Datasource(Wire, tag_field="type", frozen=True, kw_only=True):
     """What every kind has. `purpose` is never sent by 1.2.x; it means INPUT_OUTPUT then."""
 
     full_path: str
@@ -22,17 +22,17 @@ class _Datasource(Wire, tag_field="type", kw_only=True):
     thumb_suffix: str | None = None
 
 
-class DatasourceLightly(_Datasource, tag="LIGHTLY", kw_only=True):
+class DatasourceLightly(_Datasource, tag="LIGHTLY", frozen=True, kw_only=True):
     """Images are stored by the server itself."""
 
 
-class DatasourceLocal(_Datasource, tag="LOCAL", kw_only=True):
+class DatasourceLocal(_Datasource, tag="LOCAL", frozen=True, kw_only=True):
     """A folder; `full_path` is relative to the server's root, without leading slash or dot parts."""
 
     web_server_location: Annotated[str, msgspec.Meta(pattern="^https?://.+$")] | None = None
 
 
-class DatasourceS3(_Datasource, tag="S3", kw_only=True):
+class DatasourceS3(_Datasource, tag="S3", frozen=True, kw_only=True):
     """A bucket read with an access key."""
 
     s3_region: str
@@ -43,7 +43,7 @@ class DatasourceS3(_Datasource, tag="S3", kw_only=True):
     )
 
 
-class DatasourceS3DelegatedAccess(_Datasource, tag="S3DelegatedAccess", kw_only=True):
+class DatasourceS3DelegatedAccess(_Datasource, tag="S3DelegatedAccess", frozen=True, kw_only=True):
     """A bucket read by assuming a role."""
 
     s3_region: str
@@ -56,21 +56,21 @@ class DatasourceS3DelegatedAccess(_Datasource, tag="S3DelegatedAccess", kw_only=
     )
 
 
-class DatasourceGCS(_Datasource, tag="GCS", kw_only=True):
+class DatasourceGCS(_Datasource, tag="GCS", frozen=True, kw_only=True):
     """A Google Cloud Storage bucket; `gcs_credentials` is the service account's JSON as text."""
 
     gcs_project_id: _NonEmpty
     gcs_credentials: str
 
 
-class DatasourceAzure(_Datasource, tag="AZURE", kw_only=True):
+class DatasourceAzure(_Datasource, tag="AZURE", frozen=True, kw_only=True):
     """An Azure Blob container; `account_key` is a key or a SAS token."""
 
     account_name: _NonEmpty
     account_key: _NonEmpty
 
 
-class DatasourceOBS(_Datasource, tag="OBS", kw_only=True):
+class DatasourceOBS(_Datasource, tag="OBS", frozen=True, kw_only=True):
     """An S3-compatible store at an endpoint of its own."""
 
     obs_endpoint: Annotated[str, msgspec.Meta(pattern="^https?://.+$")]
@@ -89,7 +89,7 @@ Datasource = (
 )
 
 
-class DatasourceVerifyErrors(Wire, kw_only=True):
+class DatasourceVerifyErrors(Wire, frozen=True, kw_only=True):
     """Why a right is missing."""
 
     can_read: str | None = None
@@ -98,7 +98,7 @@ class DatasourceVerifyErrors(Wire, kw_only=True):
     can_overwrite: str | None = None
 
 
-class DatasourceVerifyData(Wire, kw_only=True):
+class DatasourceVerifyData(Wire, frozen=True, kw_only=True):
     """What the server may do in the datasource."""
 
     can_read: bool
@@ -108,14 +108,14 @@ class DatasourceVerifyData(Wire, kw_only=True):
     errors: DatasourceVerifyErrors | None = None
 
 
-class RawSample(Wire, kw_only=True):
+class RawSample(Wire, frozen=True, kw_only=True):
     """One object: its path relative to the datasource, and a URL to read it without a token."""
 
     file_name: str
     read_url: str
 
 
-class RawSamplesPage(Wire, kw_only=True):
+class RawSamplesPage(Wire, frozen=True, kw_only=True):
     """One page of a listing. `cursor` is a string on the last page too; `data` may be empty in between."""
 
     has_more: bool
@@ -123,13 +123,13 @@ class RawSamplesPage(Wire, kw_only=True):
     data: list[RawSample]
 
 
-class DivideAndConquerCursors(Wire, kw_only=True):
+class DivideAndConquerCursors(Wire, frozen=True, kw_only=True):
     """One cursor a shard; at least one."""
 
     cursors: list[str]
 
 
-class ProcessedUntilTimestamp(Wire, kw_only=True):
+class ProcessedUntilTimestamp(Wire, frozen=True, kw_only=True):
     """The mark, unix seconds; 0 means that nothing was processed yet."""
 
     processed_until_timestamp: TimestampS

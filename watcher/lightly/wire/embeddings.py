@@ -12,7 +12,7 @@ DimensionalityReductionMethod = Literal["PCA", "TSNE", "UMAP"]
 _Coordinates = Annotated[list[float], msgspec.Meta(min_length=1)]
 
 
-class DatasetEmbeddingData(Wire, kw_only=True):
+class DatasetEmbeddingData(Wire, frozen=True, kw_only=True):
     """An embedding record; lists are sorted newest first."""
 
     id: str
@@ -22,7 +22,7 @@ class DatasetEmbeddingData(Wire, kw_only=True):
     is2d: bool | None = None
 
 
-class SampleEmbeddingData(Wire, kw_only=True):
+class SampleEmbeddingData(Wire, frozen=True, kw_only=True):
     """An embedding as seen from one of its samples."""
 
     id: str
@@ -30,26 +30,26 @@ class SampleEmbeddingData(Wire, kw_only=True):
     name: str
 
 
-class WriteCSVUrlData(Wire, kw_only=True):
+class WriteCSVUrlData(Wire, frozen=True, kw_only=True):
     """The record exists from this answer on, before any byte was uploaded."""
 
     signed_write_url: str
     embedding_id: str
 
 
-class EmbeddingIdIsProcessedBody(Wire, kw_only=True):
+class EmbeddingIdIsProcessedBody(Wire, frozen=True, kw_only=True):
     """Number of rows read."""
 
     row_count: float
 
 
-class Trigger2dEmbeddingJobRequest(Wire, kw_only=True):
+class Trigger2dEmbeddingJobRequest(Wire, frozen=True, kw_only=True):
     """Which projection to compute."""
 
     dimensionality_reduction_method: DimensionalityReductionMethod
 
 
-class Embedding2dCreateRequest(Wire, kw_only=True):
+class Embedding2dCreateRequest(Wire, frozen=True, kw_only=True):
     """A projection computed elsewhere."""
 
     name: str
@@ -58,7 +58,7 @@ class Embedding2dCreateRequest(Wire, kw_only=True):
     coordinates_dimension2: _Coordinates
 
 
-class Embedding2dData(Wire, kw_only=True):
+class Embedding2dData(Wire, frozen=True, kw_only=True):
     """A stored projection, coordinates in mapping order."""
 
     id: str

@@ -11,14 +11,14 @@ JobState = Literal["UNKNOWN", "WAITING", "RUNNING", "FAILED", "FINISHED"]
 JobResultType = Literal["DATASET_PROCESSING", "IMAGEMETA", "EMBEDDING", "EMBEDDINGS2D", "SAMPLING"]
 
 
-class JobResult(Wire, kw_only=True):
+class JobResult(Wire, frozen=True, kw_only=True):
     """What a finished job made; for SAMPLING `data` is the id of the new tag."""
 
     type: str
     data: Any = None
 
 
-class JobStatusData(Wire, kw_only=True):
+class JobStatusData(Wire, frozen=True, kw_only=True):
     """State of a job; the first three states mean: ask again after `wait_time_till_next_poll` whole seconds."""
 
     id: str
@@ -33,7 +33,7 @@ class JobStatusData(Wire, kw_only=True):
     result: JobResult | None = None
 
 
-class JobsData(Wire, kw_only=True):
+class JobsData(Wire, frozen=True, kw_only=True):
     """A job in the list of jobs."""
 
     id: str

@@ -12,7 +12,7 @@ SampleType = Literal["IMAGE", "VIDEO_FRAME", "CROP"]
 SamplePartialMode = Literal["ids", "fileNames", "full"]
 
 
-class SampleMetaData(Wire, kw_only=True):
+class SampleMetaData(Wire, frozen=True, kw_only=True):
     """Values computed from the pixels; one array entry a channel.
 
     `is_corrupted` and `corruption` are snake case on the wire and only ever sent to a server.
@@ -34,7 +34,7 @@ class SampleMetaData(Wire, kw_only=True):
     dynamic: dict[str, Any] | None = None
 
 
-class VideoFrameData(Wire, kw_only=True):
+class VideoFrameData(Wire, frozen=True, kw_only=True):
     """Where in a video a frame comes from."""
 
     source_video: str | None = None
@@ -42,7 +42,7 @@ class VideoFrameData(Wire, kw_only=True):
     source_video_frame_timestamp: float | None = None
 
 
-class SampleCreateRequest(Wire, kw_only=True):
+class SampleCreateRequest(Wire, frozen=True, kw_only=True):
     """A new sample; a name that exists already gives back the present sample's id."""
 
     file_name: str
@@ -54,7 +54,7 @@ class SampleCreateRequest(Wire, kw_only=True):
     crop_data: dict[str, Any] | None = None
 
 
-class SampleUpdateRequest(Wire, kw_only=True):
+class SampleUpdateRequest(Wire, frozen=True, kw_only=True):
     """Only the fields present are changed."""
 
     file_name: str | None = None
@@ -64,7 +64,7 @@ class SampleUpdateRequest(Wire, kw_only=True):
     custom_meta_data: dict[str, Any] | None = None
 
 
-class SampleData(Wire, kw_only=True):
+class SampleData(Wire, frozen=True, kw_only=True):
     """A sample; `index` is its position in the mapping, which is its bit in every mask."""
 
     id: str
@@ -82,7 +82,7 @@ class SampleData(Wire, kw_only=True):
     crop_data: dict[str, Any] | None = None
 
 
-class SamplePartialData(Wire, kw_only=True):
+class SamplePartialData(Wire, frozen=True, kw_only=True):
     """A sample with the fields of the asked mode: `ids`, `fileNames` or `full`."""
 
     id: str
@@ -100,14 +100,14 @@ class SamplePartialData(Wire, kw_only=True):
     crop_data: dict[str, Any] | None = None
 
 
-class SampleWriteUrls(Wire, kw_only=True):
+class SampleWriteUrls(Wire, frozen=True, kw_only=True):
     """Signed URLs to write the image and its thumbnail."""
 
     full: str
     thumb: str
 
 
-class CreateSampleWithWriteUrlsResponse(Wire, kw_only=True):
+class CreateSampleWithWriteUrlsResponse(Wire, frozen=True, kw_only=True):
     """A new sample's id with its write URLs."""
 
     id: str

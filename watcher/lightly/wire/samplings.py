@@ -9,7 +9,7 @@ from watcher.lightly.wire.base import ObjectId, ScoreType, TagName, Wire
 SamplingMethodName = Literal["ACTIVE_LEARNING", "CORAL", "CORESET", "RANDOM"]
 
 
-class StoppingCondition(Wire, kw_only=True):
+class StoppingCondition(Wire, frozen=True, kw_only=True):
     """When to stop.
 
     Attributes:
@@ -21,13 +21,13 @@ class StoppingCondition(Wire, kw_only=True):
     min_distance: float | None = None
 
 
-class SamplingConfig(Wire, kw_only=True):
+class SamplingConfig(Wire, frozen=True, kw_only=True):
     """The conditions of a sampling."""
 
     stopping_condition: StoppingCondition | None = None
 
 
-class SamplingCreateRequest(Wire, kw_only=True):
+class SamplingCreateRequest(Wire, frozen=True, kw_only=True):
     """A sampling; `row_count` is the number of rows the caller expects in the embedding."""
 
     new_tag_name: TagName
@@ -39,7 +39,7 @@ class SamplingCreateRequest(Wire, kw_only=True):
     row_count: float | None = None
 
 
-class AsyncTaskData(Wire, kw_only=True):
+class AsyncTaskData(Wire, frozen=True, kw_only=True):
     """The job that carries the sampling out."""
 
     job_id: str

@@ -9,14 +9,14 @@ import msgspec
 from watcher.lightly.wire.base import ScoreType, TimestampMs, Wire
 
 
-class ScoreCreateRequest(Wire, kw_only=True):
+class ScoreCreateRequest(Wire, frozen=True, kw_only=True):
     """Replaces an earlier list of the same type."""
 
     score_type: ScoreType
     scores: Annotated[list[float], msgspec.Meta(min_length=1)]
 
 
-class TagScoresData(Wire, kw_only=True):
+class TagScoresData(Wire, frozen=True, kw_only=True):
     """A kind of scores stored for a tag."""
 
     id: str
@@ -25,7 +25,7 @@ class TagScoresData(Wire, kw_only=True):
     created_at: TimestampMs
 
 
-class ScoreData(Wire, kw_only=True):
+class ScoreData(Wire, frozen=True, kw_only=True):
     """Scores of a tag."""
 
     id: str
@@ -35,7 +35,7 @@ class ScoreData(Wire, kw_only=True):
     created_at: TimestampMs
 
 
-class DatasetScoreTypeData(Wire, kw_only=True):
+class DatasetScoreTypeData(Wire, frozen=True, kw_only=True):
     """A kind of scores stored for a dataset (1.5.26)."""
 
     id: str
@@ -46,7 +46,7 @@ class DatasetScoreTypeData(Wire, kw_only=True):
     created_at: TimestampMs
 
 
-class DatasetScoreData(Wire, kw_only=True):
+class DatasetScoreData(Wire, frozen=True, kw_only=True):
     """Scores of a dataset (1.5.26)."""
 
     id: str

@@ -22,7 +22,7 @@ TagArithmeticsOperation = Literal["UNION", "INTERSECTION", "DIFFERENCE"]
 INITIAL_TAG_NAME = "initial-tag"
 
 
-class InitialTagCreateRequest(Wire, kw_only=True):
+class InitialTagCreateRequest(Wire, frozen=True, kw_only=True):
     """Covers all present samples; without a name it is called `initial-tag`."""
 
     img_type: ImageType
@@ -31,7 +31,7 @@ class InitialTagCreateRequest(Wire, kw_only=True):
     run_id: ObjectId | None = None
 
 
-class TagUpsizeRequest(Wire, kw_only=True):
+class TagUpsizeRequest(Wire, frozen=True, kw_only=True):
     """Extends all tags to the present size and names the set of added samples."""
 
     upsize_tag_name: TagName
@@ -39,7 +39,7 @@ class TagUpsizeRequest(Wire, kw_only=True):
     run_id: ObjectId | None = None
 
 
-class TagCreateRequest(Wire, kw_only=True):
+class TagCreateRequest(Wire, frozen=True, kw_only=True):
     """A tag by its mask."""
 
     name: TagName
@@ -53,7 +53,7 @@ class TagCreateRequest(Wire, kw_only=True):
     run_id: ObjectId | None = None
 
 
-class TagUpdateRequest(Wire, kw_only=True):
+class TagUpdateRequest(Wire, frozen=True, kw_only=True):
     """A new name, and for 1.5.26 also a new mask."""
 
     name: TagName
@@ -62,7 +62,7 @@ class TagUpdateRequest(Wire, kw_only=True):
     changes: dict[str, Any] | None = None
 
 
-class TagData(Wire, kw_only=True):
+class TagData(Wire, frozen=True, kw_only=True):
     """A tag. `prev_tag_id` is present even when null; after a sampling it is the preselected or initial tag."""
 
     id: str
@@ -79,7 +79,7 @@ class TagData(Wire, kw_only=True):
     run_id: str | None = None
 
 
-class TagArithmeticsRequest(Wire, kw_only=True):
+class TagArithmeticsRequest(Wire, frozen=True, kw_only=True):
     """`DIFFERENCE` is the first tag without the second."""
 
     tag_id1: ObjectId
@@ -90,7 +90,7 @@ class TagArithmeticsRequest(Wire, kw_only=True):
     run_id: ObjectId | None = None
 
 
-class TagBitMaskResponse(Wire, kw_only=True):
+class TagBitMaskResponse(Wire, frozen=True, kw_only=True):
     """A mask alone."""
 
     bit_mask_data: str
