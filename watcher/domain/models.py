@@ -1,0 +1,330 @@
+"""The vocabulary: what a watch is told to do, and what the store remembers of it.
+
+Unix times end in `_s` (whole seconds, the protocol's unit) or `_ms` (milliseconds, the store's unit).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Step(StrEnum):
+    """A step of the pipeline; the order of the members is the order of the steps."""
+
+    UPLOAD = "upload"
+    METADATA = "metadata"
+    EMBED = "embed"
+    SAMPLING = "sampling"
+    DELIVER = "deliver"
+
+
+class SampleState(StrEnum):
+    """Where a sample stands.
+
+    `waiting` for a batch, `processing` in one, `done` with it, `quarantined` with a reason, or `gone` from the
+    datasource before it could be read.
+    """
+
+    WAITING = "waiting"
+    PROCESSING = "processing"
+    DONE = "done"
+    QUARANTINED = "quarantined"
+    GONE = "gone"
+
+
+class Via(StrEnum):
+    """How a sample was discovered: the fresh window, the overlap before it, a reconcile, or by hand."""
+
+    WINDOW = "window"
+    OVERLAP = "overlap"
+    RECONCILE = "reconcile"
+    MANUAL = "manual"
+
+
+class PollState(StrEnum):
+    """A poll is `listing` until its last page is stored; then `done`, or `failed` with its error."""
+
+    LISTING = "listing"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class BatchState(StrEnum):
+    """A batch is `open` until its last step is done; `dead` when a step gave up."""
+
+    OPEN = "open"
+    DONE = "done"
+    DEAD = "dead"
+
+
+class RunState(StrEnum):
+    """A run is `ready` (perhaps not before a time), `running` under a lease, `done` or `dead`."""
+
+    READY = "ready"
+    RUNNING = "running"
+    DONE = "done"
+    DEAD = "dead"
+
+
+class UploadMode(StrEnum):
+    """What is sent to the platform: values only, thumbnails too, or the whole file as well."""
+
+    METADATA = "metadata"
+    THUMBNAILS = "thumbnails"
+    FULL = "full"
+
+
+class SamplingMethod(StrEnum):
+    """How samples are picked."""
+
+    ACTIVE_LEARNING = "ACTIVE_LEARNING"
+    CORAL = "CORAL"
+    CORESET = "CORESET"
+    RANDOM = "RANDOM"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollRules:
+    """How a datasource is listed.
+
+    Attributes:
+        hold_back_s: the window ends this long before the server's present, so that objects still being stored
+            under the current second are not passed.
+        overlap_s: how far before the mark is listed again, for objects that show up late.
+        max_pages: a listing longer than this is an error, not a loop.
+    """
+
+    hold_back_s: int = 5
+    overlap_s: int = 600
+    max_pages: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRules:
+    """When waiting samples become a batch.
+
+    Attributes:
+        min_samples: as soon as this many wait.
+        max_wait_s: or as soon as the oldest has waited this long.
+        max_samples: no batch is larger.
+        max_open: no more batches than this are open at once; the rest waits in the ledger.
+    """
+
+    min_samples: int = 100
+    max_wait_s: float = 15.0
+    max_samples: int = 1000
+    max_open: int = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadRules:
+    """What is uploaded of a sample, and the limits on it.
+
+    Attributes:
+        mode: see `UploadMode`.
+        workers: images in work at once.
+        max_bytes: larger files are quarantined.
+        max_pixels: larger pictures are quarantined.
+        settle_s: a truncated file is looked at again after this long before it is blamed.
+        settle_attempts: how often.
+    """
+
+    mode: UploadMode = UploadMode.THUMBNAILS
+    workers: int = 4
+    max_bytes: int = 100_000_000
+    max_pixels: int = 200_000_000
+    settle_s: float = 20.0
+    settle_attempts: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingRules:
+    """How many samples of a batch are picked, and how.
+
+    Attributes:
+        method: `CORESET` or `RANDOM`; the others need scores.
+        budget: picks a batch, at least 1.
+        min_distance: no two picks closer than this in the embedding; None switches the rule off.
+        time_limit_s: longest wait for the server's sampling job.
+    """
+
+    method: SamplingMethod = SamplingMethod.CORESET
+    budget: int = 10
+    min_distance: float | None = None
+    time_limit_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchConfig:
+    """One watch: a dataset kept up to date from its datasource.
+
+    Attributes:
+        name: names the watch in commands, metrics, tags and manifests.
+        dataset: name of the dataset on the server.
+        folder: for the embedded platform, the folder below the data directory that is watched; with another
+            server None, since the dataset has its datasource there.
+        interval_s: seconds between polls, unless `cron` is set.
+        cron: five fields, minute hour day month weekday, UTC.
+        jitter_s: a poll starts up to this much later, so that many watches do not start together.
+        steps: the steps of the pipeline, in their order.
+    """
+
+    name: str
+    dataset: str
+    folder: str | None = None
+    interval_s: float = 10.0
+    cron: str | None = None
+    jitter_s: float = 1.0
+    steps: tuple[Step, ...] = (Step.UPLOAD, Step.EMBED, Step.SAMPLING, Step.DELIVER)
+    poll: PollRules = field(default_factory=PollRules)
+    batch: BatchRules = field(default_factory=BatchRules)
+    upload: UploadRules = field(default_factory=UploadRules)
+    sampling: SamplingRules = field(default_factory=SamplingRules)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """A watch as the store knows it.
+
+    Attributes:
+        mark_s: everything up to and including this second is in the ledger; None before the first poll.
+        remote_mark_s: what the server was told last.
+        last_polled_ms: end of the last successful poll.
+    """
+
+    id: int
+    name: str
+    server: str
+    dataset_id: str
+    mark_s: int | None = None
+    remote_mark_s: int | None = None
+    last_polled_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poll:
+    """One cycle of a watch: the frozen window and how far its listing got.
+
+    Attributes:
+        from_s, to_s: the fresh window, both ends included; empty if from_s > to_s.
+        overlap_from_s: start of the overlap, which ends at from_s - 1; None if there is none.
+        via: which of the two queries is being listed.
+        cursor: where its listing goes on; None at its start.
+    """
+
+    id: int
+    watch_id: int
+    state: PollState
+    from_s: int
+    to_s: int
+    overlap_from_s: int | None
+    via: Via
+    cursor: str | None
+    n_pages: int
+    n_listed: int
+    n_new: int
+    started_ms: int
+    finished_ms: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A row of the ledger.
+
+    Attributes:
+        remote_id: id on the server once it is registered and its files are there.
+        attempts: how often it was put into a batch before this one.
+        available_ms: not put into a batch before this time.
+        modified_s: last change of the object, as its read URL told.
+    """
+
+    id: int
+    watch_id: int
+    file_name: str
+    read_url: str
+    state: SampleState
+    via: Via
+    poll_id: int
+    batch_id: int | None
+    remote_id: str | None
+    attempts: int
+    available_ms: int
+    discovered_ms: int
+    changed_ms: int
+    size_bytes: int | None = None
+    modified_s: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Samples that go down the pipeline together.
+
+    Attributes:
+        number: counts the batches of a watch from 1; `key` is its natural key on the server.
+        steps: the watch's steps when the batch was cut; a later change of settings does not touch it.
+        query_tag_id: tag that holds the batch's samples.
+        embedding_id: embedding that covers the dataset up to and with this batch.
+        sampling_tag_id: tag of the picks, earlier ones included.
+    """
+
+    id: int
+    watch_id: int
+    number: int
+    key: str
+    state: BatchState
+    steps: tuple[Step, ...]
+    n_samples: int
+    created_ms: int
+    finished_ms: int | None = None
+    query_tag_id: str | None = None
+    embedding_id: str | None = None
+    sampling_tag_id: str | None = None
+    sampling_tag_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One step of one batch, or one shard of it, with its attempts."""
+
+    id: int
+    batch_id: int
+    watch_id: int
+    step: Step
+    shard: int
+    state: RunState
+    attempt: int
+    available_ms: int
+    created_ms: int
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    lease_owner: str | None = None
+    lease_until_ms: int | None = None
+    error: str | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pick:
+    """A sample that was picked, its place among the picks of its batch (from 1), and why."""
+
+    batch_id: int
+    sample_id: int
+    file_name: str
+    remote_id: str | None
+    rank: int
+    reason: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """Where the picks of a batch were handed to."""
+
+    batch_id: int
+    sink: str
+    location: str
+    n_picks: int
+    delivered_ms: int

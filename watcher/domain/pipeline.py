@@ -1,0 +1,70 @@
+"""The order of the steps, and when waiting samples become a batch. Pure rules; no job calls another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from watcher.domain.errors import ConfigError
+from watcher.domain.models import BatchRules, SamplingMethod, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The run did its work; `result` is kept with it."""
+
+    result: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """The run cannot go on now and wants to be called again; this is no failed attempt."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """There is nothing to do for this run, and the batch ends here."""
+
+    reason: str
+
+
+Outcome = Done | Snooze | Discard
+
+_NEEDS: dict[Step, Step] = {
+    Step.METADATA: Step.UPLOAD,
+    Step.EMBED: Step.UPLOAD,
+    Step.SAMPLING: Step.EMBED,
+    Step.DELIVER: Step.SAMPLING,
+}
+
+
+def compute_next_step(steps: Sequence[Step], finished: Collection[Step]) -> Step | None:
+    """The first of `steps` that is not finished; None when all are."""
+    return next((step for step in steps if step not in finished), None)
+
+
+def order_steps(steps: Collection[Step], *, method: SamplingMethod) -> tuple[Step, ...]:
+    """The steps in their only order, checked for what each needs.
+
+    Raises:
+        ConfigError: a step stands without the one it needs; the text names the way out.
+    """
+    if not steps:
+        raise ConfigError("no steps are configured: name at least one, for example upload")
+    for step in steps:
+        need = _NEEDS.get(step)
+        if need is not None and need not in steps:
+            why = f" (method {method})" if step is Step.SAMPLING else ""
+            raise ConfigError(f"the step {step}{why} needs the step {need}: add {need}, or leave {step} out")
+    return tuple(step for step in Step if step in steps)
+
+
+def compute_batch_size(*, n_waiting: int, oldest_wait_s: float, n_open: int, rules: BatchRules) -> int:
+    """How many of the waiting samples make the next batch now; 0 for none."""
+    if n_waiting == 0 or n_open >= rules.max_open:
+        return 0
+    if n_waiting < rules.min_samples and oldest_wait_s < rules.max_wait_s:
+        return 0
+    return min(n_waiting, rules.max_samples)

@@ -1,0 +1,371 @@
+"""The ledger: one row for (watch, file name), never forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, func, select, text, update
+from sqlalchemy.orm import Session
+
+from watcher.domain.models import Sample, SampleState, Via
+from watcher.store.tables import samples, watches
+
+_UNFINISHED = (SampleState.WAITING, SampleState.PROCESSING)
+
+_SQLITE_INSERT = """
+INSERT OR IGNORE INTO samples
+    (watch_id, file_name, read_url, state, via, poll_id, available_ms, discovered_ms, changed_ms, reason)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_SQLITE_REFRESH = """
+UPDATE samples SET read_url = ? WHERE watch_id = ? AND file_name = ? AND state IN ('waiting', 'processing')
+"""
+_POSTGRES_PAGE = """
+CREATE TEMPORARY TABLE IF NOT EXISTS listed_page (file_name text, read_url text, state text, reason text)
+ON COMMIT DELETE ROWS
+"""
+_POSTGRES_INSERT = """
+INSERT INTO samples
+    (watch_id, file_name, read_url, state, via, poll_id, available_ms, discovered_ms, changed_ms, reason)
+SELECT DISTINCT ON (file_name)
+    :watch_id, file_name, read_url, state, :via, :poll_id, :now_ms, :now_ms, :now_ms, reason
+FROM listed_page
+ON CONFLICT (watch_id, file_name) DO NOTHING
+"""
+_POSTGRES_REFRESH = """
+UPDATE samples SET read_url = listed_page.read_url FROM listed_page
+WHERE samples.watch_id = :watch_id AND samples.file_name = listed_page.file_name
+    AND samples.state IN ('waiting', 'processing') AND samples.read_url <> listed_page.read_url
+"""
+
+
+def record_page(
+    session: Session,
+    *,
+    watch_id: int,
+    poll_id: int,
+    via: Via,
+    rows: Sequence[tuple[str, str, str | None]],
+    now_ms: int,
+) -> int:
+    """Writes one listed page to the ledger.
+
+    New names are inserted as `waiting`, or `quarantined` if a reason is given; known ones are left as they are,
+    but unfinished ones get the fresh read URL.
+
+    Args:
+        session: an open transaction.
+        watch_id: whose ledger.
+        poll_id: which poll listed them.
+        via: by which query.
+        rows: (file name, read URL, reason for quarantine or None); repeats within a page are harmless.
+        now_ms: time of discovery.
+
+    Returns:
+        How many names were new. Linear in the page, whatever the size of the ledger.
+    """
+    if not rows:
+        return 0
+    if session.get_bind().dialect.name == "sqlite":
+        return _record_page_sqlite(session, watch_id, poll_id, via, rows, now_ms)
+    return _record_page_postgres(session, watch_id, poll_id, via, rows, now_ms)
+
+
+def _record_page_sqlite(
+    session: Session,
+    watch_id: int,
+    poll_id: int,
+    via: Via,
+    rows: Sequence[tuple[str, str, str | None]],
+    now_ms: int,
+) -> int:
+    # Prepared text straight to the driver: more than twice the speed of the same insert through the ORM.
+    connection = session.connection()
+    inserted = connection.exec_driver_sql(
+        _SQLITE_INSERT,
+        [
+            (watch_id, name, url, _first_state(reason), via.value, poll_id, now_ms, now_ms, now_ms, reason)
+            for name, url, reason in rows
+        ],
+    ).rowcount
+    if inserted < len(rows):
+        connection.exec_driver_sql(_SQLITE_REFRESH, [(url, watch_id, name) for name, url, _ in rows])
+    return inserted
+
+
+def _record_page_postgres(
+    session: Session,
+    watch_id: int,
+    poll_id: int,
+    via: Via,
+    rows: Sequence[tuple[str, str, str | None]],
+    now_ms: int,
+) -> int:
+    connection = session.connection()
+    connection.execute(text(_POSTGRES_PAGE))
+    driver: Any = connection.connection.driver_connection
+    with (
+        driver.cursor() as cursor,
+        cursor.copy("COPY listed_page (file_name, read_url, state, reason) FROM STDIN") as copy,
+    ):
+        for name, url, reason in rows:
+            copy.write_row((name, url, _first_state(reason), reason))
+    values = {"watch_id": watch_id, "via": via.value, "poll_id": poll_id, "now_ms": now_ms}
+    inserted = connection.execute(text(_POSTGRES_INSERT), values).rowcount
+    if inserted < len(rows):
+        connection.execute(text(_POSTGRES_REFRESH), {"watch_id": watch_id})
+    connection.execute(text("DELETE FROM listed_page"))
+    return inserted
+
+
+def _first_state(reason: str | None) -> str:
+    return SampleState.WAITING.value if reason is None else SampleState.QUARANTINED.value
+
+
+def load_sample(session: Session, *, watch_id: int, file_name: str) -> Sample | None:
+    """The ledger's row for a name."""
+    row = session.execute(
+        select(samples).where(samples.c.watch_id == watch_id, samples.c.file_name == file_name)
+    ).one_or_none()
+    return None if row is None else _sample(row)
+
+
+def load_samples_named(session: Session, *, watch_id: int, file_names: Sequence[str]) -> dict[str, Sample]:
+    """The ledger's rows for up to some thousands of names."""
+    found: dict[str, Sample] = {}
+    for start in range(0, len(file_names), 500):
+        chunk = file_names[start : start + 500]
+        statement = select(samples).where(samples.c.watch_id == watch_id, samples.c.file_name.in_(chunk))
+        found.update((row.file_name, _sample(row)) for row in session.execute(statement))
+    return found
+
+
+def find_samples(
+    session: Session, *, file_name: str, watch: str | None, limit: int = 20
+) -> list[tuple[str, Sample]]:
+    """Rows of that name in all watches, or whose name ends with `/file_name`, as (watch name, sample)."""
+    statement = (
+        select(watches.c.name.label("watch_name"), samples)
+        .join(watches, watches.c.id == samples.c.watch_id)
+        .order_by(watches.c.name, samples.c.id)
+        .limit(limit)
+    )
+    if watch is not None:
+        statement = statement.where(watches.c.name == watch)
+    exact = session.execute(statement.where(samples.c.file_name == file_name)).all()
+    rows = (
+        exact
+        or session.execute(
+            statement.where(samples.c.file_name.endswith(f"/{file_name}", autoescape=True))
+        ).all()
+    )
+    return [(row.watch_name, _sample(row)) for row in rows]
+
+
+def load_waiting(session: Session, *, watch_id: int, now_ms: int, limit: int) -> tuple[int, int | None]:
+    """How many samples may be put into a batch now (counted up to `limit`), and since when the oldest waits."""
+    available = (
+        select(samples.c.available_ms)
+        .where(
+            samples.c.watch_id == watch_id,
+            samples.c.state == SampleState.WAITING,
+            samples.c.available_ms <= now_ms,
+        )
+        .order_by(samples.c.available_ms, samples.c.id)
+        .limit(limit)
+        .subquery()
+    )
+    n, oldest = session.execute(select(func.count(), func.min(available.c.available_ms))).one()
+    return n, oldest
+
+
+def assign_batch(session: Session, *, watch_id: int, batch_id: int, limit: int, now_ms: int) -> int:
+    """Moves the longest waiting samples into a batch.
+
+    Returns:
+        How many, at most `limit`.
+    """
+    chosen = (
+        select(samples.c.id)
+        .where(
+            samples.c.watch_id == watch_id,
+            samples.c.state == SampleState.WAITING,
+            samples.c.available_ms <= now_ms,
+        )
+        .order_by(samples.c.available_ms, samples.c.id)
+        .limit(limit)
+    )
+    result: Any = session.execute(
+        update(samples)
+        .where(samples.c.id.in_(chosen))
+        .values(state=SampleState.PROCESSING, batch_id=batch_id, changed_ms=now_ms)
+    )
+    return int(result.rowcount)
+
+
+def iter_batch_samples(
+    session: Session, *, batch_id: int, pending_only: bool = False, page: int = 500
+) -> Iterator[list[Sample]]:
+    """The samples of a batch that are in processing, in the order of their discovery, in pages.
+
+    Args:
+        session: an open transaction.
+        batch_id: which batch.
+        pending_only: leave out those that are registered already.
+        page: rows a page; memory does not grow with the batch.
+    """
+    after = 0
+    while True:
+        statement = (
+            select(samples)
+            .where(
+                samples.c.batch_id == batch_id,
+                samples.c.state == SampleState.PROCESSING,
+                samples.c.id > after,
+            )
+            .order_by(samples.c.id)
+            .limit(page)
+        )
+        if pending_only:
+            statement = statement.where(samples.c.remote_id.is_(None))
+        rows = [_sample(row) for row in session.execute(statement)]
+        if not rows:
+            return
+        yield rows
+        after = rows[-1].id
+
+
+def count_registered(session: Session, *, batch_id: int) -> int:
+    """How many samples of a batch are on the server."""
+    statement = select(func.count()).where(
+        samples.c.batch_id == batch_id,
+        samples.c.state == SampleState.PROCESSING,
+        samples.c.remote_id.is_not(None),
+    )
+    return session.execute(statement).scalar_one()
+
+
+def record_registered(
+    session: Session, *, sample_id: int, remote_id: str, size_bytes: int, modified_s: int | None, now_ms: int
+) -> None:
+    """Notes that a sample and its files are on the server."""
+    _update(
+        session,
+        sample_id,
+        remote_id=remote_id,
+        size_bytes=size_bytes,
+        modified_s=modified_s,
+        changed_ms=now_ms,
+    )
+
+
+def record_quarantined(session: Session, *, sample_id: int, reason: str, now_ms: int) -> None:
+    """Takes a sample out of its batch for good, with the reason."""
+    _update(session, sample_id, state=SampleState.QUARANTINED, reason=reason, changed_ms=now_ms)
+
+
+def record_gone(session: Session, *, sample_id: int, reason: str, now_ms: int) -> None:
+    """Notes that an object vanished before it could be read."""
+    _update(session, sample_id, state=SampleState.GONE, reason=reason, changed_ms=now_ms)
+
+
+def return_to_waiting(
+    session: Session, *, sample_id: int, reason: str, available_ms: int, now_ms: int
+) -> None:
+    """Takes a sample out of its batch, to be put into a later one."""
+    session.execute(
+        update(samples)
+        .where(samples.c.id == sample_id)
+        .values(
+            state=SampleState.WAITING,
+            batch_id=None,
+            attempts=samples.c.attempts + 1,
+            available_ms=available_ms,
+            reason=reason,
+            changed_ms=now_ms,
+        )
+    )
+
+
+def finish_batch_samples(session: Session, *, batch_id: int, now_ms: int) -> int:
+    """Ends the samples that went down the whole pipeline.
+
+    Returns:
+        How many.
+    """
+    result: Any = session.execute(
+        update(samples)
+        .where(samples.c.batch_id == batch_id, samples.c.state == SampleState.PROCESSING)
+        .values(state=SampleState.DONE, reason=None, changed_ms=now_ms)
+    )
+    return int(result.rowcount)
+
+
+def update_read_urls(session: Session, *, watch_id: int, rows: Sequence[tuple[str, str]]) -> None:
+    """Gives samples fresh read URLs, whatever their state; unknown names are ignored."""
+    if rows:
+        session.connection().execute(
+            update(samples)
+            .where(samples.c.watch_id == bindparam("w"), samples.c.file_name == bindparam("n"))
+            .values(read_url=bindparam("u")),
+            [{"w": watch_id, "n": name, "u": url} for name, url in rows],
+        )
+
+
+def count_by_state(session: Session) -> dict[tuple[str, SampleState], int]:
+    """Samples by (watch name, state); every state of every watch is there, with 0 if need be."""
+    counts = {
+        (name, state): 0 for (name,) in session.execute(select(watches.c.name)) for state in SampleState
+    }
+    statement = (
+        select(watches.c.name, samples.c.state, func.count())
+        .join(watches, watches.c.id == samples.c.watch_id)
+        .group_by(watches.c.name, samples.c.state)
+    )
+    for name, state, n in session.execute(statement):
+        counts[name, SampleState(state)] = n
+    return counts
+
+
+def load_oldest_pending(session: Session) -> dict[str, int]:
+    """When the oldest unfinished sample of each watch was discovered; watches without one are left out."""
+    oldest: dict[str, int] = {}
+    for watch_id, name in session.execute(select(watches.c.id, watches.c.name)).all():
+        # Ids grow with discovery, so the index on (watch, state, id) answers without touching the rows.
+        first = [
+            session.execute(
+                select(func.min(samples.c.id)).where(samples.c.watch_id == watch_id, samples.c.state == state)
+            ).scalar()
+            for state in _UNFINISHED
+        ]
+        known = [sample_id for sample_id in first if sample_id is not None]
+        if known:
+            oldest[name] = session.execute(
+                select(samples.c.discovered_ms).where(samples.c.id == min(known))
+            ).scalar_one()
+    return oldest
+
+
+def load_troubled(session: Session, *, watch_id: int, limit: int) -> list[Sample]:
+    """Quarantined and vanished samples, newest first."""
+    statement = (
+        select(samples)
+        .where(
+            samples.c.watch_id == watch_id, samples.c.state.in_([SampleState.QUARANTINED, SampleState.GONE])
+        )
+        .order_by(samples.c.id.desc())
+        .limit(limit)
+    )
+    return [_sample(row) for row in session.execute(statement)]
+
+
+def _update(session: Session, sample_id: int, **values: object) -> None:
+    session.execute(update(samples).where(samples.c.id == sample_id).values(**values))
+
+
+def _sample(row: Any) -> Sample:
+    values = {column.name: getattr(row, column.name) for column in samples.c}
+    values["state"] = SampleState(values["state"])
+    values["via"] = Via(values["via"])
+    return Sample(**values)

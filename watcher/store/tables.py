@@ -1,0 +1,178 @@
+"""The tables. Times are unix milliseconds (`_ms`) or whole seconds (`_s`), both as big integers."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite only counts up by itself on a column of type INTEGER.
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+
+watches = Table(
+    "watches",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("server", Text, nullable=False),
+    Column("dataset_id", String(24), nullable=False),
+    Column("mark_s", BigInteger),
+    Column("remote_mark_s", BigInteger),
+    Column("last_polled_ms", BigInteger),
+    Column("created_ms", BigInteger, nullable=False),
+    UniqueConstraint("server", "dataset_id"),
+)
+
+polls = Table(
+    "polls",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("watch_id", ForeignKey("watches.id"), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("from_s", BigInteger, nullable=False),
+    Column("to_s", BigInteger, nullable=False),
+    Column("overlap_from_s", BigInteger),
+    Column("via", String(10), nullable=False),
+    Column("cursor", Text),
+    Column("n_pages", Integer, nullable=False, server_default="0"),
+    Column("n_listed", BigInteger, nullable=False, server_default="0"),
+    Column("n_new", BigInteger, nullable=False, server_default="0"),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("finished_ms", BigInteger),
+    Column("error", Text),
+    Index(None, "watch_id", "id"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("watch_id", ForeignKey("watches.id"), nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("key", String(150), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("steps", Text, nullable=False),
+    Column("n_samples", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("finished_ms", BigInteger),
+    Column("query_tag_id", String(24)),
+    Column("embedding_id", String(24)),
+    Column("sampling_tag_id", String(24)),
+    Column("sampling_tag_name", String(150)),
+    UniqueConstraint("watch_id", "number"),
+    Index(
+        "ix_batches_open",
+        "watch_id",
+        "id",
+        sqlite_where=text("state = 'open'"),
+        postgresql_where=text("state = 'open'"),
+    ),
+)
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("watch_id", ForeignKey("watches.id"), nullable=False),
+    Column("file_name", Text, nullable=False),
+    Column("read_url", Text, nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("via", String(10), nullable=False),
+    # No foreign key: checking it at every deletion of an idle poll would scan the ledger.
+    Column("poll_id", BigInteger, nullable=False),
+    Column("batch_id", ForeignKey("batches.id")),
+    Column("remote_id", String(24)),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("available_ms", BigInteger, nullable=False),
+    Column("discovered_ms", BigInteger, nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger),
+    Column("modified_s", BigInteger),
+    Column("reason", Text),
+    UniqueConstraint("watch_id", "file_name"),
+    Index(None, "watch_id", "state", "id"),
+    Index(
+        "ix_samples_waiting",
+        "watch_id",
+        "available_ms",
+        "id",
+        sqlite_where=text("state = 'waiting'"),
+        postgresql_where=text("state = 'waiting'"),
+    ),
+    Index(None, "batch_id"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("batch_id", ForeignKey("batches.id"), nullable=False),
+    Column("step", String(10), nullable=False),
+    Column("shard", Integer, nullable=False, server_default="0"),
+    Column("state", String(10), nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("available_ms", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("started_ms", BigInteger),
+    Column("finished_ms", BigInteger),
+    Column("lease_owner", String(100)),
+    Column("lease_until_ms", BigInteger),
+    Column("error", Text),
+    Column("result", Text, nullable=False, server_default="{}"),
+    UniqueConstraint("batch_id", "step", "shard"),
+    Index(
+        "ix_runs_claimable",
+        "available_ms",
+        sqlite_where=text("state IN ('ready', 'running')"),
+        postgresql_where=text("state IN ('ready', 'running')"),
+    ),
+)
+
+vectors = Table(
+    "vectors",
+    metadata,
+    Column("watch_id", ForeignKey("watches.id"), primary_key=True),
+    Column("embedder", String(100), primary_key=True),
+    Column("file_name", Text, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
+picks = Table(
+    "picks",
+    metadata,
+    Column("batch_id", ForeignKey("batches.id"), primary_key=True),
+    Column("sample_id", ForeignKey("samples.id"), primary_key=True),
+    Column("rank", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index(None, "sample_id"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("batch_id", ForeignKey("batches.id"), primary_key=True),
+    Column("sink", String(20), primary_key=True),
+    Column("location", Text, nullable=False),
+    Column("n_picks", Integer, nullable=False),
+    Column("delivered_ms", BigInteger, nullable=False),
+)

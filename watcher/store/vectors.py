@@ -1,0 +1,50 @@
+"""Vectors of samples, one for (watch, embedder, file name): little-endian float32 bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from watcher.store.tables import vectors
+
+Vector = NDArray[np.float32]
+
+
+def record_vectors(
+    session: Session, *, watch_id: int, embedder: str, rows: Sequence[tuple[str, Vector]]
+) -> None:
+    """Stores vectors; known ones are left as they are, since an embedder's name holds its version."""
+    if not rows:
+        return
+    values = [
+        {
+            "watch_id": watch_id,
+            "embedder": embedder,
+            "file_name": name,
+            "data": vector.astype("<f4").tobytes(),
+        }
+        for name, vector in rows
+    ]
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(vectors).on_conflict_do_nothing()
+    session.execute(statement, values)
+
+
+def load_vectors(
+    session: Session, *, watch_id: int, embedder: str, file_names: Sequence[str]
+) -> dict[str, Vector]:
+    """The known vectors among the names, each of shape (d,)."""
+    found: dict[str, Vector] = {}
+    for start in range(0, len(file_names), 500):
+        statement = select(vectors.c.file_name, vectors.c.data).where(
+            vectors.c.watch_id == watch_id,
+            vectors.c.embedder == embedder,
+            vectors.c.file_name.in_(file_names[start : start + 500]),
+        )
+        found.update((name, np.frombuffer(data, dtype="<f4")) for name, data in session.execute(statement))
+    return found

@@ -1,0 +1,81 @@
+"""Watches and their marks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from watcher.domain.errors import StoreError
+from watcher.domain.models import Watch
+from watcher.store.tables import watches
+
+_COLUMNS = (
+    watches.c.id,
+    watches.c.name,
+    watches.c.server,
+    watches.c.dataset_id,
+    watches.c.mark_s,
+    watches.c.remote_mark_s,
+    watches.c.last_polled_ms,
+)
+
+
+def load_watches(session: Session) -> list[Watch]:
+    """All watches ever configured on this store, by name."""
+    return [_watch(row) for row in session.execute(select(*_COLUMNS).order_by(watches.c.name))]
+
+
+def load_watch(session: Session, *, name: str) -> Watch | None:
+    """The watch of that name; None if the store has none."""
+    row = session.execute(select(*_COLUMNS).where(watches.c.name == name)).one_or_none()
+    return None if row is None else _watch(row)
+
+
+def ensure_watch(session: Session, *, name: str, server: str, dataset_id: str, now_ms: int) -> Watch:
+    """The watch of that name, made if it is new.
+
+    Raises:
+        StoreError: the store knows the name with another server or dataset, whose ledger must not be mixed with
+            this one's, or another name for this dataset.
+    """
+    known = load_watch(session, name=name)
+    if known is None:
+        twin = session.execute(
+            select(watches.c.name).where(watches.c.server == server, watches.c.dataset_id == dataset_id)
+        ).scalar()
+        if twin is not None:
+            raise StoreError(
+                f"the watch {name!r} names dataset {dataset_id}, whose ledger is kept under the name {twin!r}: "
+                f"call the watch {twin!r}, or start with another store"
+            )
+        session.execute(
+            insert(watches).values(name=name, server=server, dataset_id=dataset_id, created_ms=now_ms)
+        )
+        known = load_watch(session, name=name)
+        assert known is not None
+    if known.dataset_id != dataset_id or known.server != server:
+        raise StoreError(
+            f"the store keeps the ledger of dataset {known.dataset_id} at {known.server} for the watch {name!r}, but "
+            f"the settings lead to dataset {dataset_id} at {server}: give the watch another name or another store"
+        )
+    return known
+
+
+def update_mark(session: Session, *, watch_id: int, mark_s: int, now_ms: int) -> None:
+    """Moves the local mark at the end of a successful poll."""
+    _update(session, watch_id, mark_s=mark_s, last_polled_ms=now_ms)
+
+
+def update_remote_mark(session: Session, *, watch_id: int, remote_mark_s: int) -> None:
+    """Remembers what the server was told."""
+    _update(session, watch_id, remote_mark_s=remote_mark_s)
+
+
+def _update(session: Session, watch_id: int, **values: int) -> None:
+    session.execute(update(watches).where(watches.c.id == watch_id).values(**values))
+
+
+def _watch(row: Any) -> Watch:
+    return Watch(**row._mapping)  # noqa: SLF001 - the public name of a row's fields
