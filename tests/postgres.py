@@ -115,7 +115,7 @@ def _open_to_all(path: Path) -> bool:
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in [path, *path.parents] if folder.is_dir())
 
 
-def _readable_binaries(bin_dir: Path, folder: Path) -> Path:
+def readable_binaries(bin_dir: Path, folder: Path) -> Path:
     """`bin_dir`, or a copy of its installation if the unprivileged user could not reach it."""
     if os.geteuid() != 0 or _open_to_all(bin_dir.resolve()):
         return bin_dir
@@ -128,7 +128,7 @@ def _readable_binaries(bin_dir: Path, folder: Path) -> Path:
     return copy / "bin"
 
 
-def _shared_folder() -> Path:
+def shared_folder() -> Path:
     candidates = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
     for candidate in candidates:
         if os.geteuid() != 0 or (candidate.is_dir() and _open_to_all(candidate.resolve())):
@@ -140,7 +140,7 @@ class Client:
     """This process's share in the server of the run; starts it if it is the first to ask."""
 
     def __init__(self, run_id: str) -> None:
-        self._folder = _shared_folder() / f"tests-postgres-{os.geteuid()}-{run_id}"
+        self._folder = shared_folder() / f"tests-postgres-{os.geteuid()}-{run_id}"
         self._users: IO[str] | None = None
         self.server = self._join()
 
@@ -285,7 +285,7 @@ def _stop_server(process: subprocess.Popen[bytes]) -> None:
 
 def supervise(folder: Path) -> None:
     """Starts the server, says where it listens, and stops it when its last user has ended."""
-    bin_dir = _readable_binaries(find_binaries(), folder)
+    bin_dir = readable_binaries(find_binaries(), folder)
     password = _make_cluster(bin_dir, folder)
     for _attempt in range(5):  # another process may take the port between looking and listening
         port = free_port()
