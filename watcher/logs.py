@@ -15,8 +15,8 @@ LogFormat = Literal["auto", "json", "console"]
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """A logger; `name` becomes the field `logger`."""
-    logger: FilteringBoundLogger = structlog.get_logger(logger=name)
+    """A logger; `name` becomes the field `component`."""
+    logger: FilteringBoundLogger = structlog.get_logger(component=name)
     return logger
 
 
@@ -88,5 +88,5 @@ def _redact_value(value: object) -> object:
 def _name_foreign_logger(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     record = event.get("_record")
     if isinstance(record, logging.LogRecord):
-        event["logger"] = record.name
+        event["component"] = record.name
     return event

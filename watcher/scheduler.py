@@ -1,0 +1,177 @@
+"""When each watch is polled: APScheduler, one job a watch, none ever twice at once, none in another's way."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from watcher.domain.errors import CancelledError, ConfigError, WatcherError
+from watcher.domain.models import WatchConfig
+from watcher.logs import get_logger
+from watcher.metrics import Metrics
+
+_log = get_logger("scheduler")
+
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_HEARTBEAT_S = 5.0
+_MOST_POLLS_AT_ONCE = 8
+
+
+def build_trigger(config: WatchConfig) -> BaseTrigger:
+    """The trigger of a watch.
+
+    Raises:
+        ConfigError: the cron line cannot be read or never fires.
+    """
+    jitter = config.jitter_s or None
+    if config.cron is None:
+        return IntervalTrigger(seconds=config.interval_s, jitter=jitter, timezone=UTC)
+    fields = config.cron.split()
+    if len(fields) != 5:
+        raise ConfigError(
+            f"the cron line {config.cron!r} has {len(fields)} fields, not five: minute hour day month weekday"
+        )
+    try:
+        trigger = CronTrigger(
+            minute=fields[0],
+            hour=fields[1],
+            day=fields[2],
+            month=fields[3],
+            day_of_week=_name_weekdays(fields[4]),
+            jitter=jitter,
+            timezone=UTC,
+        )
+    except ValueError as error:
+        raise ConfigError(f"the cron line {config.cron!r} cannot be read: {error}") from error
+    if trigger.get_next_fire_time(None, datetime.now(UTC)) is None:
+        raise ConfigError(f"the cron line {config.cron!r} never fires: there is no such day")
+    return trigger
+
+
+def _name_weekdays(field: str) -> str:
+    """Crontab counts weekdays from Sunday = 0, APScheduler from Monday = 0; names mean the same to both."""
+
+    def name(match: re.Match[str]) -> str:
+        number = int(match.group())
+        if number > 7:
+            raise ConfigError(
+                f"weekday {number} in a cron line: weekdays are 0 to 7, both 0 and 7 are Sunday"
+            )
+        return _WEEKDAYS[number]
+
+    if field.startswith("*"):
+        return field
+    head, slash, step = field.partition("/")
+    named = re.sub(r"\d+", name, head)
+    if "-" in named and named.split("-")[0] == "sun":
+        # "0-5" starts on Sunday, which APScheduler has at the end of the week.
+        last = named.split("-")[1]
+        named = "sun" if last == "sun" else f"sun,mon-{last}"
+    return f"{named}{slash}{step}"
+
+
+class Scheduler:
+    """Runs one callable a watch on its trigger, each in a thread of a bounded pool.
+
+    A cycle that takes longer than its interval is not started again beside itself; the tick is counted instead. A
+    cycle that raises is logged, and the other watches go on.
+    """
+
+    def __init__(self, *, metrics: Metrics, beat: Callable[[], None]) -> None:
+        self._metrics = metrics
+        self._beat = beat
+        self._running = 0
+        self._idle = threading.Condition()
+        self._scheduler = BackgroundScheduler(
+            timezone=UTC,
+            executors={"default": ThreadPoolExecutor(_MOST_POLLS_AT_ONCE + 1)},
+            # Without a grace time a busy pool would drop ticks for good.
+            job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None},
+        )
+        self._scheduler.add_listener(self._count_late_tick, EVENT_JOB_MAX_INSTANCES)
+        self._scheduler.add_job(
+            self._beat,
+            IntervalTrigger(seconds=_HEARTBEAT_S, timezone=UTC),
+            id="heartbeat",
+            next_run_time=datetime.now(UTC),
+        )
+
+    def add_watch(self, config: WatchConfig, cycle: Callable[[], object]) -> None:
+        """Adds a watch; its first cycle starts with the scheduler."""
+        self._scheduler.add_job(
+            self._run_isolated,
+            build_trigger(config),
+            args=(config.name, cycle),
+            id=_job_id(config.name),
+            next_run_time=datetime.now(UTC),
+        )
+
+    def add_maintenance(self, name: str, *, interval_s: float, task: Callable[[], object]) -> None:
+        """Adds a task that is not a watch."""
+        self._scheduler.add_job(
+            self._run_isolated,
+            IntervalTrigger(seconds=interval_s, timezone=UTC),
+            args=(name, task),
+            id=f"maintenance:{name}",
+            next_run_time=datetime.now(UTC) + timedelta(seconds=min(interval_s, 60)),
+        )
+
+    def start(self) -> None:
+        """Starts the clock."""
+        self._scheduler.start()
+
+    def poll_now(self, watch: str) -> bool:
+        """Brings the next cycle of a watch forward; False if there is no such watch."""
+        if self._scheduler.get_job(_job_id(watch)) is None:
+            return False
+        self._scheduler.modify_job(_job_id(watch), next_run_time=datetime.now(UTC))
+        return True
+
+    def next_polls(self) -> dict[str, datetime]:
+        """When each watch is polled next."""
+        return {
+            job.id.removeprefix("poll:"): job.next_run_time
+            for job in self._scheduler.get_jobs()
+            if job.id.startswith("poll:") and job.next_run_time is not None
+        }
+
+    def stop(self, *, timeout_s: float) -> bool:
+        """Starts no more cycles and waits for the running ones; False if some still run at the limit."""
+        self._scheduler.shutdown(wait=False)
+        with self._idle:
+            return self._idle.wait_for(lambda: self._running == 0, timeout=timeout_s)
+
+    def _run_isolated(self, name: str, task: Callable[[], object]) -> None:
+        with self._idle:
+            self._running += 1
+        try:
+            task()
+        except CancelledError:
+            _log.info("task.stopped", task=name)
+        except WatcherError as error:
+            _log.warning("task.failed", task=name, error=str(error), kind=type(error).__name__)
+        except Exception:  # noqa: BLE001 - a bug in one watch must not stop the others
+            _log.exception("task.crashed", task=name)
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
+
+    def _count_late_tick(self, event: JobSubmissionEvent) -> None:
+        if event.job_id.startswith("poll:"):
+            watch = event.job_id.removeprefix("poll:")
+            self._metrics.polls.labels(watch=watch, outcome="skipped").inc()
+            _log.info("poll.skipped", watch=watch, reason="the one before still runs")
+
+
+def _job_id(watch: str) -> str:
+    return f"poll:{watch}"

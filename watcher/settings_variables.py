@@ -1,0 +1,173 @@
+"""From variables to nested values: names, secrets in files, misspellings, errors that name the variable."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from watcher.domain.errors import ConfigError
+
+_PREFIX = "WATCHER_"
+_LIGHTLY = ("LIGHTLY_TOKEN", "LIGHTLY_SERVER_LOCATION", "LIGHTLY_CA_CERTS")
+_NAME = "<NAME>"
+_LARGEST_SECRET_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One thing that can be set.
+
+    Attributes:
+        name: as in the environment; `<NAME>` stands for the name of a watch.
+        path: where it leads in the settings.
+        is_secret: whether it may also come from a file, and is never shown.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    field: FieldInfo
+    is_secret: bool
+
+
+def iter_variables(model: type[BaseModel]) -> Iterator[Variable]:
+    """Every variable of the settings, in their order."""
+    yield from _walk(model, ())
+
+
+def _walk(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[Variable]:
+    for name, field in model.model_fields.items():
+        here = (*path, name)
+        inner = _inner_model(field.annotation)
+        if inner is not None:
+            group, is_mapping = inner
+            yield from _walk(group, (*here, _NAME) if is_mapping else here)
+        else:
+            yield Variable(_variable_name(here), here, field, _is_secret(field.annotation))
+
+
+def _inner_model(annotation: Any) -> tuple[type[BaseModel], bool] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    if typing.get_origin(annotation) is dict:
+        value = typing.get_args(annotation)[1]
+        if isinstance(value, type) and issubclass(value, BaseModel):
+            return value, True
+    return None
+
+
+def _is_secret(annotation: Any) -> bool:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return any(_is_secret(argument) for argument in typing.get_args(annotation))
+    return annotation is SecretStr
+
+
+def _variable_name(path: tuple[str, ...]) -> str:
+    if path[0].startswith("lightly_"):
+        return path[0].upper()
+    return _PREFIX + "__".join(part if part == _NAME else part.upper() for part in path)
+
+
+class SecretFiles:
+    """Reads the secrets that lie in files."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._patterns = [_pattern(v.name + "_FILE") for v in iter_variables(model) if v.is_secret]
+
+    def resolve(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The variables that concern us, with every `<SECRET>_FILE` replaced by the secret.
+
+        Raises:
+            ConfigError: a file cannot be read, is empty or too large, or the secret is given both ways.
+        """
+        resolved = {
+            name: value for name, value in environ.items() if name.startswith(_PREFIX) or name in _LIGHTLY
+        }
+        files = {
+            name: value
+            for name, value in environ.items()
+            if any(pattern.fullmatch(name) for pattern in self._patterns)
+        }
+        for name, path in files.items():
+            target = name.removesuffix("_FILE")
+            if target in resolved:
+                raise ConfigError(f"both {target} and {name} are set: unset one of them")
+            resolved.pop(name, None)
+            resolved[target] = _read_secret(name, path)
+        return resolved
+
+
+def _read_secret(variable: str, path: str) -> str:
+    try:
+        if os.stat(path).st_size > _LARGEST_SECRET_BYTES:  # noqa: PTH116 - one call, one error
+            raise ConfigError(f"{variable} names {path}, which is too large for a secret")
+        secret = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigError(f"{variable} names {path}, which cannot be read: {reason}") from None
+    if not secret:
+        raise ConfigError(f"{variable} names {path}, which is empty")
+    return secret
+
+
+def refuse_unknown(model: type[BaseModel], variables: Mapping[str, str]) -> None:
+    """Raises ConfigError for variables that nothing reads, each with the nearest that something does."""
+    known = [variable.name for variable in iter_variables(model)]
+    patterns = [_pattern(name) for name in known]
+    problems = [
+        f"{name} is not a setting{_suggest(name, known)}"
+        for name in sorted(variables)
+        if not any(pattern.fullmatch(name) for pattern in patterns)
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    watch = re.match(r"WATCHER_WATCHES__([^_].*?)__", name)
+    candidates = [entry.replace(_NAME, watch.group(1)) if watch else entry for entry in known]
+    nearest = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
+    return (
+        f": did you mean {nearest[0]}?" if nearest else "; `watcher check-config --all` lists the known ones"
+    )
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(re.escape(name).replace(re.escape(_NAME), "[A-Za-z0-9](?:_?[A-Za-z0-9-])*"))
+
+
+def build_nested(variables: Mapping[str, str]) -> dict[str, Any]:
+    """`WATCHER_A__B=1` becomes `{"a": {"b": "1"}}`; empty values count as unset."""
+    nested: dict[str, Any] = {}
+    for name, value in variables.items():
+        if value == "":
+            continue
+        if name in _LIGHTLY:
+            nested[name.lower()] = value
+            continue
+        parts = name.removeprefix(_PREFIX).lower().split("__")
+        group = nested
+        for part in parts[:-1]:
+            group = group.setdefault(part, {})
+        group[parts[-1]] = value
+    return nested
+
+
+def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
+    """All problems, a line each: the variable, its value unless secret, what is allowed."""
+    secrets = {variable.name for variable in iter_variables(model) if variable.is_secret}
+    lines = []
+    for problem in error.errors(include_url=False):
+        name = _variable_name(tuple(str(part) for part in problem["loc"] if part != "[key]"))
+        shown = "" if name in secrets else f"={str(problem.get('input'))[:100]!r}"
+        lines.append(f"{name}{shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+    return "\n".join(lines)
