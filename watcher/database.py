@@ -6,6 +6,8 @@ their own (see `docs/adr/0002-one-database-module.md`).
 
 from __future__ import annotations
 
+import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,15 +19,40 @@ import alembic.config
 import alembic.migration
 import alembic.script
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from watcher.domain.errors import ConfigError, SchemaMismatchError, StoreError, StoreUnavailableError
 from watcher.domain.redaction import redact
 
-_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre"}
+_NETWORK_FILE_SYSTEMS = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "9p",
+    "afs",
+    "ceph",
+    "glusterfs",
+    "lustre",
+    "beegfs",
+}
+_NETWORK_FUSE = {"sshfs", "s3fs", "rclone", "gcsfuse", "blobfuse2", "mountpoint-s3", "glusterfs", "davfs2"}
 _BUSY_TIMEOUT_S = 15.0
-_CONNECT_TIMEOUT_S = 10
+_POOL_TIMEOUT_S = 30.0
+_POSTGRES_LIMITS = {
+    "connect_timeout": 10,
+    # A server that vanished without a word is noticed in a minute instead of two hours.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+_SQLSTATE_READ_ONLY = "25006"
+# Alembic keeps its environment in module globals, so one upgrade at a time in a process.
+_upgrading = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +128,30 @@ def translated_errors(url: URL) -> Iterator[None]:
     except OperationalError as error:
         raise StoreUnavailableError(_explain(error, url)) from error
     except DBAPIError as error:
-        if error.connection_invalidated:
+        if error.connection_invalidated or getattr(error.orig, "sqlstate", None) == _SQLSTATE_READ_ONLY:
             raise StoreUnavailableError(_explain(error, url)) from error
+        if type(error) is DatabaseError:  # what SQLite raises for a file it cannot make sense of
+            raise StoreError(
+                f"the file {url.database} is damaged or no SQLite database ({_reason(error)}): "
+                "restore a backup, or name another file"
+            ) from error
         raise
+    except PoolTimeoutError as error:
+        raise StoreUnavailableError(
+            f"all connections to the store {_place(url)} were busy for too long: raise the size of the pool"
+        ) from error
+
+
+def _place(url: URL) -> str:
+    return url.render_as_string(hide_password=True).partition("?")[0]
+
+
+def _reason(error: DBAPIError) -> str:
+    return redact(str(error.orig).strip())
 
 
 def _explain(error: DBAPIError, url: URL) -> str:
-    where = url.render_as_string(hide_password=True).partition("?")[0]
-    reason = redact(str(error.orig).strip())
+    where, reason = _place(url), _reason(error)
     lowered = reason.lower()
     if "disk is full" in lowered or "no space left" in lowered or "disk i/o error" in lowered:
         return f"the disk of the store {where} is full or failing ({reason}): free space, nothing is lost meanwhile"
@@ -117,7 +160,7 @@ def _explain(error: DBAPIError, url: URL) -> str:
     if "unable to open" in lowered:
         return f"the store {where} cannot be opened ({reason}): does its folder exist, and may this user write there?"
     if "locked" in lowered:
-        return f"the store {where} was locked for over {_BUSY_TIMEOUT_S:.0f} s by another process ({reason})"
+        return f"the store {where} was locked for over {_BUSY_TIMEOUT_S:g} s by another process ({reason})"
     return f"the store {where} is unavailable ({reason})"
 
 
@@ -134,8 +177,11 @@ def build_database(url: str, *, pool_size: int = 10) -> Database:
     """
     try:
         parsed = make_url(url)
-    except SQLAlchemyError as error:
-        raise ConfigError("the store URL cannot be read; write sqlite:///FILE or postgresql://...") from error
+    except (SQLAlchemyError, ValueError):  # the cause may quote the URL with its password: no chain
+        raise ConfigError(
+            "the store URL cannot be read: write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, with "
+            "special characters of the password percent-encoded"
+        ) from None
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername == "sqlite":
@@ -146,8 +192,9 @@ def build_database(url: str, *, pool_size: int = 10) -> Database:
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_pre_ping=True,
-            pool_timeout=30,
-            connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
+            pool_timeout=_POOL_TIMEOUT_S,
+            connect_args=dict(_POSTGRES_LIMITS),
+            hide_parameters=True,  # they hold signed URLs
         )
         return Database(engine)
     raise ConfigError(
@@ -165,7 +212,8 @@ def _build_sqlite_engine(url: URL, pool_size: int) -> Engine:
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_timeout=30,
+        pool_timeout=_POOL_TIMEOUT_S,
+        hide_parameters=True,
         connect_args={"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False},
     )
 
@@ -208,10 +256,10 @@ def refuse_network_file_system(path: Path, *, mounts: str | None = None) -> None
         fields = line.split()
         if len(fields) < 3:
             continue
-        mount = Path(fields[1].replace("\\040", " "))
+        mount = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[1]))
         if resolved.is_relative_to(mount) and len(mount.parts) >= len(best.parts):
             best, kind = mount, fields[2]
-    if kind in _NETWORK_FILE_SYSTEMS or kind.startswith("fuse.sshfs"):
+    if kind in _NETWORK_FILE_SYSTEMS or kind.removeprefix("fuse.") in _NETWORK_FUSE:
         raise ConfigError(
             f"{path} lies on {best}, a network file system ({kind}), where SQLite's locks do not hold and the file "
             "gets corrupted: put it on a local disk, or use Postgres"
@@ -228,7 +276,7 @@ def upgrade_schema(database: Database, schema: Schema) -> str:
         SchemaMismatchError: the database is newer than this program.
     """
     scripts = _scripts(schema)
-    with translated_errors(database.engine.url), database.engine.connect() as connection:
+    with _upgrading, translated_errors(database.engine.url), database.engine.connect() as connection:
         locked = connection.execution_options(sqlite_begin="IMMEDIATE")
         with locked.begin():
             if not database.is_sqlite:
@@ -237,7 +285,7 @@ def upgrade_schema(database: Database, schema: Schema) -> str:
                 )
             _refuse_newer(_current_version(locked, schema), scripts, schema)
             config = alembic.config.Config()
-            config.set_main_option("script_location", str(schema.migrations_dir))
+            config.set_main_option("script_location", str(schema.migrations_dir).replace("%", "%%"))
             config.attributes["connection"] = locked
             config.attributes["version_table"] = schema.version_table
             alembic.command.upgrade(config, "head")

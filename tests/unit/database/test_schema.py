@@ -1,0 +1,180 @@
+"""Schemas: brought up in one transaction, and refused when they are not this program's."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from watcher.database import Schema, build_database, check_schema, upgrade_schema
+from watcher.domain.errors import SchemaMismatchError, StoreError
+
+ROOT = Path(__file__).parents[3]
+MIGRATION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{revision}"
+down_revision = {before!r}
+
+def upgrade():
+    {body}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSchema(Schema):
+    """A schema whose migrations lie in a folder of the test."""
+
+    folder: Path = Path()
+
+    @property
+    def migrations_dir(self) -> Path:
+        return self.folder
+
+
+def add_migration(folder: Path, revision: str, before: str | None, body: str) -> None:
+    text_of_it = MIGRATION.format(revision=revision, before=before, body=body)
+    (folder / "versions" / f"{revision}_test.py").write_text(text_of_it)
+
+
+def create_table(name: str) -> str:
+    return f'op.create_table("{name}", sa.Column("id", sa.Integer, primary_key=True))'
+
+
+def build_schema(folder: Path, table: str = "first", *, name: str = "test") -> FolderSchema:
+    (folder / "versions").mkdir(parents=True)
+    (folder / "env.py").write_text((ROOT / "migrations" / "watcher" / "env.py").read_text())
+    add_migration(folder, "0001", None, create_table(table))
+    return FolderSchema(name, f"{name}_version", f"{name} migrate", folder)
+
+
+@pytest.fixture
+def schema(tmp_path):
+    return build_schema(tmp_path / "migrations")
+
+
+@pytest.fixture
+def database(database_url):
+    built = build_database(database_url)
+    yield built
+    built.close()
+
+
+def tables_of(database) -> set[str]:
+    with database.engine.connect() as connection:
+        return set(inspect(connection).get_table_names())
+
+
+def test_schema_that_is_absent_is_refused_with_the_command(database, schema):
+    with pytest.raises(
+        SchemaMismatchError, match=r"the test schema has no tables yet.*needs 0001: run `test migrate`"
+    ):
+        check_schema(database, schema)
+
+
+def test_schema_upgraded_is_accepted(database, schema):
+    assert upgrade_schema(database, schema) == "0001"
+    assert check_schema(database, schema) == "0001"
+    assert tables_of(database) == {"first", "test_version"}
+
+
+def test_schema_upgraded_twice_stays_as_it_is(database, schema):
+    upgrade_schema(database, schema)
+    with database.write() as session:
+        session.execute(text("INSERT INTO first VALUES (1)"))
+    assert upgrade_schema(database, schema) == "0001"
+    with database.read() as session:
+        assert session.execute(text("SELECT count(*) FROM first")).scalar_one() == 1
+
+
+def test_schema_that_is_older_is_refused_with_the_command_and_then_brought_up(database, schema):
+    upgrade_schema(database, schema)
+    add_migration(schema.folder, "0002", "0001", create_table("second"))
+    with pytest.raises(
+        SchemaMismatchError, match="is at version 0001, this program needs 0002: run `test migrate`"
+    ):
+        check_schema(database, schema)
+    assert upgrade_schema(database, schema) == "0002"
+    assert "second" in tables_of(database)
+
+
+@pytest.mark.parametrize("act", [check_schema, upgrade_schema])
+def test_schema_that_is_newer_is_refused_and_left_alone(database, schema, act):
+    add_migration(schema.folder, "0002", "0001", create_table("second"))
+    upgrade_schema(database, schema)
+    (schema.folder / "versions" / "0002_test.py").unlink()
+    with pytest.raises(
+        SchemaMismatchError, match=r"is at version 0002, which this program does not know.*newer release"
+    ):
+        act(database, schema)
+    with database.read() as session:
+        assert session.execute(text("SELECT version_num FROM test_version")).scalar_one() == "0002"
+
+
+def test_upgrade_that_fails_half_way_leaves_the_schema_as_it_was(database, schema):
+    upgrade_schema(database, schema)
+    add_migration(schema.folder, "0002", "0001", create_table("second"))
+    add_migration(
+        schema.folder,
+        "0003",
+        "0002",
+        f'{create_table("third")}; op.execute("INSERT INTO nowhere VALUES (1)")',
+    )
+    with pytest.raises((DBAPIError, StoreError)):
+        upgrade_schema(database, schema)
+    assert tables_of(database) == {"first", "test_version"}
+    with database.read() as session:
+        assert session.execute(text("SELECT version_num FROM test_version")).scalar_one() == "0001"
+
+
+def test_two_schemas_in_one_database_do_not_see_each_other(database, schema, tmp_path):
+    other = build_schema(tmp_path / "other", "other", name="other")
+    upgrade_schema(database, schema)
+    with pytest.raises(SchemaMismatchError, match="the other schema has no tables yet"):
+        check_schema(database, other)
+    upgrade_schema(database, other)
+    assert tables_of(database) == {"first", "test_version", "other", "other_version"}
+
+
+def test_upgrades_at_the_same_time_all_end_at_the_newest_version(database_url, schema, tmp_path):
+    other = build_schema(tmp_path / "other", "other", name="other")
+    outcomes: list[object] = []
+    start = threading.Barrier(6)
+
+    def upgrade(wanted: Schema) -> None:
+        database = build_database(database_url)
+        try:
+            start.wait(10)
+            outcomes.append(upgrade_schema(database, wanted))
+        except BaseException as error:  # noqa: BLE001 - shown by the test
+            outcomes.append(error)
+        finally:
+            database.close()
+
+    threads = [threading.Thread(target=upgrade, args=(wanted,)) for wanted in [schema, other] * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == ["0001"] * 6
+
+
+def test_migrations_below_a_folder_with_a_percent_sign_are_found(database, tmp_path):
+    schema = build_schema(tmp_path / "100%s of them")
+    assert upgrade_schema(database, schema) == "0001"
+
+
+def test_migrations_that_were_not_installed_are_named(database, tmp_path):
+    schema = FolderSchema("test", "test_version", "test migrate", tmp_path / "nowhere")
+    with pytest.raises(StoreError, match="nowhere does not exist; install the package anew"):
+        check_schema(database, schema)
+
+
+@pytest.mark.parametrize("name", ["watcher", "platform"])
+def test_migrations_of_a_checkout_lie_beside_the_package(name):
+    assert Schema(name, "version", "migrate").migrations_dir == ROOT / "migrations" / name
