@@ -190,7 +190,15 @@ class SampleError(WatcherError):
 
 
 class ImageError(SampleError):
-    """The bytes are no image this program can read: broken, another kind of file, too large."""
+    """The bytes are no image this program can read: broken, another kind of file, too large.
+
+    Attributes:
+        truncated: the file ends early (an empty one too), so it may still be in the making: look again later.
+    """
+
+    def __init__(self, message: str, *, truncated: bool = False) -> None:
+        self.truncated = truncated
+        super().__init__(message)
 
 
 class SampleGoneError(SampleError):

@@ -1,0 +1,24 @@
+"""Pixels to metadata, EXIF and thumbnails.
+
+The values are those that `lightly` sends for an uploaded folder, whose loader converts every picture to RGB with
+Pillow. Safe for many threads at once; nothing here changes settings of Pillow.
+"""
+
+from __future__ import annotations
+
+from watcher.images.decoding import DEFAULT_LIMITS, DecodedImage, ImageLimits, read_image
+from watcher.images.exif import JsonValue, extract_exif
+from watcher.images.metadata import compute_metadata
+from watcher.images.thumbnails import build_thumbnail, turn_upright
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "DecodedImage",
+    "ImageLimits",
+    "JsonValue",
+    "build_thumbnail",
+    "compute_metadata",
+    "extract_exif",
+    "read_image",
+    "turn_upright",
+]
