@@ -144,6 +144,17 @@ def test_postgres_that_cut_the_session_is_unavailable_and_then_there_again(postg
     database.close()
 
 
+def test_postgres_that_restarted_between_two_transactions_is_not_noticed(postgres_url):
+    database = build_database(postgres_url)
+    with database.read() as session:
+        pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    with psycopg.connect(postgres_url) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    with database.write() as session:
+        assert session.execute(text("SELECT pg_backend_pid()")).scalar_one() != pid
+    database.close()
+
+
 def test_postgres_that_only_reads_is_unavailable(postgres_url):
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         name = connection.info.dbname

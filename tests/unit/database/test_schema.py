@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,27 +142,56 @@ def test_two_schemas_in_one_database_do_not_see_each_other(database, schema, tmp
     assert tables_of(database) == {"first", "test_version", "other", "other_version"}
 
 
-def test_upgrades_at_the_same_time_all_end_at_the_newest_version(database_url, schema, tmp_path):
-    other = build_schema(tmp_path / "other", "other", name="other")
-    outcomes: list[object] = []
-    start = threading.Barrier(6)
+UPGRADE_AT_ONCE = """
+import sys, threading, time
+from pathlib import Path
+from tests.unit.database.test_schema import FolderSchema
+from watcher.database import build_database, upgrade_schema
 
-    def upgrade(wanted: Schema) -> None:
-        database = build_database(database_url)
-        try:
-            start.wait(10)
-            outcomes.append(upgrade_schema(database, wanted))
-        except BaseException as error:  # noqa: BLE001 - shown by the test
-            outcomes.append(error)
-        finally:
-            database.close()
+url, go, *folders = sys.argv[1:]
+outcomes = []
+def upgrade(folder):
+    while not Path(go).exists():
+        time.sleep(0.001)
+    name = Path(folder).name
+    database = build_database(url)
+    outcomes.append(upgrade_schema(database, FolderSchema(name, name + "_version", "migrate", Path(folder))))
+    database.close()
 
-    threads = [threading.Thread(target=upgrade, args=(wanted,)) for wanted in [schema, other] * 3]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert outcomes == ["0001"] * 6
+threads = [threading.Thread(target=upgrade, args=(folder,)) for folder in folders * 2]
+for thread in threads:
+    thread.start()
+print("waiting", flush=True)
+for thread in threads:
+    thread.join()
+print(*outcomes)
+"""
+
+
+def test_upgrades_by_several_processes_at_once_all_end_at_the_newest_version(database_url, tmp_path):
+    folders = []
+    for name in ("one", "other"):
+        folder = build_schema(tmp_path / name, name, name=name).folder
+        body = f"import time; time.sleep(0.2); {create_table(name + '_late')}"
+        add_migration(folder, "0002", "0001", body)
+        folders.append(str(folder))
+    go = tmp_path / "go"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", UPGRADE_AT_ONCE, database_url, go, *folders],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "waiting\n"
+    go.touch()
+    for process in processes:
+        output, errors = process.communicate(timeout=60)
+        assert output == "0002 0002 0002 0002\n", errors
 
 
 def test_migrations_below_a_folder_with_a_percent_sign_are_found(database, tmp_path):

@@ -69,8 +69,7 @@ def test_write_refused_by_the_database_does_not_quote_the_values(database):
     secret = {"id": 7, "note": "https://host/a.jpg?signature=abc"}
     with pytest.raises(IntegrityError) as caught, database.write() as session:
         session.execute(text("INSERT INTO child VALUES (:id, :note)"), secret)
-    assert "signature" not in str(caught.value.args[0])
-    assert "signature" not in str(caught.value).partition("DETAIL")[0]
+    assert "signature" not in str(caught.value)
 
 
 def test_read_beside_an_open_write_sees_the_state_before_it_and_does_not_wait(database):
