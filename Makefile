@@ -44,6 +44,7 @@ image-check: setup ## builds the image with buildah and runs its daemon
 lock: ## resolve the lock files anew (needs uv)
 	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --all-extras pyproject.toml -o requirements/run.lock
 	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --all-extras --group dev pyproject.toml -o requirements/dev.lock
+	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header requirements/build.in -o requirements/build.lock
 
 clean: ## removes .venv and caches; never data/
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,178 @@
+#!/usr/bin/env bash
+# Builds the image of ../Dockerfile without a container engine or an image registry, and really runs its daemon.
+#
+# The base is a small Debian 12 made by debootstrap from the package mirror this machine is configured for; the
+# wheels are fetched with this machine's pip configuration and handed to the build as a folder. All of it is kept
+# below build/image-check, so a second run takes seconds; remove that folder to start afresh.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly SUITE=bookworm
+readonly WORK="$PWD/build/image-check"
+readonly BASE_ROOT="$WORK/base-$SUITE"
+readonly WHEELS="$WORK/wheels"
+readonly BASE_IMAGE="localhost/watcher-base:$SUITE"
+readonly IMAGE="localhost/datasource-watcher:check"
+readonly PYTHON="${PYTHON:-$PWD/.venv/bin/python}"
+readonly USER_ID=10001
+
+say() { printf 'image-check: %s\n' "$*"; }
+fail() { printf 'image-check: FAILED: %s\n' "$*" >&2; exit 1; }
+
+for tool in buildah debootstrap tar timeout pgrep; do
+    command -v "$tool" >/dev/null || fail "'$tool' is missing; on Debian: apt-get install buildah debootstrap procps"
+done
+[ "$(id -u)" -eq 0 ] || fail "debootstrap and buildah's chroot isolation need root; run it as root or with sudo"
+[ -x "$PYTHON" ] || fail "$PYTHON is missing: run 'make setup', or set PYTHON"
+
+builder() { buildah --root "$WORK/storage" --runroot "$WORK/run" "$@"; }
+
+container="" daemon="" data="" log=""
+cleanup() {
+    local status=$?
+    trap - EXIT INT TERM
+    if [ -n "$daemon" ] && kill -0 "$daemon" 2>/dev/null; then
+        # shellcheck disable=SC2046 # a list of process ids
+        kill -KILL $(descendants "$daemon") "$daemon" 2>/dev/null || true
+        wait "$daemon" 2>/dev/null || true
+    fi
+    [ -z "$container" ] || builder rm "$container" >/dev/null 2>&1 || true
+    if [ "$status" -ne 0 ] && [ -n "$log" ] && [ -s "$log" ]; then
+        printf -- '--- the last lines of the daemon ---\n' >&2
+        tail -n 40 "$log" >&2
+    fi
+    [ -z "$data" ] || rm -rf "$data"
+    exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+descendants() {
+    local child
+    for child in $(pgrep -P "$1" || true); do
+        descendants "$child"
+        printf '%s\n' "$child"
+    done
+}
+
+make_base() {
+    if [ ! -e "$BASE_ROOT.complete" ]; then
+        local mirror="${DEBOOTSTRAP_MIRROR:-}"
+        if [ -z "$mirror" ] && command -v apt-get >/dev/null; then
+            mirror="$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' 2>/dev/null \
+                | awk -v suite="$SUITE" '$2 == suite {print $1; exit}')"
+        fi
+        say "making a Debian $SUITE base (once; some minutes)"
+        rm -rf "$BASE_ROOT"
+        # shellcheck disable=SC2086 # without a mirror debootstrap takes its own
+        timeout 900 debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates \
+            "$SUITE" "$BASE_ROOT" $mirror >"$WORK/debootstrap.log" 2>&1 \
+            || { tail -n 20 "$WORK/debootstrap.log" >&2; fail "debootstrap ended with an error"; }
+        rm -rf "$BASE_ROOT"/var/cache/apt/archives/*.deb "$BASE_ROOT"/var/lib/apt/lists/*
+        touch "$BASE_ROOT.complete"
+    fi
+    if ! builder inspect --type image "$BASE_IMAGE" >/dev/null 2>&1; then
+        container="$(builder from scratch)"
+        tar -C "$BASE_ROOT" -cf "$WORK/base.tar" --one-file-system --exclude=./dev/* --exclude=./proc/* --exclude=./sys/* .
+        builder add --quiet "$container" "$WORK/base.tar" / >/dev/null
+        rm -f "$WORK/base.tar"
+        builder config --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
+        builder commit --quiet --rm --format docker "$container" "$BASE_IMAGE" >/dev/null
+        container=""
+    fi
+}
+
+fetch_wheels() {
+    local wanted
+    wanted="$(cat requirements/run.lock requirements/build.lock | sha256sum)"
+    if [ "$(cat "$WHEELS.complete" 2>/dev/null)" != "$wanted" ]; then
+        say "fetching the locked wheels"
+        rm -rf "$WHEELS" "$WHEELS.complete"
+        local lock
+        for lock in run build; do
+            timeout 900 "$PYTHON" -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
+                --only-binary=:all: --python-version 3.11 --dest "$WHEELS" --requirement "requirements/$lock.lock" \
+                >"$WORK/wheels.log" 2>&1 || { tail -n 20 "$WORK/wheels.log" >&2; fail "a wheel could not be fetched"; }
+        done
+        printf '%s\n' "$wanted" >"$WHEELS.complete"
+    fi
+}
+
+build_image() {
+    say "building the image"
+    timeout 900 buildah --root "$WORK/storage" --runroot "$WORK/run" bud --quiet --isolation chroot --pull-never \
+        --format docker --build-arg "BASE_IMAGE=$BASE_IMAGE" --build-arg PIP_NO_INDEX=1 \
+        --build-arg PIP_FIND_LINKS=/wheels --volume "$WHEELS:/wheels:ro" --tag "$IMAGE" . >"$WORK/build.log" 2>&1 \
+        || { tail -n 40 "$WORK/build.log" >&2; fail "the build ended with an error"; }
+}
+
+of_image() { builder inspect --type image --format "{{$1}}" "$IMAGE"; }
+
+inspect_image() {
+    [ "$(of_image .Docker.Config.User)" = "$USER_ID:$USER_ID" ] || fail "the image does not run as $USER_ID"
+    [ "$(of_image 'json .Docker.Config.Entrypoint')" = '["watcher"]' ] || fail "the image's entry point is not 'watcher'"
+    [ "$(of_image 'json .Docker.Config.Cmd')" = '["run"]' ] || fail "the image's command is not 'run'"
+    [ "$(of_image 'json .Docker.Config.Volumes')" = '{"/data":{}}' ] || fail "/data is not the image's one volume"
+}
+
+free_port() { "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+in_container() {
+    # exec: the caller's process id is then buildah's own
+    exec buildah --root "$WORK/storage" --runroot "$WORK/run" run --isolation chroot --user "$USER_ID:$USER_ID" \
+        --volume "$data:/data" --env "WATCHER_HTTP__PORT=$http_port" --env "WATCHER_PLATFORM__PORT=$platform_port" \
+        "$container" -- "$@"
+}
+
+run_daemon() {
+    data="$(mktemp -d "${TMPDIR:-/tmp}/image-check-data.XXXXXX")"
+    chown "$USER_ID:$USER_ID" "$data"
+    log="$WORK/daemon.log"
+    http_port="$(free_port)" platform_port="$(free_port)"
+    container="$(builder from --pull-never "$IMAGE")"
+    touch "$WORK/started"
+    say "starting the daemon as user $USER_ID"
+    in_container watcher run </dev/null >"$log" 2>&1 &
+    daemon=$!
+    "$PYTHON" deploy/image_probe.py --url "http://127.0.0.1:$http_port" --data "$data" --process "$daemon"
+
+    mapfile -t health < <(of_image 'json .Docker.Config.Healthcheck.Test' \
+        | "$PYTHON" -c 'import json, sys; print(*json.load(sys.stdin)[1:], sep="\n")')
+    (in_container "${health[@]}") || fail "the image's HEALTHCHECK does not pass on a healthy daemon"
+
+    local process worker="" started
+    for process in $(descendants "$daemon"); do
+        [ "$(stat -c %u "/proc/$process" 2>/dev/null)" != "$USER_ID" ] || worker="$process"
+    done
+    [ -n "$worker" ] || fail "no process of user $USER_ID is running"
+    say "sending SIGTERM"
+    kill -TERM "$worker"
+    started=$SECONDS
+    while kill -0 "$daemon" 2>/dev/null && [ $((SECONDS - started)) -lt 60 ]; do sleep 0.2; done
+    kill -0 "$daemon" 2>/dev/null && fail "the daemon did not end within 60 s of SIGTERM"
+    local status=0
+    wait "$daemon" || status=$?
+    daemon=""
+    [ "$status" -eq 0 ] || fail "the daemon ended with $status after SIGTERM, not with 0"
+    if (in_container "${health[@]}") >/dev/null 2>&1; then fail "the HEALTHCHECK passes without a daemon"; fi
+
+    local root written
+    root="$(builder mount "$container")"
+    written="$(find "$root" -xdev -newer "$WORK/started" -type f -not -path "$root/tmp/*" -not -path "$root/run/*" \
+        -not -path "$root/etc/*" -print -quit)"
+    builder umount "$container" >/dev/null
+    [ -z "$written" ] || fail "the daemon wrote outside /data and /tmp: ${written#"$root"}"
+}
+
+main() {
+    mkdir -p "$WORK"
+    make_base
+    fetch_wheels
+    build_image
+    inspect_image
+    run_daemon
+    say "passed: built, ran as $USER_ID, took an image through to done, ended with 0 on SIGTERM, in $SECONDS s"
+}
+
+main; exit
