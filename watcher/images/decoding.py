@@ -116,9 +116,6 @@ def read_image(
         source.draft("RGB", (draft_px, draft_px))
     is_reduced = source.size != (width, height)
     _guard(content, source.load)
-    if name in {"JPEG", "MPO"} and ends_early(content):
-        # A file that was made at its full length and is filled up to half decodes without complaint.
-        raise _build_truncated(name)
     exif = _read_exif(source)
     pixels = _guard(content, lambda: _convert_to_rgb(source))
     return DecodedImage(
