@@ -101,19 +101,26 @@ fetch_wheels() {
 
 build_image() {
     say "building the image"
-    timeout 900 buildah --root "$WORK/storage" --runroot "$WORK/run" bud --quiet --isolation chroot --pull-never \
+    timeout 900 buildah --root "$WORK/storage" --runroot "$WORK/run" bud --quiet --layers --isolation chroot --pull-never \
         --format docker --build-arg "BASE_IMAGE=$BASE_IMAGE" --build-arg PIP_NO_INDEX=1 \
         --build-arg PIP_FIND_LINKS=/wheels --volume "$WHEELS:/wheels:ro" --tag "$IMAGE" . >"$WORK/build.log" 2>&1 \
         || { tail -n 40 "$WORK/build.log" >&2; fail "the build ended with an error"; }
 }
 
-of_image() { builder inspect --type image --format "{{$1}}" "$IMAGE"; }
+# Prints a part of the image's configuration, a list one element a line.
+of_image() {
+    builder inspect --type image "$IMAGE" | "$PYTHON" -c '
+import json, sys
+part = json.load(sys.stdin)["Docker"]["config"]
+for key in sys.argv[1].split("."):
+    part = part[int(key) if isinstance(part, list) else key]
+print(*part if isinstance(part, (list, dict)) else [part], sep="\n")' "$1"
+}
 
 inspect_image() {
-    [ "$(of_image .Docker.Config.User)" = "$USER_ID:$USER_ID" ] || fail "the image does not run as $USER_ID"
-    [ "$(of_image 'json .Docker.Config.Entrypoint')" = '["watcher"]' ] || fail "the image's entry point is not 'watcher'"
-    [ "$(of_image 'json .Docker.Config.Cmd')" = '["run"]' ] || fail "the image's command is not 'run'"
-    [ "$(of_image 'json .Docker.Config.Volumes')" = '{"/data":{}}' ] || fail "/data is not the image's one volume"
+    [ "$(of_image User)" = "$USER_ID:$USER_ID" ] || fail "the image does not run as $USER_ID"
+    [ "$(of_image Volumes)" = /data ] || fail "/data is not the image's one volume"
+    [ "$(of_image Healthcheck.Test.0)" = CMD ] || fail "the image's HEALTHCHECK needs a shell"
 }
 
 free_port() { "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
@@ -133,12 +140,12 @@ run_daemon() {
     container="$(builder from --pull-never "$IMAGE")"
     touch "$WORK/started"
     say "starting the daemon as user $USER_ID"
-    in_container watcher run </dev/null >"$log" 2>&1 &
+    mapfile -t command < <(of_image Entrypoint; of_image Cmd)
+    in_container "${command[@]}" </dev/null >"$log" 2>&1 &
     daemon=$!
     "$PYTHON" deploy/image_probe.py --url "http://127.0.0.1:$http_port" --data "$data" --process "$daemon"
 
-    mapfile -t health < <(of_image 'json .Docker.Config.Healthcheck.Test' \
-        | "$PYTHON" -c 'import json, sys; print(*json.load(sys.stdin)[1:], sep="\n")')
+    mapfile -t health < <(of_image Healthcheck.Test | tail -n +2)
     (in_container "${health[@]}") || fail "the image's HEALTHCHECK does not pass on a healthy daemon"
 
     local process worker="" started
