@@ -95,7 +95,7 @@ def test_jpeg_with_bytes_behind_its_end_is_read():
 def test_structure_of_a_tiff_tells_that_pixels_are_missing(options):
     data = encode(build_picture(), "TIFF", **options)
     assert not ends_early(data)
-    assert ends_early(data[:-1])
+    assert ends_early(data[:-200])
     assert ends_early(data[: len(data) // 2])
 
 
