@@ -292,6 +292,12 @@ def upgrade_schema(database: Database, schema: Schema) -> str:
     return check_schema(database, schema)
 
 
+def has_schema(database: Database, schema: Schema) -> bool:
+    """Whether any version of the schema is there; False for a database in which it was never set up."""
+    with translated_errors(database.engine.url), database.engine.connect() as connection:
+        return _current_version(connection, schema) is not None
+
+
 def check_schema(database: Database, schema: Schema) -> str:
     """Refuses a database whose schema is not the one this program was written for.
 

@@ -32,6 +32,7 @@ from watcher.store.cutting import cut_batches
 _log = get_logger("poll")
 
 _LONGEST_NAME_IN_LOG = 200
+_MARK_ENDPOINT = "/v1/datasets/{datasetId}/datasource/processedUntilTimestamp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +118,8 @@ class Poller:
             watch = self._load_watch(session)
         if unfinished is not None:
             return unfinished, True
-        server = self.transport.fetch_server_time(
-            lambda: datasources.fetch_processed_until_timestamp(self.transport, dataset_id=watch.dataset_id)
-        )
-        self.metrics.set_clock_skew(server.date_s - server.local_s)
+        server = self.transport.fetch_server_time(_MARK_ENDPOINT, path_params={"datasetId": watch.dataset_id})
+        self.metrics.set_clock_skew(server.skew_s)
         window = compute_window(mark_s=watch.mark_s, server_now_s=server.date_s, rules=self.config.poll)
         with self.database.write() as session:
             poll = polls.create_poll(session, watch_id=self.watch_id, window=window, now_ms=self._now_ms())
@@ -215,7 +214,7 @@ class Poller:
         if watch.remote_mark_s == mark_s:
             return
         try:
-            datasources.update_processed_until_timestamp(
+            datasources.update_processed_until(
                 self.transport, dataset_id=watch.dataset_id, timestamp_s=mark_s
             )
         except WatcherError as error:

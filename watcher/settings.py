@@ -126,7 +126,9 @@ class UploadSettings(_Group):
     mode: UploadMode = Field(_UPLOAD.mode, description="metadata, thumbnails or full")
     workers: int = Field(_UPLOAD.workers, ge=1, le=256, description="images in work at once")
     max_bytes: int = Field(_UPLOAD.max_bytes, ge=1, description="larger files are quarantined")
-    max_pixels: int = Field(_UPLOAD.max_pixels, ge=1, description="larger pictures are quarantined")
+    max_pixels: int = Field(
+        _UPLOAD.max_pixels, ge=1, le=178_956_970, description="larger pictures are quarantined"
+    )
     settle_s: float = Field(
         _UPLOAD.settle_s, ge=0, le=86400, description="a truncated file is read again after this"
     )

@@ -134,7 +134,7 @@ class UploadRules:
     mode: UploadMode = UploadMode.THUMBNAILS
     workers: int = 4
     max_bytes: int = 100_000_000
-    max_pixels: int = 200_000_000
+    max_pixels: int = 89_478_485
     settle_s: float = 20.0
     settle_attempts: int = 3
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, func, select, text, update
@@ -131,6 +131,12 @@ def load_sample(session: Session, *, watch_id: int, file_name: str) -> Sample | 
     return None if row is None else _sample(row)
 
 
+def load_sample_by_id(session: Session, *, sample_id: int) -> Sample | None:
+    """The ledger's row of that id."""
+    row = session.execute(select(samples).where(samples.c.id == sample_id)).one_or_none()
+    return None if row is None else _sample(row)
+
+
 def load_samples_named(session: Session, *, watch_id: int, file_names: Sequence[str]) -> dict[str, Sample]:
     """The ledger's rows for up to some thousands of names."""
     found: dict[str, Sample] = {}
@@ -204,36 +210,29 @@ def assign_batch(session: Session, *, watch_id: int, batch_id: int, limit: int, 
     return int(result.rowcount)
 
 
-def iter_batch_samples(
-    session: Session, *, batch_id: int, pending_only: bool = False, page: int = 500
-) -> Iterator[list[Sample]]:
-    """The samples of a batch that are in processing, in the order of their discovery, in pages.
+def load_batch_page(
+    session: Session, *, batch_id: int, after_id: int = 0, limit: int = 500, pending_only: bool = False
+) -> list[Sample]:
+    """Samples of a batch that are in processing, in the order of their discovery.
 
     Args:
         session: an open transaction.
         batch_id: which batch.
+        after_id: the last id of the page before.
+        limit: rows at the most; memory does not grow with the batch.
         pending_only: leave out those that are registered already.
-        page: rows a page; memory does not grow with the batch.
     """
-    after = 0
-    while True:
-        statement = (
-            select(samples)
-            .where(
-                samples.c.batch_id == batch_id,
-                samples.c.state == SampleState.PROCESSING,
-                samples.c.id > after,
-            )
-            .order_by(samples.c.id)
-            .limit(page)
+    statement = (
+        select(samples)
+        .where(
+            samples.c.batch_id == batch_id, samples.c.state == SampleState.PROCESSING, samples.c.id > after_id
         )
-        if pending_only:
-            statement = statement.where(samples.c.remote_id.is_(None))
-        rows = [_sample(row) for row in session.execute(statement)]
-        if not rows:
-            return
-        yield rows
-        after = rows[-1].id
+        .order_by(samples.c.id)
+        .limit(limit)
+    )
+    if pending_only:
+        statement = statement.where(samples.c.remote_id.is_(None))
+    return [_sample(row) for row in session.execute(statement)]
 
 
 def count_registered(session: Session, *, batch_id: int) -> int:
@@ -302,12 +301,16 @@ def finish_batch_samples(session: Session, *, batch_id: int, now_ms: int) -> int
     return int(result.rowcount)
 
 
-def update_read_urls(session: Session, *, watch_id: int, rows: Sequence[tuple[str, str]]) -> None:
-    """Gives samples fresh read URLs, whatever their state; unknown names are ignored."""
+def refresh_unfinished(session: Session, *, watch_id: int, rows: Sequence[tuple[str, str]]) -> None:
+    """Gives unfinished samples among (file name, read URL) their fresh URL; other names are ignored."""
     if rows:
         session.connection().execute(
             update(samples)
-            .where(samples.c.watch_id == bindparam("w"), samples.c.file_name == bindparam("n"))
+            .where(
+                samples.c.watch_id == bindparam("w"),
+                samples.c.file_name == bindparam("n"),
+                samples.c.state.in_(_UNFINISHED),
+            )
             .values(read_url=bindparam("u")),
             [{"w": watch_id, "n": name, "u": url} for name, url in rows],
         )

@@ -33,6 +33,11 @@ def load_watch(session: Session, *, name: str) -> Watch | None:
     return None if row is None else _watch(row)
 
 
+def load_watch_by_id(session: Session, *, watch_id: int) -> Watch:
+    """The watch of that id, which a row of another table names."""
+    return _watch(session.execute(select(*_COLUMNS).where(watches.c.id == watch_id)).one())
+
+
 def ensure_watch(session: Session, *, name: str, server: str, dataset_id: str, now_ms: int) -> Watch:
     """The watch of that name, made if it is new.
 

@@ -1,0 +1,63 @@
+"""Attaches a watch to its dataset: finds or makes the dataset, and the watch's row in the store."""
+
+from __future__ import annotations
+
+from watcher.database import Database
+from watcher.domain.errors import ConfigError
+from watcher.domain.models import Watch, WatchConfig
+from watcher.lightly import datasets, datasources
+from watcher.lightly.transport import Transport
+from watcher.lightly.wire.datasets import DatasetCreateRequest
+from watcher.lightly.wire.datasources import DatasourceLocal
+from watcher.logs import get_logger
+from watcher.store import watches
+
+_log = get_logger("attach")
+
+
+def attach_watch(
+    database: Database, transport: Transport, *, config: WatchConfig, server_identity: str, now_ms: int
+) -> Watch:
+    """The watch's row; the server is asked only the first time.
+
+    Args:
+        database: the store.
+        transport: the API.
+        config: the watch; with a `folder` the dataset and its datasource are made if they are absent.
+        server_identity: names the server for ever, so that ledgers of two servers are never mixed.
+        now_ms: for a new row.
+
+    Raises:
+        ConfigError: the server has no such dataset.
+        StoreError: the store keeps another dataset under this name.
+        WatcherError: the server does not answer.
+    """
+    with database.read() as session:
+        known = watches.load_watch(session, name=config.name)
+    if known is not None and known.server == server_identity and config.folder is None:
+        return known
+    dataset_id = _find_dataset(transport, config)
+    if config.folder is not None:
+        datasources.update_datasource(
+            transport,
+            dataset_id=dataset_id,
+            datasource=DatasourceLocal(full_path=config.folder, purpose="INPUT_OUTPUT"),
+        )
+    with database.write() as session:
+        watch = watches.ensure_watch(
+            session, name=config.name, server=server_identity, dataset_id=dataset_id, now_ms=now_ms
+        )
+    _log.info("watch.attached", watch=watch.name, dataset_id=watch.dataset_id)
+    return watch
+
+
+def _find_dataset(transport: Transport, config: WatchConfig) -> str:
+    found = datasets.fetch_datasets_by_name(transport, name=config.dataset, exact=True)
+    if found:
+        return found[0].id
+    if config.folder is None:
+        raise ConfigError(
+            f"the server has no dataset {config.dataset!r}: create it there and configure its datasource, or correct "
+            f"WATCHER_WATCHES__{config.name.upper()}__DATASET"
+        )
+    return datasets.create_dataset(transport, request=DatasetCreateRequest(name=config.dataset))

@@ -1,0 +1,154 @@
+"""How the commands show what they read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, SecretStr
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from watcher.domain.models import WatchConfig
+from watcher.domain.redaction import redact
+from watcher.ops.life import Life
+from watcher.ops.overview import Overview, WatchView
+from watcher.scheduler import build_trigger
+from watcher.settings import Settings
+from watcher.settings_variables import iter_variables
+
+_STYLES = {
+    "done": "green",
+    "open": "blue",
+    "running": "blue",
+    "dead": "red",
+    "failed": "red",
+    "quarantined": "red",
+}
+
+
+def print_overview(console: Console, overview: Overview) -> None:
+    """The state of every watch."""
+    if not overview.watches:
+        console.print("No watch has reached its server yet; the log of `watcher run` tells why.")
+    for watch in overview.watches:
+        _print_watch(console, watch, now_ms=overview.now_ms)
+
+
+def _print_watch(console: Console, watch: WatchView, *, now_ms: int) -> None:
+    console.print(Text(watch.name, style="bold"))
+    facts = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 2))
+    facts.add_row("mark", _moment(watch.mark_s))
+    facts.add_row("lag", "-" if watch.lag_s is None else f"{watch.lag_s:.0f} s")
+    facts.add_row("last poll", _moment(None if watch.last_polled_ms is None else watch.last_polled_ms / 1000))
+    pending = watch.oldest_pending_ms
+    facts.add_row(
+        "oldest unfinished", "none" if pending is None else f"{(now_ms - pending) / 1000:.0f} s old"
+    )
+    facts.add_row("samples", ", ".join(f"{n} {state}" for state, n in watch.samples.items()))
+    console.print(facts)
+    if watch.batches:
+        table = Table(
+            "batch", "samples", "state", "steps", "manifest", box=None, pad_edge=False, padding=(0, 2, 0, 2)
+        )
+        for batch in watch.batches:
+            steps = " ".join(f"{run.step}:{run.state}" for run in batch.runs)
+            state = Text(batch.state, style=_STYLES.get(batch.state, ""))
+            table.add_row(
+                batch.key, str(batch.n_samples), state, Text(steps), Text(" ".join(batch.manifests))
+            )
+        console.print(table)
+    for batch in watch.batches:
+        for run in batch.runs:
+            if run.error:
+                console.print(Text(f"  {batch.key} {run.step}: {run.error}", style="red"))
+    for sample in watch.troubled:
+        console.print(Text(f"  {sample.state} {sample.file_name}: {sample.reason or ''}", style="red"))
+    for poll in watch.polls[:1]:
+        if poll.error:
+            console.print(Text(f"  last poll: {poll.error}", style="red"))
+
+
+def print_lives(console: Console, lives: list[Life]) -> None:
+    """The lives of files, a line an event."""
+    for life in lives:
+        console.print(Text(f"{life.file_name}  (watch {life.watch})", style="bold"))
+        console.print(Text(f"  {life.state}: {life.explanation}", style=_STYLES.get(life.state, "")))
+        table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 2))
+        for event in life.events:
+            facts = ", ".join(f"{key} {value}" for key, value in event.facts.items() if value is not None)
+            table.add_row(_moment(event.at_ms / 1000), event.what, Text(facts))
+        console.print(table)
+
+
+def print_settings(
+    console: Console, settings: Settings, configs: list[WatchConfig], environ: Mapping[str, str]
+) -> None:
+    """What was understood: the settings that are not their defaults are marked, then the watches."""
+    table = Table("variable", "value", "from", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for variable in iter_variables(Settings):
+        if "<NAME>" in variable.name:
+            continue
+        value = _read(settings, variable.path)
+        source = (
+            f"{variable.name}_FILE"
+            if f"{variable.name}_FILE" in environ
+            else "environment"
+            if environ.get(variable.name)
+            else "default"
+        )
+        table.add_row(variable.name, Text(_show(value)), source)
+    console.print(table)
+    server = (
+        "the embedded platform" if settings.is_embedded else redact(str(settings.lightly_server_location))
+    )
+    console.print(Text(f"\n{len(configs)} watch(es) at {server}:"))
+    for config in configs:
+        when = f"cron {config.cron}" if config.cron else f"every {config.interval_s:g} s"
+        following = build_trigger(config).get_next_fire_time(None, datetime.now(UTC))
+        console.print(
+            Text(
+                f"  {config.name}: dataset {config.dataset}, {when} (next {following:%Y-%m-%d %H:%M:%S} UTC)"
+            )
+        )
+        if config.folder is not None:
+            console.print(Text(f"    folder {settings.data_dir / config.folder}"))
+        console.print(Text(f"    steps {' -> '.join(config.steps)}"))
+        for group in (config.poll, config.batch, config.upload, config.sampling):
+            facts = ", ".join(f"{name}={getattr(group, name)}" for name in type(group).__dataclass_fields__)
+            console.print(Text(f"    {type(group).__name__.removesuffix('Rules').lower()}: {facts}"))
+
+
+def print_variables(console: Console, model: type[BaseModel]) -> None:
+    """Every variable with its default and meaning."""
+    table = Table("variable", "default", "meaning", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for variable in iter_variables(model):
+        meaning = variable.field.description or ""
+        if variable.is_secret:
+            meaning += f" (or in a file named by {variable.name}_FILE)"
+        table.add_row(variable.name, Text(_show(variable.field.default)), Text(meaning))
+    console.print(table)
+
+
+def _read(settings: Settings, path: tuple[str, ...]) -> object:
+    value: object = settings
+    for part in path:
+        value = getattr(value, part)
+    return value
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, SecretStr):
+        return "********"
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return redact(str(value))
+
+
+def _moment(seconds: float | None) -> str:
+    return (
+        "never" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    )

@@ -1,0 +1,1 @@
+"""Who runs a run: threads of this process."""

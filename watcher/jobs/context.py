@@ -1,0 +1,87 @@
+"""What a step is given."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from watcher.database import Database
+from watcher.domain.clock import Clock
+from watcher.domain.errors import CancelledError, DeadlineExceededError
+from watcher.domain.models import Batch, Run, Watch, WatchConfig
+from watcher.embedders.base import Embedder
+from watcher.lightly.transport import Transport
+from watcher.metrics import Metrics
+from watcher.sinks.manifest import ManifestSink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobParts:
+    """What all runs of a daemon share.
+
+    Attributes:
+        configs: the watches by name.
+        work_dir: for temporary files; on the same disk as the data.
+    """
+
+    database: Database
+    transport: Transport
+    configs: Mapping[str, WatchConfig]
+    embedder: Embedder
+    sink: ManifestSink
+    work_dir: Path
+    clock: Clock
+    metrics: Metrics
+    rng: random.Random
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """One attempt of one run.
+
+    Attributes:
+        stop: set when the daemon shuts down or the lease was lost.
+        deadline_s: monotonic time after which the attempt must end.
+        beat: tells the health check that the attempt moves.
+    """
+
+    parts: JobParts
+    config: WatchConfig
+    watch: Watch
+    batch: Batch
+    run: Run
+    stop: threading.Event
+    deadline_s: float
+    beat: Callable[[], None]
+
+    @property
+    def database(self) -> Database:
+        """The store."""
+        return self.parts.database
+
+    @property
+    def transport(self) -> Transport:
+        """The API."""
+        return self.parts.transport
+
+    def now_ms(self) -> int:
+        """Unix milliseconds."""
+        return int(self.parts.clock.now_s() * 1000)
+
+    def check(self) -> None:
+        """Called between two pieces of work.
+
+        Raises:
+            CancelledError: the daemon shuts down; the run goes on where it was.
+            DeadlineExceededError: the attempt took too long.
+        """
+        self.beat()
+        if self.stop.is_set():
+            raise CancelledError("interrupted by a shutdown")
+        if self.parts.clock.monotonic_s() > self.deadline_s:
+            raise DeadlineExceededError(
+                "the run took longer than WATCHER_RUNS__TIME_LIMIT_S; it goes on where it was"
+            )

@@ -1,0 +1,194 @@
+"""Step `embed`: one vector a sample, and an embedding on the server that covers the whole dataset.
+
+The protocol knows an embedding as one CSV with a row for every sample of the dataset. Vectors are kept in the
+store, so a batch computes only its own and the CSV is streamed from there, page by page of the mapping.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from watcher.domain.errors import ApiException, ImageError, ReadUrlRefusedError, SampleGoneError, WatcherError
+from watcher.domain.models import Sample
+from watcher.domain.pipeline import Discard, Done, Outcome
+from watcher.jobs.context import RunContext
+from watcher.lightly import embeddings
+from watcher.lightly import samples as remote_samples
+from watcher.lightly.mappings import iter_file_names
+from watcher.lightly.workflows.embeddings import EmbeddingsWriter, upload_embeddings_csv, wait_until_processed
+from watcher.logs import get_logger
+from watcher.store import batches, samples, vectors
+from watcher.store.vectors import Vector
+
+_log = get_logger("embed")
+
+_CHUNK = 64
+_KEPT_EMBEDDINGS = 1
+
+
+def run_embed(context: RunContext) -> Outcome:
+    """Computes the batch's vectors and uploads the embedding `<watch>-<batch>`.
+
+    Returns:
+        `Done` with counts, or `Discard` if no sample of the batch is registered.
+
+    Raises:
+        WatcherError: the server or the store failed; vectors computed so far are kept.
+    """
+    n_computed = _compute_batch_vectors(context)
+    with context.database.read() as session:
+        if samples.count_registered(session, batch_id=context.batch.id) == 0:
+            return Discard("no sample of the batch is registered")
+    with tempfile.TemporaryDirectory(prefix="embed-", dir=context.parts.work_dir) as folder:
+        path = Path(folder) / "embeddings.csv"
+        n_rows = _write_csv(context, path)
+        embedding_id = upload_embeddings_csv(
+            context.transport, dataset_id=context.watch.dataset_id, path=path, name=context.batch.key
+        )
+    wait_until_processed(
+        context.transport,
+        dataset_id=context.watch.dataset_id,
+        embedding_id=embedding_id,
+        deadline_s=context.config.sampling.time_limit_s,
+        cancel=context.stop,
+    )
+    with context.database.write() as session:
+        batches.record_embedding(session, batch_id=context.batch.id, embedding_id=embedding_id)
+    _delete_old_embeddings(context)
+    return Done({"n_computed": n_computed, "n_rows": n_rows, "embedder": context.parts.embedder.name})
+
+
+def _compute_batch_vectors(context: RunContext) -> int:
+    n_computed = 0
+    with ThreadPoolExecutor(context.config.upload.workers, thread_name_prefix="embed") as pool:
+        for chunk in _iter_missing(context):
+            computed = list(pool.map(lambda sample: _embed_sample(context, sample), chunk))
+            with context.database.write() as session:
+                vectors.record_vectors(
+                    session,
+                    watch_id=context.watch.id,
+                    embedder=context.parts.embedder.name,
+                    rows=[(sample.file_name, vector) for sample, vector in zip(chunk, computed, strict=True)],
+                )
+            n_computed += len(chunk)
+            context.check()
+    return n_computed
+
+
+def _iter_missing(context: RunContext) -> Iterator[list[Sample]]:
+    """Registered samples of the batch without a vector of this embedder, in chunks."""
+    after = 0
+    while True:
+        with context.database.read() as session:
+            page = samples.load_batch_page(session, batch_id=context.batch.id, after_id=after, limit=_CHUNK)
+            known = vectors.load_vectors(
+                session,
+                watch_id=context.watch.id,
+                embedder=context.parts.embedder.name,
+                file_names=[sample.file_name for sample in page],
+            )
+        if not page:
+            return
+        missing = [sample for sample in page if sample.remote_id and sample.file_name not in known]
+        if missing:
+            yield missing
+        after = page[-1].id
+
+
+def _embed_sample(context: RunContext, sample: Sample) -> Vector:
+    """The vector of the image, or of its thumbnail if the image can no longer be read."""
+    limit = context.config.upload.max_bytes
+    try:
+        body = context.transport.read_url_bytes(sample.read_url, max_bytes=limit).body
+        return context.parts.embedder.embed_bytes([body])[0]
+    except (ReadUrlRefusedError, SampleGoneError, ImageError) as error:
+        _log.info("image.replaced_by_thumbnail", file_name=sample.file_name, reason=str(error))
+    assert sample.remote_id is not None
+    return _embed_thumbnail(context, sample_id=sample.remote_id, file_name=sample.file_name)
+
+
+def _embed_thumbnail(context: RunContext, *, sample_id: str, file_name: str) -> Vector:
+    """The vector of the server's thumbnail.
+
+    A sample with neither image nor thumbnail gets the zero vector, since the embedding must have a row for it.
+    """
+    embedder = context.parts.embedder
+    try:
+        url = remote_samples.fetch_read_url(
+            context.transport, dataset_id=context.watch.dataset_id, sample_id=sample_id, kind="thumbnail"
+        )
+        body = context.transport.read_url_bytes(url, max_bytes=context.config.upload.max_bytes).body
+        return embedder.embed_bytes([body])[0]
+    except (SampleGoneError, ImageError, ApiException) as error:
+        if error.retryable or (isinstance(error, ApiException) and error.status in {401, 403}):
+            raise
+        _log.warning("sample.without_vector", file_name=file_name, reason=str(error))
+        return np.zeros(embedder.dim, dtype=np.float32)
+
+
+def _write_csv(context: RunContext, path: Path) -> int:
+    """Writes a row for every sample of the dataset, in the order of the mapping; memory is one page of names."""
+    embedder = context.parts.embedder
+    n_rows = 0
+    with EmbeddingsWriter(path, dim=embedder.dim) as writer:
+        for names in iter_file_names(context.transport, dataset_id=context.watch.dataset_id):
+            for start in range(0, len(names), 1000):
+                chunk = names[start : start + 1000]
+                with context.database.read() as session:
+                    known = vectors.load_vectors(
+                        session, watch_id=context.watch.id, embedder=embedder.name, file_names=chunk
+                    )
+                known.update(_embed_foreign(context, [name for name in chunk if name not in known]))
+                for name in chunk:
+                    writer.write_row(name, known[name])
+                n_rows += len(chunk)
+                context.check()
+    return n_rows
+
+
+def _embed_foreign(context: RunContext, file_names: list[str]) -> dict[str, Vector]:
+    """Vectors for samples that somebody else put into the dataset, kept for the batches to come."""
+    computed: dict[str, Vector] = {}
+    for name in file_names:
+        context.check()
+        remote = remote_samples.fetch_sample_by_file_name(
+            context.transport, dataset_id=context.watch.dataset_id, file_name=name
+        )
+        if remote is None:
+            raise WatcherError(
+                f"the mapping of the dataset names {name!r}, but the server knows no such sample"
+            )
+        computed[name] = _embed_thumbnail(context, sample_id=remote.id, file_name=name)
+    if computed:
+        with context.database.write() as session:
+            vectors.record_vectors(
+                session,
+                watch_id=context.watch.id,
+                embedder=context.parts.embedder.name,
+                rows=list(computed.items()),
+            )
+    return computed
+
+
+def _delete_old_embeddings(context: RunContext) -> None:
+    """Every embedding holds the whole dataset, so only the newest are kept; a failure here costs nothing but room."""
+    with context.database.read() as session:
+        old = batches.load_embeddings_before(
+            session, watch_id=context.watch.id, before_batch_id=context.batch.id, keep=_KEPT_EMBEDDINGS
+        )
+    for batch_id, embedding_id in old:
+        try:
+            embeddings.delete_embedding(
+                context.transport, dataset_id=context.watch.dataset_id, embedding_id=embedding_id
+            )
+        except WatcherError as error:
+            if not (isinstance(error, ApiException) and error.status == 404):
+                _log.info("embedding.not_deleted", embedding_id=embedding_id, reason=str(error))
+                return
+        with context.database.write() as session:
+            batches.forget_embedding(session, batch_id=batch_id)

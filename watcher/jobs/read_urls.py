@@ -1,0 +1,53 @@
+"""Fresh read URLs for samples whose own were refused or grew old: they expire, and objects move."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from watcher.jobs.context import RunContext
+from watcher.lightly.workflows.listing import iter_pages
+from watcher.store import polls, samples
+
+_AHEAD_S = 86_400
+
+
+def renew_read_urls(context: RunContext, *, file_names: Collection[str]) -> dict[str, str]:
+    """Lists the windows in which the samples were found again, up to the present.
+
+    Unfinished samples on the same pages get their fresh URLs into the ledger too, so one listing serves a whole
+    backlog. The end of the listing lies in the future, since an object that was written again moved there.
+
+    Args:
+        context: the run.
+        file_names: whose URLs are wanted; they are in the ledger.
+
+    Returns:
+        (file name: URL) of those that the datasource still lists. Cost: one listing from the oldest window on.
+    """
+    with context.database.read() as session:
+        rows = samples.load_samples_named(session, watch_id=context.watch.id, file_names=list(file_names))
+        found_by = [
+            polls.load_poll(session, poll_id=poll_id) for poll_id in {row.poll_id for row in rows.values()}
+        ]
+    starts = [
+        poll.from_s if poll.overlap_from_s is None else poll.overlap_from_s
+        for poll in found_by
+        if poll is not None
+    ]
+    wanted = set(file_names)
+    found: dict[str, str] = {}
+    for page in iter_pages(
+        context.transport,
+        dataset_id=context.watch.dataset_id,
+        from_s=min(starts, default=0),
+        to_s=int(context.parts.clock.now_s()) + _AHEAD_S,
+        max_pages=context.config.poll.max_pages,
+    ):
+        context.check()
+        listed = [(row.file_name, row.read_url) for row in page.rows]
+        with context.database.write() as session:
+            samples.refresh_unfinished(session, watch_id=context.watch.id, rows=listed)
+        found.update((name, url) for name, url in listed if name in wanted)
+        if len(found) == len(wanted):
+            break
+    return found

@@ -1,0 +1,274 @@
+"""Claims a run, calls its step, records the outcome, and makes the next run: each in one transaction.
+
+This is the one place where a batch moves on. Steps return outcomes as values; exceptions are sorted here by class:
+errors that a retry cannot help end the run as `dead`, others are retried with a capped, jittered backoff, and what
+nobody foresaw is retried a few times and logged as a bug.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy.orm import Session
+
+from watcher.domain.backoff import Backoff
+from watcher.domain.errors import ApiException, CancelledError, StoreUnavailableError, WatcherError
+from watcher.domain.models import BatchState, Run, RunState, Step
+from watcher.domain.pipeline import Discard, Done, Outcome, Snooze, compute_next_step
+from watcher.domain.redaction import redact
+from watcher.jobs.context import JobParts, RunContext
+from watcher.jobs.deliver import run_deliver
+from watcher.jobs.embed import run_embed
+from watcher.jobs.sampling import run_sampling
+from watcher.jobs.upload import run_upload
+from watcher.logs import get_logger
+from watcher.store import batches, runs, samples, watches
+from watcher.store.cutting import cut_batches
+
+_log = get_logger("runner")
+
+STEPS: Mapping[Step, Callable[[RunContext], Outcome]] = {
+    Step.UPLOAD: run_upload,
+    Step.EMBED: run_embed,
+    Step.SAMPLING: run_sampling,
+    Step.DELIVER: run_deliver,
+}
+
+_MOST_ATTEMPTS_AT_A_BUG = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRules:
+    """How runs are leased and retried.
+
+    Attributes:
+        lease_s: how long a claim lasts without a heartbeat.
+        time_limit_s: longest attempt.
+    """
+
+    lease_s: float = 60.0
+    time_limit_s: float = 21_600.0
+    backoff: Backoff = field(default_factory=lambda: Backoff(base_s=2.0, cap_s=900.0, max_attempts=100))
+
+
+class Runner:
+    """Runs one run at a time in the calling thread; safe for several threads at once."""
+
+    def __init__(self, parts: JobParts, *, owner: str, rules: RunRules, stop: threading.Event) -> None:
+        self._parts = parts
+        self._owner = owner
+        self._rules = rules
+        self._stop = stop
+
+    def run_next(self, *, beat: Callable[[], None]) -> bool:
+        """Claims and runs one run.
+
+        Args:
+            beat: called whenever the attempt moves.
+
+        Returns:
+            False if no run was ready.
+
+        Raises:
+            StoreUnavailableError: the store failed; a claimed run is taken up again when its lease ran out.
+        """
+        with self._parts.database.write() as session:
+            run = runs.claim_run(
+                session, owner=self._owner, now_ms=self._now_ms(), lease_ms=int(self._rules.lease_s * 1000)
+            )
+        if run is None:
+            return False
+        lost, ended = threading.Event(), threading.Event()
+        heart = threading.Thread(
+            target=self._keep_lease, args=(run, lost, ended), name=f"lease-{run.id}", daemon=True
+        )
+        heart.start()
+        try:
+            self._attempt(run, lost, beat)
+        finally:
+            ended.set()
+            heart.join(timeout=self._rules.lease_s)
+        return True
+
+    def _attempt(self, run: Run, lost: threading.Event, beat: Callable[[], None]) -> None:
+        clock = self._parts.clock
+        begun_s = clock.monotonic_s()
+        context = self._build_context(run, lost, beat, begun_s)
+        log = _log.bind(
+            watch=context.watch.name, batch=context.batch.key, step=run.step.value, attempt=run.attempt
+        )
+        try:
+            outcome: Outcome | Exception = STEPS[run.step](context)
+        except WatcherError as error:
+            outcome = error
+        except Exception as error:
+            log.exception("run.crashed")
+            outcome = error
+        duration_s = clock.monotonic_s() - begun_s
+        with self._parts.database.write() as session:
+            label, held = self._record(session, context, outcome)
+        metrics = self._parts.metrics
+        metrics.runs.labels(watch=context.watch.name, step=run.step, outcome=label).inc()
+        metrics.run_duration_s.labels(step=run.step, outcome=label).observe(duration_s)
+        facts: dict[str, object] = {"outcome": label, "duration_s": round(duration_s, 3)}
+        if not held:
+            facts["lease"] = "lost"
+        if isinstance(outcome, Done):
+            facts |= outcome.result
+        elif isinstance(outcome, Discard):
+            facts["reason"] = outcome.reason
+        elif isinstance(outcome, Exception):
+            facts |= {"error": str(outcome), "kind": type(outcome).__name__}
+        (log.info if label in {"done", "snoozed", "discarded", "interrupted"} else log.warning)(
+            "run.ended", **facts
+        )
+
+    def _build_context(
+        self, run: Run, lost: threading.Event, beat: Callable[[], None], begun_s: float
+    ) -> RunContext:
+        with self._parts.database.read() as session:
+            batch = batches.load_batch(session, batch_id=run.batch_id)
+            watch = watches.load_watch_by_id(session, watch_id=run.watch_id)
+        return RunContext(
+            parts=self._parts,
+            config=self._parts.configs[watch.name],
+            watch=watch,
+            batch=batch,
+            run=run,
+            stop=lost,
+            deadline_s=begun_s + self._rules.time_limit_s,
+            beat=beat,
+        )
+
+    def _record(
+        self, session: Session, context: RunContext, outcome: Outcome | Exception
+    ) -> tuple[str, bool]:
+        """Writes what became of the attempt; returns the outcome's label and whether the run was still ours."""
+        run, now_ms = context.run, self._now_ms()
+        if isinstance(outcome, Done):
+            held = self._end(session, run, RunState.DONE, now_ms, result=outcome.result)
+            if held:
+                self._advance(session, context, now_ms)
+            return "done", held
+        if isinstance(outcome, Discard):
+            held = self._end(session, run, RunState.DONE, now_ms, error=outcome.reason)
+            if held:
+                self._finish_batch(session, context, BatchState.DONE, now_ms)
+            return "discarded", held
+        if isinstance(outcome, (Snooze, CancelledError)):
+            wait_ms = int(outcome.seconds * 1000) if isinstance(outcome, Snooze) else 0
+            held = runs.postpone_run(
+                session,
+                run_id=run.id,
+                owner=self._owner,
+                available_ms=now_ms + wait_ms,
+                error=None,
+                count_attempt=False,
+            )
+            return ("snoozed" if isinstance(outcome, Snooze) else "interrupted"), held
+        return self._record_failure(session, context, outcome, now_ms)
+
+    def _record_failure(
+        self, session: Session, context: RunContext, error: Exception, now_ms: int
+    ) -> tuple[str, bool]:
+        run = context.run
+        text = redact(f"{type(error).__name__}: {error}")
+        if is_final(error, attempt=run.attempt, backoff=self._rules.backoff):
+            held = self._end(session, run, RunState.DEAD, now_ms, error=text)
+            if held:
+                self._finish_batch(session, context, BatchState.DEAD, now_ms)
+            return "dead", held
+        delay_s = self._rules.backoff.compute_delay_s(
+            attempt=run.attempt,
+            jitter=self._parts.rng.random(),
+            floor_s=error.retry_after_s if isinstance(error, WatcherError) else None,
+        )
+        held = runs.postpone_run(
+            session,
+            run_id=run.id,
+            owner=self._owner,
+            available_ms=now_ms + int(delay_s * 1000),
+            error=text,
+            count_attempt=True,
+        )
+        return "retried", held
+
+    def _end(
+        self,
+        session: Session,
+        run: Run,
+        state: RunState,
+        now_ms: int,
+        *,
+        result: dict[str, object] | None = None,
+        error: str | None = None,
+    ) -> bool:
+        return runs.end_run(
+            session,
+            run_id=run.id,
+            owner=self._owner,
+            state=state,
+            now_ms=now_ms,
+            result=result or {},
+            error=error,
+        )
+
+    def _advance(self, session: Session, context: RunContext, now_ms: int) -> None:
+        """Makes the next run of the batch, or ends the batch."""
+        finished = {
+            run.step
+            for run in runs.load_batch_runs(session, batch_id=context.batch.id)
+            if run.state is RunState.DONE
+        }
+        step = compute_next_step(context.batch.steps, finished)
+        if step is None:
+            self._finish_batch(session, context, BatchState.DONE, now_ms)
+        else:
+            runs.create_run(session, batch_id=context.batch.id, step=step, now_ms=now_ms)
+
+    def _finish_batch(self, session: Session, context: RunContext, state: BatchState, now_ms: int) -> None:
+        batches.finish_batch(session, batch_id=context.batch.id, state=state, now_ms=now_ms)
+        if state is BatchState.DONE:
+            samples.finish_batch_samples(session, batch_id=context.batch.id, now_ms=now_ms)
+        cut_batches(session, watch_id=context.watch.id, config=context.config, now_ms=now_ms)
+
+    def _keep_lease(self, run: Run, lost: threading.Event, ended: threading.Event) -> None:
+        """Extends the lease until the attempt ends; tells the step to stop at a shutdown or when the lease is gone."""
+        clock = self._parts.clock
+        last_ms = self._now_ms()
+        while not clock.wait_s(ended, min(1.0, self._rules.lease_s / 4)):
+            if self._stop.is_set():
+                lost.set()
+            now_ms = self._now_ms()
+            if now_ms - last_ms < self._rules.lease_s * 1000 / 3:
+                continue
+            until_ms = now_ms + int(self._rules.lease_s * 1000)
+            try:
+                with self._parts.database.write() as session:
+                    held = runs.extend_lease(session, run_id=run.id, owner=self._owner, until_ms=until_ms)
+            except StoreUnavailableError as error:
+                _log.warning("lease.not_extended", run=run.id, error=str(error))
+                continue
+            last_ms = now_ms
+            if not held:
+                lost.set()
+                return
+
+    def _now_ms(self) -> int:
+        return int(self._parts.clock.now_s() * 1000)
+
+
+def is_final(error: Exception, *, attempt: int, backoff: Backoff) -> bool:
+    """Whether a failed attempt was the run's last.
+
+    Refused credentials are a matter for a person and no fault of the batch, so they are retried like an outage.
+    """
+    if backoff.is_exhausted(attempt=attempt):
+        return True
+    if isinstance(error, ApiException) and error.status in {401, 403}:
+        return False
+    if isinstance(error, WatcherError):
+        return not error.retryable
+    return attempt >= _MOST_ATTEMPTS_AT_A_BUG

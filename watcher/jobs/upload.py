@@ -1,0 +1,240 @@
+"""Step `upload`: reads each image, computes its values, registers it, and sends thumbnail and file.
+
+Outcomes are kept sample by sample as they happen, so an interrupted run goes on with the rest. A sample that cannot
+be processed is taken out of the batch and never holds the others.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from watcher.domain.errors import (
+    ImageError,
+    ReadUrlRefusedError,
+    SampleGoneError,
+    WatcherError,
+)
+from watcher.domain.models import Sample, SampleState, UploadMode, Via
+from watcher.domain.pipeline import Discard, Done, Outcome
+from watcher.images import (
+    DecodedImage,
+    ImageLimits,
+    build_thumbnail,
+    compute_metadata,
+    extract_exif,
+    read_image,
+)
+from watcher.jobs.context import RunContext
+from watcher.jobs.read_urls import renew_read_urls
+from watcher.lightly.signed_urls import ReadResult
+from watcher.lightly.wire.datasets import ImageType
+from watcher.lightly.wire.samples import SampleCreateRequest
+from watcher.lightly.workflows.register import (
+    EnsuredSample,
+    ensure_initial_or_upsize_tag,
+    ensure_sample,
+    put_sample_file,
+)
+from watcher.logs import get_logger
+from watcher.store import batches, samples
+
+_log = get_logger("upload")
+
+_IMAGE_TYPES: dict[UploadMode, ImageType] = {
+    UploadMode.METADATA: "meta",
+    UploadMode.THUMBNAILS: "thumbnail",
+    UploadMode.FULL: "full",
+}
+_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Uploaded:
+    sample: Sample
+    remote_id: str
+    size_bytes: int
+    modified_s: int | None
+
+
+def run_upload(context: RunContext) -> Outcome:
+    """Uploads what the batch still lacks, then makes the tag that holds the batch.
+
+    Returns:
+        `Done` with counts, or `Discard` if no sample of the batch could be registered.
+
+    Raises:
+        WatcherError: the server or the store failed for at least one sample; all others are done.
+    """
+    with context.database.read() as session:
+        present = samples.load_batch_page(session, batch_id=context.batch.id, limit=1)
+    if not present:
+        return Discard("no sample of the batch is left")
+    failures: list[WatcherError] = []
+    refused: list[Sample] = []
+    for page in _iter_pending(context):
+        _upload_page(context, page, failures=failures, refused=refused)
+    if refused:
+        _retry_with_fresh_urls(context, refused, failures)
+    if failures:
+        raise failures[0]
+    with context.database.read() as session:
+        n_registered = samples.count_registered(session, batch_id=context.batch.id)
+    if n_registered == 0:
+        return Discard("no sample of the batch could be registered")
+    tag = ensure_initial_or_upsize_tag(
+        context.transport,
+        dataset_id=context.watch.dataset_id,
+        img_type=_IMAGE_TYPES[context.config.upload.mode],
+        upsize_tag_name=f"{context.batch.key}-new",
+    )
+    with context.database.write() as session:
+        batches.record_query_tag(session, batch_id=context.batch.id, tag_id=tag.id)
+    return Done({"n_registered": n_registered, "tag": tag.name})
+
+
+def _iter_pending(context: RunContext) -> Iterator[list[Sample]]:
+    """Pages of samples that are not registered yet; each is loaded when the one before is through."""
+    after = 0
+    while True:
+        with context.database.read() as session:
+            page = samples.load_batch_page(
+                session, batch_id=context.batch.id, after_id=after, limit=_PAGE, pending_only=True
+            )
+        if not page:
+            return
+        yield page
+        after = page[-1].id
+
+
+def _upload_page(
+    context: RunContext, page: list[Sample], *, failures: list[WatcherError], refused: list[Sample]
+) -> None:
+    pending = deque(page)
+    running: deque[tuple[Sample, Future[_Uploaded]]] = deque()
+    with _pool(context) as pool:
+        while pending or running:
+            while pending and len(running) < 2 * context.config.upload.workers:
+                sample = pending.popleft()
+                running.append((sample, pool.submit(_upload_one, context, sample)))
+            sample, future = running.popleft()
+            try:
+                uploaded = future.result()
+            except (ReadUrlRefusedError, SampleGoneError):
+                refused.append(sample)
+            except ImageError as error:
+                _set_aside(context, sample, error)
+            except WatcherError as error:
+                context.check()
+                failures.append(error)
+                _log.warning(
+                    "sample.failed", watch=context.watch.name, file_name=sample.file_name, error=str(error)
+                )
+                if len(failures) >= context.config.upload.workers:
+                    raise  # the server is in trouble: asking for each of the rest would not help it
+            else:
+                _record(context, uploaded)
+            context.check()
+
+
+@contextmanager
+def _pool(context: RunContext) -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(context.config.upload.workers, thread_name_prefix="upload")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _upload_one(context: RunContext, sample: Sample) -> _Uploaded:
+    rules = context.config.upload
+    read = context.transport.read_url_bytes(sample.read_url, max_bytes=rules.max_bytes)
+    image = read_image(read.body, limits=ImageLimits(max_bytes=rules.max_bytes, max_pixels=rules.max_pixels))
+    request = SampleCreateRequest(
+        file_name=sample.file_name,
+        thumb_name=None if rules.mode is UploadMode.METADATA else f"{sample.file_name}_thumb.webp",
+        meta_data=compute_metadata(image),
+        exif=extract_exif(image) or None,
+    )
+    ensured = ensure_sample(
+        context.transport,
+        dataset_id=context.watch.dataset_id,
+        request=request,
+        # An earlier attempt may have registered it without our hearing of it.
+        look_up_first=context.run.attempt > 1 or sample.attempts > 0,
+        with_write_urls=rules.mode is not UploadMode.METADATA,
+    )
+    _send_files(context, ensured, image, read)
+    return _Uploaded(sample, ensured.sample_id, read.size, read.last_modified_s)
+
+
+def _send_files(context: RunContext, ensured: EnsuredSample, image: DecodedImage, read: ReadResult) -> None:
+    mode = context.config.upload.mode
+    dataset_id = context.watch.dataset_id
+    if mode is not UploadMode.METADATA:
+        put_sample_file(
+            context.transport, dataset_id=dataset_id, sample=ensured, kind="thumb", body=build_thumbnail(image)
+        )
+    if mode is UploadMode.FULL:
+        put_sample_file(context.transport, dataset_id=dataset_id, sample=ensured, kind="full", body=read.body)
+
+
+def _record(context: RunContext, uploaded: _Uploaded) -> None:
+    sample = uploaded.sample
+    with context.database.write() as session:
+        samples.record_registered(
+            session,
+            sample_id=sample.id,
+            remote_id=uploaded.remote_id,
+            size_bytes=uploaded.size_bytes,
+            modified_s=uploaded.modified_s,
+            now_ms=context.now_ms(),
+        )
+    if sample.via is Via.OVERLAP and uploaded.modified_s is not None:
+        lateness_s = sample.discovered_ms / 1000 - uploaded.modified_s
+        context.parts.metrics.sample_lateness_s.labels(watch=context.watch.name).observe(max(0.0, lateness_s))
+
+
+def _set_aside(context: RunContext, sample: Sample, error: ImageError) -> None:
+    """A truncated file may still be on its way, so it waits for a while; anything else is quarantined."""
+    rules = context.config.upload
+    now_ms = context.now_ms()
+    with context.database.write() as session:
+        if error.truncated and sample.attempts < rules.settle_attempts:
+            available_ms = now_ms + int(rules.settle_s * 1000)
+            samples.return_to_waiting(
+                session, sample_id=sample.id, reason=str(error), available_ms=available_ms, now_ms=now_ms
+            )
+            event = "sample.postponed"
+        else:
+            samples.record_quarantined(session, sample_id=sample.id, reason=str(error), now_ms=now_ms)
+            event = "sample.quarantined"
+    _log.warning(event, watch=context.watch.name, file_name=sample.file_name, reason=str(error))
+
+
+def _retry_with_fresh_urls(context: RunContext, refused: list[Sample], failures: list[WatcherError]) -> None:
+    """Expired URLs are renewed before the sample is blamed; only what the datasource no longer lists is gone."""
+    found = renew_read_urls(context, file_names=[sample.file_name for sample in refused])
+    again: list[Sample] = []
+    with context.database.write() as session:
+        for sample in refused:
+            fresh = samples.load_sample(session, watch_id=sample.watch_id, file_name=sample.file_name)
+            if sample.file_name in found:
+                if fresh is not None and fresh.state is SampleState.PROCESSING:
+                    again.append(fresh)
+                continue
+            reason = "the datasource no longer lists it"
+            samples.record_gone(session, sample_id=sample.id, reason=reason, now_ms=context.now_ms())
+            _log.warning("sample.vanished", watch=context.watch.name, file_name=sample.file_name)
+    for start in range(0, len(again), _PAGE):
+        still_refused: list[Sample] = []
+        _upload_page(context, again[start : start + _PAGE], failures=failures, refused=still_refused)
+        failures += [
+            ReadUrlRefusedError(
+                f"the fresh read URL of {sample.file_name!r} is refused too: may the server still read the datasource?"
+            )
+            for sample in still_refused
+        ]

@@ -1,0 +1,1 @@
+"""The daemon's own HTTP: status page, metrics, health, and polling on request."""

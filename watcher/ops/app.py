@@ -1,0 +1,194 @@
+"""The daemon's HTTP application."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jinja2
+import msgspec
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from watcher import __version__
+from watcher.database import Database, check_schema
+from watcher.domain.clock import Clock
+from watcher.domain.errors import StoreError, WatcherError
+from watcher.lightly import samples as remote_samples
+from watcher.lightly.transport import Transport
+from watcher.ops.health import AccessWatch, Heartbeats
+from watcher.ops.overview import Overview, load_overview
+from watcher.store import SCHEMA, samples, watches
+
+_MAX_THUMBNAIL_BYTES = 1_000_000
+_TEMPLATES = Path(__file__).parent / "templates"
+_PAGE_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpsParts:
+    """What the pages need.
+
+    Attributes:
+        control_token: asked for by everything that changes something.
+        poll_now: brings the next poll of a watch forward; False for an unknown one.
+        next_polls: when each watch is polled next.
+    """
+
+    database: Database
+    transport: Transport
+    registry: CollectorRegistry
+    heartbeats: Heartbeats
+    access: AccessWatch
+    clock: Clock
+    control_token: str
+    poll_now: Callable[[str], bool]
+    next_polls: Callable[[], Mapping[str, datetime]]
+
+
+def build_app(parts: OpsParts) -> Starlette:
+    """The application; its handlers run in threads, since the store is synchronous."""
+    pages = _Pages(parts)
+    return Starlette(
+        routes=[
+            Route("/", pages.status),
+            Route("/metrics", pages.metrics),
+            Route("/health/live", pages.live),
+            Route("/health/ready", pages.ready),
+            Route("/thumbnails/{sample_id:int}", pages.thumbnail),
+            Route("/api/v1/status", pages.status_json),
+            Route("/api/v1/watches/{watch}/poll", pages.poll_now, methods=["POST"]),
+        ]
+    )
+
+
+class _Pages:
+    def __init__(self, parts: OpsParts) -> None:
+        self._parts = parts
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
+        )
+        environment.filters["moment"] = _format_moment
+        environment.filters["span"] = _format_span
+        self._template = environment.get_template("status.html")
+
+    def status(self, _request: Request) -> Response:
+        try:
+            overview = self._load()
+        except StoreError as error:
+            return PlainTextResponse(
+                f"The store cannot be read: {error}\n", status_code=503, headers=_PAGE_HEADERS
+            )
+        page = self._template.render(
+            overview=overview,
+            stalled=self._parts.heartbeats.find_stalled(),
+            access=self._parts.access.get(),
+            version=__version__,
+        )
+        return HTMLResponse(page, headers=_PAGE_HEADERS)
+
+    def status_json(self, _request: Request) -> Response:
+        try:
+            return _json(self._load())
+        except StoreError as error:
+            return _json({"error": str(error)}, status=503)
+
+    def metrics(self, request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self._parts.registry), headers={"Content-Type": content_type})
+
+    def live(self, _request: Request) -> Response:
+        stalled = self._parts.heartbeats.find_stalled()
+        if not stalled:
+            return _json({"status": "ok"})
+        return _json(
+            {"status": "stalled", "loops": {name: round(s, 1) for name, s in stalled.items()}}, status=503
+        )
+
+    def ready(self, _request: Request) -> Response:
+        problems: dict[str, str] = {}
+        try:
+            check_schema(self._parts.database, SCHEMA)
+        except StoreError as error:
+            problems["store"] = str(error)
+        access = self._parts.access.get()
+        if access.is_refused:
+            problems["credentials"] = "the server refuses the token: check LIGHTLY_TOKEN"
+        elif access.last_ok_s is None:
+            problems["server"] = "no answer of the server yet"
+        if problems:
+            return _json({"status": "not ready", "problems": problems}, status=503)
+        return _json({"status": "ok"})
+
+    def thumbnail(self, request: Request) -> Response:
+        """A sample's thumbnail, fetched through the API, so that no signed URL stands in a page."""
+        with self._parts.database.read() as session:
+            sample = samples.load_sample_by_id(session, sample_id=request.path_params["sample_id"])
+            watch = None if sample is None else watches.load_watch_by_id(session, watch_id=sample.watch_id)
+        if sample is None or watch is None or sample.remote_id is None:
+            return PlainTextResponse("there is no such thumbnail\n", status_code=404)
+        try:
+            url = remote_samples.fetch_read_url(
+                self._parts.transport,
+                dataset_id=watch.dataset_id,
+                sample_id=sample.remote_id,
+                kind="thumbnail",
+            )
+            body = self._parts.transport.read_url_bytes(url, max_bytes=_MAX_THUMBNAIL_BYTES).body
+        except WatcherError as error:
+            return PlainTextResponse(f"{error}\n", status_code=502)
+        if body[:4] != b"RIFF" or body[8:12] != b"WEBP":
+            return PlainTextResponse("the thumbnail is no WEBP image\n", status_code=502)
+        headers = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
+        return Response(body, media_type="image/webp", headers=headers)
+
+    def poll_now(self, request: Request) -> Response:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not secrets.compare_digest(given.encode(), self._parts.control_token.encode()):
+            return _json(
+                {"error": "a control token is needed: see control.token in the data directory"}, status=401
+            )
+        watch = request.path_params["watch"]
+        if not self._parts.poll_now(watch):
+            return _json({"error": f"there is no watch {watch!r}"}, status=404)
+        return _json({"status": "the poll starts now"}, status=202)
+
+    def _load(self) -> Overview:
+        return load_overview(
+            self._parts.database,
+            now_ms=int(self._parts.clock.now_s() * 1000),
+            next_polls=self._parts.next_polls(),
+        )
+
+
+def _json(value: object, *, status: int = 200) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    return Response(msgspec.json.encode(value), status, media_type="application/json", headers=headers)
+
+
+def _format_moment(seconds: float | None) -> str:
+    return (
+        "never" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    )
+
+
+def _format_span(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} d"

@@ -1,0 +1,84 @@
+"""Gauges computed from the store at each scrape, so that a restart does not lie and removed watches disappear."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from watcher.database import Database
+from watcher.domain.errors import StoreError
+from watcher.logs import get_logger
+from watcher.store import batches, samples, watches
+
+_log = get_logger("collector")
+
+
+class StoreCollector(Collector):
+    """Reads states; one scrape at a time, each in one transaction."""
+
+    def __init__(self, database: Database, *, configured: frozenset[str]) -> None:
+        """Keeps the store; only watches that are configured are published."""
+        self._database = database
+        self._configured = configured
+        self._lock = threading.Lock()
+
+    def describe(self) -> list[Metric]:
+        """Nothing: the registry must not read the store at registration."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The present states; without a store only `watcher_store_up` 0."""
+        up = GaugeMetricFamily("watcher_store_up", "1 if the store answered at this scrape.")
+        try:
+            with self._lock:
+                families = self._read()
+        except StoreError as error:
+            _log.warning("store.unreadable", error=str(error))
+            up.add_metric([], 0)
+            yield up
+            return
+        up.add_metric([], 1)
+        yield up
+        yield from families
+
+    def _read(self) -> list[Metric]:
+        by_state = GaugeMetricFamily(
+            "watcher_samples", "Samples in the ledger by state.", labels=["watch", "state"]
+        )
+        polled = GaugeMetricFamily(
+            "watcher_last_successful_poll_timestamp_seconds",
+            "End of the last complete poll.",
+            labels=["watch"],
+        )
+        mark = GaugeMetricFamily(
+            "watcher_mark_timestamp_seconds", "Everything up to this time is in the ledger.", labels=["watch"]
+        )
+        pending = GaugeMetricFamily(
+            "watcher_oldest_pending_sample_timestamp_seconds",
+            "Discovery of the oldest unfinished sample; absent when there is none.",
+            labels=["watch"],
+        )
+        by_batch_state = GaugeMetricFamily("watcher_batches", "Batches by state.", labels=["watch", "state"])
+        with self._database.read() as session:
+            counts = samples.count_by_state(session)
+            oldest = samples.load_oldest_pending(session)
+            batch_counts = batches.count_by_state(session)
+            known = [watch for watch in watches.load_watches(session) if watch.name in self._configured]
+        for watch in known:
+            for (name, state), n in counts.items():
+                if name == watch.name:
+                    by_state.add_metric([name, state.value], n)
+            for batch_state in batches.BatchState:
+                by_batch_state.add_metric(
+                    [watch.name, batch_state.value], batch_counts.get((watch.name, batch_state), 0)
+                )
+            if watch.last_polled_ms is not None:
+                polled.add_metric([watch.name], watch.last_polled_ms / 1000)
+            if watch.mark_s is not None:
+                mark.add_metric([watch.name], watch.mark_s)
+            if watch.name in oldest:
+                pending.add_metric([watch.name], oldest[watch.name] / 1000)
+        return [by_state, polled, mark, pending, by_batch_state]

@@ -1,0 +1,72 @@
+"""How a command finds the running daemon: its address and a token of this run, in a file of the data directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import requests
+
+from watcher.domain.errors import ConfigError, NotSentError
+
+_FILE = "control.json"
+_LIMIT_S = 10.0
+
+
+class Control(msgspec.Struct, frozen=True, kw_only=True):
+    """Address and token of a running daemon; the file is readable by its owner alone and ends with the daemon."""
+
+    url: str
+    token: str
+
+    def write(self, data_dir: Path) -> None:
+        """Makes the file anew."""
+        path = data_dir / _FILE
+        temporary = path.with_name(f".{_FILE}")
+        temporary.unlink(missing_ok=True)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(msgspec.json.encode(self))
+        temporary.replace(path)
+
+    @staticmethod
+    def read(data_dir: Path) -> Control:
+        """Reads the file.
+
+        Raises:
+            ConfigError: there is none, or this user may not read it.
+        """
+        path = data_dir / _FILE
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Control)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ConfigError(
+                f"a daemon works on this store, but {path} does not tell how to reach it ({error}): run the command as "
+                "the daemon's user and with its WATCHER_DATA_DIR"
+            ) from None
+
+    @staticmethod
+    def remove(data_dir: Path) -> None:
+        """Takes the file away."""
+        (data_dir / _FILE).unlink(missing_ok=True)
+
+    def request_poll(self, watch: str) -> None:
+        """Asks the daemon to poll a watch now.
+
+        Raises:
+            ConfigError: the daemon knows no such watch, or refuses the token.
+            NotSentError: it cannot be reached.
+        """
+        try:
+            with requests.Session() as session:
+                session.trust_env = False
+                answer = session.post(
+                    f"{self.url}/api/v1/watches/{watch}/poll",
+                    headers={"Authorization": f"Bearer {self.token}"},
+                    timeout=_LIMIT_S,
+                )
+        except requests.RequestException as error:
+            raise NotSentError(f"the daemon at {self.url} does not answer ({type(error).__name__})") from None
+        if answer.status_code != 202:
+            raise ConfigError(f"the daemon answered {answer.status_code}: {answer.text[:300]}")

@@ -1,0 +1,134 @@
+"""The whole life of one file, for `watcher why`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from watcher.database import Database
+from watcher.domain.models import Sample, SampleState
+from watcher.store import batches, picks, polls, runs, samples
+
+
+class LifeEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a file; `at_ms` is unix milliseconds."""
+
+    at_ms: int
+    what: str
+    facts: dict[str, Any]
+
+
+class Life(msgspec.Struct, frozen=True, kw_only=True):
+    """A file from its listing to its delivery, in the order of time.
+
+    Attributes:
+        explanation: one sentence that answers "why is it where it is?".
+    """
+
+    watch: str
+    file_name: str
+    state: str
+    explanation: str
+    remote_id: str | None
+    attempts: int
+    events: list[LifeEvent]
+
+
+def load_lives(database: Database, *, file_name: str, watch: str | None = None) -> list[Life]:
+    """The lives of all samples of that name, or whose name ends with `/<file_name>`; at most 20."""
+    with database.read() as session:
+        return [
+            _load_life(session, watch_name, sample)
+            for watch_name, sample in samples.find_samples(session, file_name=file_name, watch=watch)
+        ]
+
+
+def _load_life(session: Any, watch_name: str, sample: Sample) -> Life:
+    events = [_discovery(session, sample)]
+    explanation = _EXPLANATIONS[sample.state]
+    if sample.reason:
+        explanation = f"{explanation}: {sample.reason}"
+    if sample.batch_id is not None:
+        batch = batches.load_batch(session, batch_id=sample.batch_id)
+        events.append(
+            LifeEvent(
+                at_ms=batch.created_ms,
+                what="put into a batch",
+                facts={"batch": batch.key, "samples": batch.n_samples},
+            )
+        )
+        for run in runs.load_batch_runs(session, batch_id=batch.id):
+            facts: dict[str, Any] = {"state": run.state.value, "attempts": run.attempt, **run.result}
+            if run.error:
+                facts["error"] = run.error
+            events.append(
+                LifeEvent(
+                    at_ms=run.finished_ms or run.started_ms or run.created_ms,
+                    what=f"step {run.step.value}",
+                    facts=facts,
+                )
+            )
+        deliveries = picks.load_deliveries(session, batch_id=batch.id)
+        for pick in picks.load_picks_of_sample(session, sample_id=sample.id):
+            at_ms = max(
+                (event.at_ms for event in events if event.what == "step sampling"), default=batch.created_ms
+            )
+            events.append(
+                LifeEvent(
+                    at_ms=at_ms,
+                    what="picked",
+                    facts={"rank": pick.rank, "tag": batch.sampling_tag_name, **pick.reason},
+                )
+            )
+            events.extend(
+                LifeEvent(
+                    at_ms=delivery.delivered_ms,
+                    what="delivered",
+                    facts={"sink": delivery.sink, "location": delivery.location},
+                )
+                for delivery in deliveries
+            )
+    if sample.state in {SampleState.QUARANTINED, SampleState.GONE} or sample.attempts:
+        events.append(
+            LifeEvent(at_ms=sample.changed_ms, what=sample.state.value, facts={"reason": sample.reason})
+        )
+    return Life(
+        watch=watch_name,
+        file_name=sample.file_name,
+        state=sample.state.value,
+        explanation=explanation,
+        remote_id=sample.remote_id,
+        attempts=sample.attempts,
+        events=sorted(events, key=lambda event: event.at_ms),
+    )
+
+
+def _discovery(session: Any, sample: Sample) -> LifeEvent:
+    facts: dict[str, Any] = {"via": sample.via.value}
+    poll = polls.load_poll(session, poll_id=sample.poll_id)
+    if poll is not None:
+        start_s = poll.from_s
+        end_s = poll.to_s
+        if sample.via.value == "overlap" and poll.overlap_from_s is not None:
+            start_s, end_s = poll.overlap_from_s, poll.from_s - 1
+        facts |= {"window_from": _format_s(start_s), "window_to": _format_s(end_s), "poll": poll.id}
+    if sample.modified_s is not None:
+        facts["modified"] = _format_s(sample.modified_s)
+    if sample.size_bytes is not None:
+        facts["bytes"] = sample.size_bytes
+    return LifeEvent(at_ms=sample.discovered_ms, what="listed for the first time", facts=facts)
+
+
+_EXPLANATIONS = {
+    SampleState.WAITING: "it is in the ledger and waits for the next batch",
+    SampleState.PROCESSING: "its batch is under way",
+    SampleState.DONE: "it went through all steps",
+    SampleState.QUARANTINED: "it cannot be processed",
+    SampleState.GONE: "it vanished from the datasource before it could be read",
+}
+
+
+def _format_s(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()

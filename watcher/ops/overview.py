@@ -1,0 +1,188 @@
+"""The state of the daemon as one value, read from the store: what `/`, `/api/v1/status` and `watcher status` show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from watcher.database import Database
+from watcher.domain.models import Batch, Delivery, Pick, Poll, Run, Sample, SampleState
+from watcher.store import batches, picks, polls, runs, samples, watches
+
+_POLLS, _BATCHES, _PICKS, _TROUBLED = 5, 8, 12, 10
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a batch."""
+
+    step: str
+    state: str
+    attempt: int
+    error: str | None
+
+
+class BatchView(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch with its steps and deliveries."""
+
+    key: str
+    state: str
+    n_samples: int
+    created_ms: int
+    finished_ms: int | None
+    sampling_tag: str | None
+    runs: list[RunView]
+    manifests: list[str]
+
+
+class PollView(msgspec.Struct, frozen=True, kw_only=True):
+    """A poll; `lag_s` is how old its window's end was when it began."""
+
+    state: str
+    from_s: int
+    to_s: int
+    n_listed: int
+    n_new: int
+    started_ms: int
+    finished_ms: int | None
+    error: str | None
+
+
+class PickView(msgspec.Struct, frozen=True, kw_only=True):
+    """A picked sample."""
+
+    sample_id: int
+    file_name: str
+    rank: int
+    batch_id: int
+
+
+class TroubleView(msgspec.Struct, frozen=True, kw_only=True):
+    """A sample that was set aside."""
+
+    file_name: str
+    state: str
+    reason: str | None
+    changed_ms: int
+
+
+class WatchView(msgspec.Struct, frozen=True, kw_only=True):
+    """A watch.
+
+    Attributes:
+        samples: number by state; every state is there.
+        lag_s: seconds from the mark to now; None before the first poll.
+        oldest_pending_ms: discovery of the oldest unfinished sample.
+        next_poll_s: unix time of the next poll, where the scheduler runs.
+    """
+
+    name: str
+    dataset_id: str
+    mark_s: int | None
+    remote_mark_s: int | None
+    lag_s: float | None
+    last_polled_ms: int | None
+    next_poll_s: float | None
+    oldest_pending_ms: int | None
+    samples: dict[str, int]
+    polls: list[PollView]
+    batches: list[BatchView]
+    picks: list[PickView]
+    troubled: list[TroubleView]
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """All watches at one time (unix milliseconds)."""
+
+    now_ms: int
+    watches: list[WatchView]
+
+
+def load_overview(
+    database: Database, *, now_ms: int, next_polls: Mapping[str, datetime] | None = None
+) -> Overview:
+    """Reads the state of every watch in one transaction."""
+    with database.read() as session:
+        counts = samples.count_by_state(session)
+        oldest = samples.load_oldest_pending(session)
+        views = []
+        for watch in watches.load_watches(session):
+            next_poll = (next_polls or {}).get(watch.name)
+            batch_rows = batches.load_recent_batches(session, watch_id=watch.id, limit=_BATCHES)
+            views.append(
+                WatchView(
+                    name=watch.name,
+                    dataset_id=watch.dataset_id,
+                    mark_s=watch.mark_s,
+                    remote_mark_s=watch.remote_mark_s,
+                    lag_s=None if watch.mark_s is None else round(now_ms / 1000 - watch.mark_s, 1),
+                    last_polled_ms=watch.last_polled_ms,
+                    next_poll_s=None if next_poll is None else next_poll.timestamp(),
+                    oldest_pending_ms=oldest.get(watch.name),
+                    samples={state.value: counts[watch.name, state] for state in SampleState},
+                    polls=[
+                        _poll(p) for p in polls.load_recent_polls(session, watch_id=watch.id, limit=_POLLS)
+                    ],
+                    batches=[
+                        _batch(
+                            batch,
+                            runs.load_batch_runs(session, batch_id=batch.id),
+                            picks.load_deliveries(session, batch_id=batch.id),
+                        )
+                        for batch in batch_rows
+                    ],
+                    picks=[
+                        _pick(p) for p in picks.load_latest_picks(session, watch_id=watch.id, limit=_PICKS)
+                    ],
+                    troubled=[
+                        _trouble(s)
+                        for s in samples.load_troubled(session, watch_id=watch.id, limit=_TROUBLED)
+                    ],
+                )
+            )
+    return Overview(now_ms=now_ms, watches=views)
+
+
+def _poll(poll: Poll) -> PollView:
+    return PollView(
+        state=poll.state.value,
+        from_s=poll.from_s,
+        to_s=poll.to_s,
+        n_listed=poll.n_listed,
+        n_new=poll.n_new,
+        started_ms=poll.started_ms,
+        finished_ms=poll.finished_ms,
+        error=poll.error,
+    )
+
+
+def _batch(batch: Batch, batch_runs: list[Run], deliveries: list[Delivery]) -> BatchView:
+    return BatchView(
+        key=batch.key,
+        state=batch.state.value,
+        n_samples=batch.n_samples,
+        created_ms=batch.created_ms,
+        finished_ms=batch.finished_ms,
+        sampling_tag=batch.sampling_tag_name,
+        runs=[
+            RunView(step=run.step.value, state=run.state.value, attempt=run.attempt, error=run.error)
+            for run in batch_runs
+        ],
+        manifests=[delivery.location for delivery in deliveries],
+    )
+
+
+def _pick(pick: Pick) -> PickView:
+    return PickView(
+        sample_id=pick.sample_id, file_name=pick.file_name, rank=pick.rank, batch_id=pick.batch_id
+    )
+
+
+def _trouble(sample: Sample) -> TroubleView:
+    return TroubleView(
+        file_name=sample.file_name,
+        state=sample.state.value,
+        reason=sample.reason,
+        changed_ms=sample.changed_ms,
+    )

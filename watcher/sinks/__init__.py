@@ -1,0 +1,1 @@
+"""Where picks are handed to."""
