@@ -26,7 +26,13 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from watcher.domain.clock import Clock
-from watcher.domain.errors import ConfigError, NotSentError, TransportError, UnknownOutcomeError
+from watcher.domain.errors import (
+    ConfigError,
+    NotSentError,
+    TransportError,
+    UnknownOutcomeError,
+    WatcherError,
+)
 from watcher.domain.redaction import redact
 
 _BUFFER_BYTES = 1 << 16
@@ -227,6 +233,8 @@ class Connections:
                 verify=self._verify,
                 proxies=self._get_proxies(request.url),
             )
+        except WatcherError:  # from reading the body
+            raise
         except (requests.RequestException, HTTPError, OSError) as error:
             reason = describe_failure(error)
         except ValueError as error:  # a malformed host or port

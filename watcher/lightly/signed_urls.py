@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, unquote_plus, urljoin, urlsplit
 
 import requests
 
@@ -326,8 +326,20 @@ def _build_exception(
         reason=response.reason or "",
         request=_name(endpoint, url),
         now_s=transport.clock.now_s(),
-        hide=transport.hide_secrets,
+        hide=lambda text: transport.hide_secrets(_hide_query(text, url)),
     )
+
+
+def _hide_query(text: str, url: str) -> str:
+    """Stores like to repeat a refused request, signature included, in their own words."""
+    query = urlsplit(url).query
+    secrets = {query, unquote(query)}
+    for part in query.split("&"):
+        value = part.partition("=")[2]
+        secrets |= {value, unquote(value), unquote_plus(value)}
+    for secret in sorted((secret for secret in secrets if len(secret) >= 8), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
 
 
 def _read_some(response: requests.Response, n_bytes: int) -> bytes:
