@@ -101,7 +101,8 @@ fetch_wheels() {
 
 build_image() {
     say "building the image"
-    timeout 900 buildah --root "$WORK/storage" --runroot "$WORK/run" bud --quiet --layers --isolation chroot --pull-never \
+    builder rmi "$IMAGE" >/dev/null 2>&1 || true
+    timeout 900 buildah --root "$WORK/storage" --runroot "$WORK/run" bud --quiet --isolation chroot --pull-never \
         --format docker --build-arg "BASE_IMAGE=$BASE_IMAGE" --build-arg PIP_NO_INDEX=1 \
         --build-arg PIP_FIND_LINKS=/wheels --volume "$WHEELS:/wheels:ro" --tag "$IMAGE" . >"$WORK/build.log" 2>&1 \
         || { tail -n 40 "$WORK/build.log" >&2; fail "the build ended with an error"; }

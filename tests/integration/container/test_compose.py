@@ -1,0 +1,163 @@
+"""The Dockerfile, the compose file and what they mount, checked without a container engine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from watcher.settings import load_settings
+
+ROOT = Path(__file__).parents[3]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES = COMPOSE["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+PROMETHEUS = ROOT / "deploy" / "prometheus" / "prometheus.yml"
+
+
+def instructions(name: str) -> list[str]:
+    joined = re.sub(r"\\\n", "", DOCKERFILE)
+    return [line.removeprefix(f"{name} ") for line in joined.splitlines() if line.startswith(f"{name} ")]
+
+
+def image_variables() -> dict[str, str]:
+    return dict(re.findall(r"(WATCHER_\w+)=(\S+)", " ".join(instructions("ENV"))))
+
+
+@pytest.fixture
+def secrets(tmp_path):
+    subprocess.run([ROOT / "deploy" / "make-secrets.sh", tmp_path], check=True, capture_output=True)
+    return tmp_path
+
+
+def test_dockerfile_passes_hadolint():
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_dockerfile_starts_the_daemon_as_somebody_else_and_without_a_shell():
+    assert instructions("USER") == ["10001:10001"]
+    assert instructions("ENTRYPOINT") == ['["watcher"]']
+    assert instructions("CMD") == ['["run"]']
+    assert instructions("VOLUME") == ["/data"]
+    assert re.search(r"HEALTHCHECK .*CMD \[\"python\"", re.sub(r"\\\n", "", DOCKERFILE))
+
+
+def test_dockerfile_installs_only_by_hash_and_its_bases_can_be_replaced():
+    assert set(instructions("FROM")) == {"${BASE_IMAGE} AS builder", "${BASE_IMAGE}"}
+    installs = re.findall(r"pip install .*?(?=&&|$)", " ".join(instructions("RUN")))
+    assert len(installs) == 3
+    for install in installs:
+        assert "--require-hashes" in install or "--no-index dist/*.whl" in install
+
+
+def test_build_context_holds_nothing_but_what_is_copied():
+    lines = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert lines[0] == "*"
+    let_in = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    copied = {
+        source
+        for copy in instructions("COPY")
+        if not copy.startswith("--from")
+        for source in copy.split()[:-1]
+    }
+    assert {"requirements/*.lock" if source.endswith(".lock") else source for source in copied} == let_in
+
+
+def test_compose_has_the_three_services():
+    assert set(SERVICES) == {"watcher", "postgres", "prometheus"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_is_read_only_watched_over_pinned_and_seen_from_loopback_alone(name):
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert "/tmp" in service["tmpfs"]
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert service["restart"] == "unless-stopped"
+    assert re.fullmatch(r"[a-z/-]+:v?\d[\w.-]*", service["image"])
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    for volume in service["volumes"]:
+        source = volume.partition(":")[0]
+        assert source in COMPOSE["volumes"] or (ROOT / source).is_file()
+
+
+def test_service_that_stops_gets_longer_than_the_daemon_takes_to_drain():
+    settings = load_settings(image_variables())
+    assert int(SERVICES["watcher"]["stop_grace_period"].removesuffix("s")) > settings.drain_timeout_s
+
+
+def test_compose_holds_no_password_and_reads_each_from_a_file():
+    variables = SERVICES["watcher"]["environment"] | SERVICES["postgres"]["environment"]
+    for name, value in variables.items():
+        if name.endswith("_FILE"):
+            assert value.removeprefix("/run/secrets/") in COMPOSE["secrets"]
+    assert not {"POSTGRES_PASSWORD", "WATCHER_STORE__URL"} & set(variables)
+    for secret in COMPOSE["secrets"].values():
+        assert secret["file"].startswith("./deploy/secrets/")
+    done = subprocess.run(
+        ["git", "check-ignore", *(secret["file"] for secret in COMPOSE["secrets"].values())],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_variables_of_image_and_compose_are_settings_that_fit_together(secrets):
+    variables = image_variables() | SERVICES["watcher"]["environment"]
+    variables["WATCHER_STORE__URL_FILE"] = str(secrets / "store_url")
+    settings = load_settings(variables)
+    postgres = SERVICES["postgres"]["environment"]
+    password = (secrets / "postgres_password").read_text()
+    expected = f"postgresql://{postgres['POSTGRES_USER']}:{password}@postgres:5432/{postgres['POSTGRES_DB']}"
+    assert settings.store_url == expected
+    assert settings.http.host == "0.0.0.0"
+    assert SERVICES["watcher"]["volumes"] == [f"watcher-data:{settings.data_dir}"]
+    assert SERVICES["watcher"]["ports"] == [f"127.0.0.1:{settings.http.port}:{settings.http.port}"]
+    assert instructions("EXPOSE") == [str(settings.http.port)]
+    assert f"'127.0.0.1', {settings.http.port}," in SERVICES["watcher"]["healthcheck"]["test"][3]
+
+
+def test_secrets_are_long_random_and_behind_a_closed_folder(secrets, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    subprocess.run([ROOT / "deploy" / "make-secrets.sh", other], check=True, capture_output=True)
+    passwords = {(folder / "postgres_password").read_text() for folder in (secrets, other)}
+    assert len(passwords) == 2
+    assert all(re.fullmatch(r"[0-9a-f]{48}", password) for password in passwords)
+    assert secrets.stat().st_mode & 0o777 == 0o700
+
+
+def test_secrets_made_a_second_time_stay_as_they_are(secrets):
+    before = (secrets / "store_url").read_text()
+    done = subprocess.run(
+        [ROOT / "deploy" / "make-secrets.sh", secrets], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "already holds secrets" in done.stderr
+    assert (secrets / "store_url").read_text() == before
+
+
+def test_prometheus_configuration_passes_promtool(promtool_bin):
+    done = subprocess.run(
+        [promtool_bin, "check", "config", PROMETHEUS], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_scrapes_the_service_at_its_port():
+    jobs = {job["job_name"]: job for job in yaml.safe_load(PROMETHEUS.read_text())["scrape_configs"]}
+    port = load_settings(image_variables()).http.port
+    assert jobs["watcher"]["static_configs"] == [{"targets": [f"watcher:{port}"]}]
+    assert jobs["watcher"]["metrics_path"] == "/metrics"
