@@ -26,6 +26,7 @@ No message holds a token or the query of a URL.
     |   `-- ReadUrlRefusedError        its read URL is expired or refused               (retryable)
     |-- SamplingError                  the server ended a sampling without a tag
     |-- DatasetError                   a dataset, tag, embedding or file does not fit the call (also ValueError)
+    |   |-- MetadataFormatError        also KeyError
     |   |-- EmbeddingDoesNotExistError
     |   |-- TagDoesNotExistError
     |   `-- DatasetDoesNotExistError
@@ -103,11 +104,22 @@ class ApiException(WatcherError):  # noqa: N818 - the name scripts written for `
         self.retry_after_s = retry_after_s
         super().__init__(status, reason, body, code, request)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Made again by attributes, since the constructor takes most of them by name.
+        return (_rebuild_api_exception, (type(self), self.__dict__.copy()))
+
     def __str__(self) -> str:
         where = f"{self.request}: " if self.request else ""
         code = f" [{self.code}]" if self.code else ""
         body = f": {self.body}" if self.body else ""
         return f"{where}the server answered {self.status} {self.reason}{code}{body}"
+
+
+def _rebuild_api_exception(kind: type[ApiException], state: dict[str, object]) -> ApiException:
+    names = ("status", "reason", "body", "headers", "code", "request", "retry_after_s")
+    error = kind(**{name: state[name] for name in names})  # type: ignore[arg-type]
+    error.__dict__.update(state)
+    return error
 
 
 class UnauthorizedException(ApiException):
@@ -215,8 +227,18 @@ class SamplingError(WatcherError, RuntimeError):
     """A sampling ended without a tag; the text is the server's."""
 
 
-class DatasetError(WatcherError, ValueError):
-    """A dataset, tag, embedding or file does not fit what was asked of it."""
+class DatasetError(WatcherError, ValueError, RuntimeError):
+    """A dataset, tag, embedding or file does not fit what was asked of it.
+
+    `ValueError` and `RuntimeError`, since scripts written for `lightly` catch the one or the other.
+    """
+
+
+class MetadataFormatError(DatasetError, KeyError):
+    """Custom metadata lacks a part that it must have; `KeyError` as in `lightly`."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
 
 
 class EmbeddingDoesNotExistError(DatasetError):
