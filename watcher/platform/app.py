@@ -1,0 +1,290 @@
+"""The application: routing, tokens, limits, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import msgspec
+from sqlalchemy.exc import IntegrityError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from watcher.database import build_database
+from watcher.domain.clock import Clock
+from watcher.domain.errors import StoreError
+from watcher.lightly.wire.errors import ApiError
+from watcher.logs import get_logger
+from watcher.platform import (
+    access,
+    configurations,
+    datasets,
+    datasources,
+    embeddings,
+    jobs,
+    mappings,
+    openapi,
+    samples,
+    samplings,
+    scores,
+    tags,
+    transfers,
+    versions,
+)
+from watcher.platform.blobs import FolderBlobs
+from watcher.platform.calls import Call, Operation, Redirect, Stream
+from watcher.platform.context import Platform
+from watcher.platform.faults import Fault, too_large
+from watcher.platform.listings import Listings
+from watcher.platform.secrets import load_keys
+from watcher.platform.settings import PlatformConfig
+from watcher.platform.store.users import User
+from watcher.platform.usercache import UserCache
+from watcher.platform.vault import Vault
+
+_log = get_logger(__name__)
+_HOST = re.compile(r"[A-Za-z0-9.\-_\[\]:]{1,255}")
+_encode = msgspec.json.Encoder().encode
+_CODES = {404: "NOT_FOUND", 405: "NOT_IMPLEMENTED"}
+
+OPERATIONS: tuple[Operation, ...] = (
+    *versions.OPERATIONS,
+    *datasets.OPERATIONS,
+    *datasources.OPERATIONS,
+    *samples.OPERATIONS,
+    *mappings.OPERATIONS,
+    *scores.OPERATIONS,
+    *tags.OPERATIONS,
+    *samplings.OPERATIONS,
+    *embeddings.OPERATIONS,
+    *jobs.OPERATIONS,
+    *configurations.OPERATIONS,
+)
+
+
+def build_platform(config: PlatformConfig, *, clock: Clock) -> Platform:
+    """Makes the parts; the schema is neither checked nor changed."""
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    keys = load_keys(config.data_dir)
+    return Platform(
+        config=config,
+        clock=clock,
+        database=build_database(config.store_url, pool_size=24),
+        keys=keys,
+        vault=Vault(keys),
+        blobs=FolderBlobs(config.data_dir / "blobs"),
+        listings=Listings(config.data_dir / "listings", clock),
+        users=UserCache(clock),
+        jobs_ready=threading.Event(),
+    )
+
+
+def build_app(config: PlatformConfig, *, clock: Clock, platform: Platform | None = None) -> Starlette:
+    """The application over its own or the given parts.
+
+    Args:
+        config: the settings.
+        clock: reads the time.
+        platform: parts made before, so that a server can share them with its worker.
+    """
+    parts = platform or build_platform(config, clock=clock)
+    # One route a path, its methods side by side: Starlette answers 405 by itself then.
+    by_path: dict[str, dict[str, Operation]] = {}
+    for operation in OPERATIONS:
+        by_path.setdefault(operation.path, {})[operation.method] = operation
+    # Fixed parts go before parameters, so `tags/initial` is no tag id.
+    ordered = sorted(by_path.items(), key=lambda item: [part.startswith("{") for part in item[0].split("/")])
+    document = openapi.build_document(OPERATIONS)
+
+    async def get_document(_request: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    routes = [
+        Route(path, _build_endpoint(parts, methods), methods=list(methods)) for path, methods in ordered
+    ]
+    routes += [
+        Route("/openapi.json", get_document),
+        Route("/blobs/{key:path}", transfers.get_blob, methods=["GET"]),
+        Route("/blobs/{key:path}", transfers.put_blob, methods=["PUT"]),
+        Route("/files/{datasetId}/{name:path}", transfers.get_file, methods=["GET"]),
+    ]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            Fault: _answer_fault,
+            HTTPException: _answer_http,
+            IntegrityError: _answer_conflict,
+            StoreError: _answer_store,
+            Exception: _answer_bug,
+        },
+    )
+    app.state.platform = parts
+    app.add_middleware(Envelope)
+    return app
+
+
+class Envelope:
+    """Outermost: drops repeated slashes at the start of a path, and forbids browsers to guess types."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["path"].startswith("//"):
+            scope = {**scope, "path": "/" + scope["path"].lstrip("/")}
+
+        async def guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+            await send(message)
+
+        await self._app(scope, receive, guarded)
+
+
+def _build_endpoint(
+    platform: Platform, methods: dict[str, Operation]
+) -> Callable[[Request], Awaitable[Response]]:
+    limit = platform.config.max_body_bytes
+    idle_s = platform.config.request_timeout_s
+
+    async def endpoint(request: Request) -> Response:
+        operation = methods["GET" if request.method == "HEAD" else request.method]
+        body = b"" if request.method == "GET" else await _read_body(request, limit, idle_s)
+        return await run_in_threadpool(_answer, platform, operation, request, body)
+
+    return endpoint
+
+
+async def _read_body(request: Request, limit: int, idle_s: float) -> bytes:
+    announced = request.headers.get("content-length")
+    if announced is not None and announced.isdigit() and int(announced) > limit:
+        raise too_large(f"the body may have {limit} bytes at the most")
+    body = bytearray()
+    stream = request.stream()
+    try:
+        while True:
+            async with asyncio.timeout(idle_s):
+                chunk = await anext(stream, None)
+            if chunk is None:
+                return bytes(body)
+            body += chunk
+            if len(body) > limit:
+                raise too_large(f"the body may have {limit} bytes at the most")
+    except TimeoutError as error:
+        raise Fault(408, "BAD_REQUEST", "the body came too slowly") from error
+    except ClientDisconnect as error:
+        raise Fault(422, "MALFORMED_REQUEST", "the body ended early") from error
+
+
+def _answer(platform: Platform, operation: Operation, request: Request, body: bytes) -> Response:
+    query = dict(request.query_params)
+    user = None if operation.public else _authenticate(platform, request, query)
+    call = Call(
+        platform=platform,
+        user=user,
+        path=request.path_params,
+        query=query,
+        body=body,
+        url_base=_find_url_base(platform, request),
+        now_s=platform.clock.now_s(),
+    )
+    reply = operation.handler(call)
+    if isinstance(reply, Stream):
+        return StreamingResponse(
+            _first_early(reply.chunks), status_code=operation.status, media_type=reply.media_type
+        )
+    if isinstance(reply, Redirect):
+        return RedirectResponse(reply.url, status_code=operation.status)
+    if operation.reply is None:
+        return Response(b"", status_code=operation.status)
+    return Response(_encode(reply), status_code=operation.status, media_type="application/json")
+
+
+def _first_early(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Makes the first piece at once, so that a failure there still becomes an error status."""
+    first = next(chunks, b"")
+
+    def all_chunks() -> Iterator[bytes]:
+        yield first
+        yield from chunks
+
+    return all_chunks()
+
+
+def _authenticate(platform: Platform, request: Request, query: dict[str, str]) -> User:
+    token = query.get("token", "")
+    if not token:
+        scheme, _, value = request.headers.get("authorization", "").partition(" ")
+        token = value.strip() if scheme.lower() == "bearer" else ""
+    token_hash = platform.keys.hash_token(token)
+    user = platform.users.find(token_hash)
+    if user is None:
+        with platform.database.read() as session:
+            user = access.find_user(session, token=token, token_hash=token_hash)
+        platform.users.keep(token_hash, user)
+    return user
+
+
+def _find_url_base(platform: Platform, request: Request) -> str:
+    if platform.config.url_base is not None:
+        return platform.config.url_base.rstrip("/")
+    host = request.headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        raise Fault(422, "MALFORMED_REQUEST", "the Host header is missing or malformed")
+    return f"{request.url.scheme}://{host}"
+
+
+def build_error(status: int, code: str, text: str) -> Response:
+    """The protocol's error form; `error` is read by 1.5.26 and `message` by 1.2.x."""
+    headers = {"www-authenticate": "Bearer"} if status == 401 else None
+    if status == 503:
+        headers = {"retry-after": "5"}
+    return Response(
+        _encode(ApiError(code=code, error=text, message=text)) if code != "BAD_REQUEST" else _plain(text),
+        status_code=status,
+        media_type="application/json",
+        headers=headers,
+    )
+
+
+def _plain(text: str) -> bytes:
+    # The shape leaves out defaults, and this code is its default.
+    return _encode({"code": "BAD_REQUEST", "error": text, "message": text})
+
+
+async def _answer_fault(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Fault)
+    return build_error(error.status, error.code, error.text)
+
+
+async def _answer_http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _CODES.get(error.status_code, "BAD_REQUEST")
+    return build_error(error.status_code, code, str(error.detail))
+
+
+async def _answer_conflict(_request: Request, _error: Exception) -> Response:
+    return build_error(409, "CONFLICT", "another request was faster: look, and repeat if it is still needed")
+
+
+async def _answer_store(_request: Request, error: Exception) -> Response:
+    _log.error("platform.store_failed", error=str(error))
+    return build_error(503, "CREATION_FAILED", f"the server's store is not available: {error}")
+
+
+async def _answer_bug(request: Request, error: Exception) -> Response:
+    # The path alone: the query carries the token.
+    _log.error("platform.request_crashed", method=request.method, path=request.url.path, exc_info=error)
+    return build_error(500, "INTERNAL_ERROR", "the server failed: its log tells why")

@@ -1,0 +1,34 @@
+"""What the handlers share."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from watcher.database import Database
+from watcher.domain.clock import Clock
+from watcher.platform.blobs import BlobStore
+from watcher.platform.listings import Listings
+from watcher.platform.secrets import Keys
+from watcher.platform.settings import PlatformConfig
+from watcher.platform.usercache import UserCache
+from watcher.platform.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The parts of one running platform; safe to share between threads.
+
+    Attributes:
+        jobs_ready: set when a job was added, so that the worker of this process looks at once.
+    """
+
+    config: PlatformConfig
+    clock: Clock
+    database: Database
+    keys: Keys
+    vault: Vault
+    blobs: BlobStore
+    listings: Listings
+    users: UserCache
+    jobs_ready: threading.Event

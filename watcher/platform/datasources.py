@@ -1,0 +1,445 @@
+"""Datasources: configuration, listing, and the processed-until mark."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets as random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import msgspec
+from sqlalchemy.orm import Session
+
+from watcher.lightly.wire.datasources import (
+    Datasource,
+    DatasourceLightly,
+    DatasourceLocal,
+    DatasourceVerifyData,
+    DivideAndConquerCursors,
+    ProcessedUntilTimestamp,
+    RawSample,
+    RawSamplesPage,
+)
+from watcher.platform import access, signing
+from watcher.platform.calls import Call, Operation, Redirect, boolean, choice, integer, text
+from watcher.platform.faults import forbidden, invalid, unknown
+from watcher.platform.listings import (
+    FIRST,
+    MAX_SECOND,
+    Cursor,
+    Listings,
+    Row,
+    Snapshot,
+    decode_cursor,
+    encode_cursor,
+)
+from watcher.platform.objects.base import ObjectSource
+from watcher.platform.objects.folder import FolderSource
+from watcher.platform.secrets import is_id, new_id
+from watcher.platform.store import datasets as dataset_store
+from watcher.platform.store import datasources as store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from watcher.platform.context import Platform
+
+PURPOSE = choice("purpose", "INPUT_OUTPUT", "INPUT", "LIGHTLY")
+FROM = integer("from", maximum=MAX_SECOND)
+TO = integer("to", maximum=MAX_SECOND)
+CURSOR = text("cursor", max_length=16_384)
+RELEVANT = text("relevantFilenamesFileName", min_length=4)
+REDIRECTED = boolean("useRedirectedReadUrl")
+SHARDS = integer("dncShards", minimum=1, maximum=1000, required=True)
+PATH = text("path", min_length=1, required=True)
+PUBLIC_TOKEN = text("publicToken", required=True)
+HIDDEN = "***"
+_SECRET_FIELDS = ("s3_secret_access_key", "gcs_credentials", "account_key", "obs_secret_access_key")
+_LISTED = ("INPUT_OUTPUT", "INPUT")
+_MAX_RELEVANT_BYTES = 64 * 1024 * 1024
+_NONE = "this dataset has no datasource: set one with PUT .../datasource"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A datasource as stored.
+
+    Attributes:
+        digest: changes with the settings.
+        objects: its objects; None for LIGHTLY, which has none of its own.
+        prefix: what stands before a name to make it complete, with a slash at the end if not empty.
+    """
+
+    digest: str
+    objects: ObjectSource | None
+    prefix: str
+
+
+def decode_settings(platform: Platform, row: store.DatasourceRow) -> Datasource:
+    """The stored configuration, credentials included."""
+    values: dict[str, Any] = msgspec.json.decode(row.settings)
+    values.pop("_secret", None)
+    if row.secrets is not None:
+        values.update(msgspec.json.decode(platform.vault.unlock(row.secrets)))
+    return msgspec.convert(values, type=Datasource)
+
+
+def build_objects(platform: Platform, settings: Datasource) -> ObjectSource | None:
+    """The objects behind a configuration; connects to nothing."""
+    if isinstance(settings, DatasourceLightly):
+        return None
+    if isinstance(settings, DatasourceLocal):
+        return FolderSource(
+            root=platform.config.datasource_root,
+            full_path=settings.full_path,
+            excluded=platform.config.data_dir,
+        )
+    raise invalid(
+        f"datasources of type {type(settings).__name__.removeprefix('Datasource')} are not served here",
+        "DATASET_DATASOURCE_ACTION_NOT_IMPLEMENTED",
+    )
+
+
+def load_source(platform: Platform, session: Session, dataset_id: str) -> Source | None:
+    """The datasource that is listed and read: INPUT_OUTPUT, else INPUT."""
+    rows = {row.purpose: row for row in store.load_datasources(session, dataset_id=dataset_id)}
+    row = next((rows[purpose] for purpose in _LISTED if purpose in rows), None)
+    if row is None:
+        return None
+    digest = hashlib.sha256(f"{row.type}\0{row.settings}".encode()).hexdigest()[:12]
+    settings = decode_settings(platform, row)
+    path = settings.full_path.rstrip("/")
+    return Source(
+        digest=digest,
+        objects=build_objects(platform, settings),
+        prefix=path + "/" if path else "",
+    )
+
+
+def _to_reply(settings: Datasource, row: store.DatasourceRow) -> Datasource:
+    hidden = {name: HIDDEN for name in _SECRET_FIELDS if hasattr(settings, name)}
+    return msgspec.structs.replace(settings, id=row.id, purpose=row.purpose, **hidden)
+
+
+def _decode_public(row: store.DatasourceRow) -> Datasource:
+    values: dict[str, Any] = msgspec.json.decode(row.settings)
+    values.update(dict.fromkeys(values.pop("_secret", ()), HIDDEN))
+    return msgspec.convert(values, type=Datasource)
+
+
+def get_datasource(call: Call) -> Datasource:
+    """The datasource of a purpose, its secrets hidden."""
+    purpose = PURPOSE.of(call)
+    with call.platform.database.read() as session:
+        dataset = access.find_dataset(session, call)
+        rows = {row.purpose: row for row in store.load_datasources(session, dataset_id=dataset.id)}
+    wanted = (purpose,) if purpose is not None else ("INPUT_OUTPUT", "INPUT", "LIGHTLY")
+    row = next((rows[name] for name in wanted if name in rows), None)
+    if row is None:
+        raise unknown("DATASET_DATASOURCE_UNKNOWN", _NONE)
+    return _to_reply(_decode_public(row), row)
+
+
+def get_datasources(call: Call) -> list[Datasource]:
+    """All datasources of a dataset, their secrets hidden."""
+    with call.platform.database.read() as session:
+        dataset = access.find_dataset(session, call)
+        rows = store.load_datasources(session, dataset_id=dataset.id)
+    return [_to_reply(_decode_public(row), row) for row in rows]
+
+
+def update_datasource(call: Call) -> None:
+    """Sets the datasource of its purpose; credentials are encrypted and never given back."""
+    settings = call.read(Datasource)  # type: ignore[arg-type]
+    if isinstance(settings, DatasourceLocal) and settings.full_path == ".":
+        settings = msgspec.structs.replace(settings, full_path="")
+    purpose = settings.purpose or "INPUT_OUTPUT"
+    build_objects(call.platform, settings)
+    values: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(settings, id=None, purpose=None))
+    names = {field.name: field.encode_name for field in msgspec.structs.fields(type(settings))}
+    secret_keys = [names[name] for name in _SECRET_FIELDS if name in names]
+    secrets = {key: values.pop(key) for key in secret_keys}
+    if secret_keys:
+        values["_secret"] = secret_keys
+    with call.platform.database.write() as session:
+        dataset = access.find_dataset(session, call, lock=True)
+        store.replace_datasource(
+            session,
+            datasource_id=new_id(call.now_s),
+            dataset_id=dataset.id,
+            purpose=purpose,
+            kind=values["type"],
+            settings=msgspec.json.encode(values).decode(),
+            secrets=call.platform.vault.lock(msgspec.json.encode(secrets)) if secrets else None,
+        )
+        dataset_store.update_dataset(session, dataset_id=dataset.id, values={"modified_at": call.now_ms})
+
+
+def verify_datasource(call: Call) -> dict[str, Any]:
+    """Tries what the server may do there."""
+    with call.platform.database.read() as session:
+        dataset = access.find_dataset(session, call)
+        source = load_source(call.platform, session, dataset.id)
+    if source is None:
+        raise unknown("DATASET_DATASOURCE_UNKNOWN", _NONE)
+    probe = f"probe-{random.token_hex(6)}"
+    missing = source.objects.verify(probe=probe) if source.objects is not None else {}
+    reply: dict[str, Any] = {
+        right: right not in missing for right in ("canRead", "canWrite", "canList", "canOverwrite")
+    }
+    if missing:
+        reply["errors"] = missing
+    return reply
+
+
+def _open_listing(call: Call) -> tuple[str, Source, ObjectSource]:
+    with call.platform.database.read() as session:
+        dataset = access.find_dataset(session, call)
+        source = load_source(call.platform, session, dataset.id)
+    if source is None:
+        raise unknown("DATASET_DATASOURCE_UNKNOWN", _NONE)
+    if source.objects is None:
+        raise invalid(
+            "a datasource of type LIGHTLY has no objects to list", "DATASET_DATASOURCE_ILLEGAL_ACTION"
+        )
+    return dataset.id, source, source.objects
+
+
+def _take(listings: Listings, objects: ObjectSource, state: Cursor) -> tuple[str, Snapshot]:
+    def rows() -> Iterator[Row]:
+        if state.from_s > state.to_s:
+            return
+        found = objects.scan(from_s=state.from_s, to_s=state.to_s)
+        if not state.relevant:
+            yield from found
+            return
+        relevant = _load_relevant(objects, state.relevant)
+        yield from (row for row in found if row[1] in relevant)
+
+    return listings.take(rows)
+
+
+def _load_relevant(objects: ObjectSource, name: str) -> frozenset[str]:
+    blob = objects.open(name)
+    if blob is None:
+        raise invalid(
+            f"the datasource has no file {name[:200]!r}", "DATASET_DATASOURCE_RELEVANT_FILENAMES_INVALID"
+        )
+    with blob.file:
+        if blob.size > _MAX_RELEVANT_BYTES:
+            raise invalid("the list of relevant names is too long", "DATASET_DATASOURCE_FILE_TOO_LARGE")
+        try:
+            lines = blob.file.read(_MAX_RELEVANT_BYTES).decode().splitlines()
+        except UnicodeDecodeError as error:
+            raise invalid(
+                "the list of relevant names is not UTF-8", "DATASET_DATASOURCE_RELEVANT_FILENAMES_INVALID"
+            ) from error
+    return frozenset(line for line in lines if line)
+
+
+def _start(call: Call, dataset_id: str, source: Source) -> Cursor:
+    to_s = TO.of(call)
+    return Cursor(
+        dataset_id=dataset_id,
+        source=source.digest,
+        from_s=FROM.of(call) or 0,
+        to_s=MAX_SECOND if to_s is None else to_s,
+        after=FIRST,
+        until=None,
+        snapshot="",
+        relevant=RELEVANT.of(call) or "",
+    )
+
+
+def list_raw_samples(call: Call) -> RawSamplesPage:
+    """One page of objects in order of time, each with a URL to read it."""
+    platform = call.platform
+    text_cursor = CURSOR.of(call)
+    dataset_id, source, objects = _open_listing(call)
+    if text_cursor:
+        state = decode_cursor(text_cursor, platform.keys)
+        if state.dataset_id != dataset_id:
+            raise invalid("the cursor belongs to another dataset")
+        if state.source != source.digest:
+            raise invalid("the datasource was changed meanwhile: start the listing again without the cursor")
+    else:
+        state = _start(call, dataset_id, source)
+    limit = platform.config.page_size
+    name, rows = state.snapshot, None
+    snapshot = platform.listings.find(name) if name else None
+    if snapshot is not None:
+        try:
+            rows = snapshot.read(after=state.after, until=state.until, limit=limit + 1)
+        except LookupError:
+            rows = None  # another request just pushed it out
+    if rows is None:
+        name, snapshot = _take(platform.listings, objects, state)
+        rows = snapshot.read(after=state.after, until=state.until, limit=limit + 1)
+    page = rows[:limit]
+    names = [row[1] for row in page]
+    urls = (
+        sign_redirects(call, dataset_id, names)
+        if REDIRECTED.of(call)
+        else sign_reads(call, dataset_id, source, names)
+    )
+    following = msgspec.structs.replace(state, after=page[-1] if page else state.after, snapshot=name)
+    return RawSamplesPage(
+        has_more=len(rows) > limit,
+        cursor=encode_cursor(following, platform.keys),
+        data=[RawSample(file_name=row[1], read_url=url) for row, url in zip(page, urls, strict=True)],
+    )
+
+
+def split_listing(call: Call) -> DivideAndConquerCursors:
+    """Cursors of shards that together list every object once."""
+    n_shards = SHARDS.must(call)
+    dataset_id, source, objects = _open_listing(call)
+    state = _start(call, dataset_id, source)
+    if n_shards == 1:
+        return DivideAndConquerCursors(cursors=[encode_cursor(state, call.platform.keys)])
+    name, snapshot = _take(call.platform.listings, objects, state)
+    return DivideAndConquerCursors(
+        cursors=[
+            encode_cursor(
+                msgspec.structs.replace(state, after=after, until=until, snapshot=name), call.platform.keys
+            )
+            for after, until in snapshot.split(n_shards)
+        ]
+    )
+
+
+def sign_reads(call: Call, dataset_id: str, source: Source, names: Sequence[str]) -> list[str]:
+    """URLs to read objects: of the store itself, or served by the platform."""
+    if source.objects is not None:
+        signed = source.objects.sign_reads(names, ttl_s=call.platform.config.read_url_ttl_s)
+        if signed is not None:
+            return signed
+    return signing.sign_files(call, dataset_id, names)
+
+
+def _public_token(call: Call, dataset_id: str, name: str) -> str:
+    return call.platform.keys.sign_url(f"REDIRECT\n{dataset_id}\n{name}".encode())
+
+
+def sign_redirects(call: Call, dataset_id: str, names: Sequence[str]) -> list[str]:
+    """URLs that never expire and lead to fresh signed ones."""
+    prefix = f"{call.url_base}/v1/datasets/{dataset_id}/datasource/readurlRedirect?path="
+    return [
+        f"{prefix}{quote(name, safe='')}&publicToken={_public_token(call, dataset_id, name)}"
+        for name in names
+    ]
+
+
+def redirect_to_object(call: Call) -> Redirect:
+    """Leads to a fresh signed URL; the address itself never expires."""
+    dataset_id, name = call.path["datasetId"], PATH.must(call)
+    if not is_id(dataset_id) or not random.compare_digest(
+        _public_token(call, dataset_id, name).encode(), PUBLIC_TOKEN.must(call).encode()
+    ):
+        raise forbidden("the signature of this URL does not fit")
+    with call.platform.database.read() as session:
+        source = load_source(call.platform, session, dataset_id)
+    if source is None:
+        raise unknown("DATASET_DATASOURCE_UNKNOWN", _NONE)
+    return Redirect(sign_reads(call, dataset_id, source, [name])[0])
+
+
+def get_mark(call: Call) -> ProcessedUntilTimestamp:
+    """The processed-until mark, unix seconds; 0 = never."""
+    with call.platform.database.read() as session:
+        dataset = access.find_dataset(session, call)
+        return ProcessedUntilTimestamp(processed_until_timestamp=dataset.processed_until)
+
+
+def update_mark(call: Call) -> None:
+    """Sets the mark; going back is allowed."""
+    mark = call.read(ProcessedUntilTimestamp).processed_until_timestamp
+    if mark > MAX_SECOND:
+        raise invalid("the mark is in seconds, this one is too large")
+    with call.platform.database.write() as session:
+        dataset = access.find_dataset(session, call, lock=True)
+        values = {"processed_until": mark, "modified_at": call.now_ms}
+        dataset_store.update_dataset(session, dataset_id=dataset.id, values=values)
+
+
+_ALL = "/v1/datasets/{datasetId}/datasource"
+OPERATIONS = (
+    Operation(
+        "GET",
+        _ALL,
+        "getDatasourceByDatasetId",
+        get_datasource,
+        "Read the datasource",
+        reply=Datasource,
+        query=(PURPOSE,),
+    ),
+    Operation(
+        "PUT",
+        _ALL,
+        "updateDatasourceByDatasetId",
+        update_datasource,
+        "Set the datasource",
+        body=Datasource,
+    ),
+    Operation(
+        "GET",
+        _ALL + "/all",
+        "getDatasourcesByDatasetId",
+        get_datasources,
+        "All datasources",
+        reply=list[Datasource],
+    ),
+    Operation(
+        "GET",
+        _ALL + "/verify",
+        "verifyDatasourceByDatasetId",
+        verify_datasource,
+        "Check access rights",
+        reply=DatasourceVerifyData,
+    ),
+    Operation(
+        "GET",
+        _ALL + "/list",
+        "getListOfRawSamplesFromDatasourceByDatasetId",
+        list_raw_samples,
+        "List objects",
+        reply=RawSamplesPage,
+        query=(FROM, TO, CURSOR, RELEVANT, REDIRECTED),
+    ),
+    Operation(
+        "GET",
+        _ALL + "/list/dnc",
+        "getDivideAndConquerListOfRawSamplesFromDatasourceByDatasetId",
+        split_listing,
+        "Split a listing into shards",
+        reply=DivideAndConquerCursors,
+        query=(FROM, TO, RELEVANT, SHARDS),
+    ),
+    Operation(
+        "GET",
+        _ALL + "/processedUntilTimestamp",
+        "getDatasourceProcessedUntilTimestampByDatasetId",
+        get_mark,
+        "Read the processed-until mark",
+        reply=ProcessedUntilTimestamp,
+    ),
+    Operation(
+        "PUT",
+        _ALL + "/processedUntilTimestamp",
+        "updateDatasourceProcessedUntilTimestampByDatasetId",
+        update_mark,
+        "Set the processed-until mark",
+        body=ProcessedUntilTimestamp,
+    ),
+    Operation(
+        "GET",
+        _ALL + "/readurlRedirect",
+        "getResourceReadUrlRedirect",
+        redirect_to_object,
+        "Redirect to an object",
+        status=302,
+        query=(PATH, PUBLIC_TOKEN),
+        public=True,
+    ),
+)

@@ -1,0 +1,238 @@
+"""Listings of datasources: snapshots in order of time, and cursors that outlive them.
+
+A listing reads the datasource once, into a snapshot sorted by (second, name): in memory if it is small, else in a
+temporary SQLite file, so memory stays flat. A cursor carries the window, the last row that was handed out, and the
+name of the snapshot. If the snapshot is gone (restart, another replica, long pause), the datasource is read again
+and the listing goes on behind that row; so an object that stays unchanged is handed out exactly once, and one that
+appears meanwhile is either still handed out or belongs to a later window.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import itertools
+import secrets
+import shutil
+import sqlite3
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from watcher.domain.clock import Clock
+from watcher.platform.faults import invalid, unavailable
+from watcher.platform.secrets import Keys
+
+Row = tuple[int, str]
+FIRST: Row = (-1, "")
+MAX_SECOND = 2**53
+_MAX_SNAPSHOTS = 64
+_IDLE_S = 900.0
+_IN_MEMORY_ROWS = 4000
+_SIGNATURE_BYTES = 16
+_FOREIGN = "the cursor was not made by this server: start the listing again without it"
+
+
+class Cursor(msgspec.Struct, frozen=True, array_like=True):
+    """The place in a listing.
+
+    Attributes:
+        dataset_id: of which dataset.
+        source: digest of the datasource's settings.
+        from_s: begin of the window.
+        to_s: end of the window.
+        after: the last row handed out.
+        until: the last row of this shard; None if there is no end but that of the window.
+        snapshot: name of the snapshot.
+        relevant: name of the file that restricts the listing, or empty.
+    """
+
+    dataset_id: str
+    source: str
+    from_s: int
+    to_s: int
+    after: Row
+    until: Row | None
+    snapshot: str
+    relevant: str
+
+
+def encode_cursor(cursor: Cursor, keys: Keys) -> str:
+    """The signed form, made of letters, digits, `-` and `_`."""
+    payload = msgspec.msgpack.encode(cursor)
+    return base64.urlsafe_b64encode(keys.sign_cursor(payload) + payload).rstrip(b"=").decode("ascii")
+
+
+def decode_cursor(text: str, keys: Keys) -> Cursor:
+    """Reads the signed form.
+
+    Raises:
+        Fault: it was not made by this installation.
+    """
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        signature, payload = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
+        genuine = secrets.compare_digest(keys.sign_cursor(payload), signature)
+        cursor = msgspec.msgpack.decode(payload, type=Cursor) if genuine else None
+    except (ValueError, binascii.Error, msgspec.DecodeError) as error:
+        raise invalid(_FOREIGN) from error
+    if cursor is None:
+        raise invalid(_FOREIGN)
+    return cursor
+
+
+class Snapshot:
+    """The rows of one reading, sorted by (second, name)."""
+
+    def __init__(
+        self, rows: list[Row] | None, connection: sqlite3.Connection | None, path: Path | None
+    ) -> None:
+        self._rows = rows
+        self._connection = connection
+        self._path = path
+        self._lock = threading.Lock()
+        self.used_s = 0.0
+
+    def read(self, *, after: Row, until: Row | None, limit: int) -> list[Row]:
+        """The next rows behind `after`, at most `limit`, up to and including `until`."""
+        if self._rows is not None:
+            start = _bisect(self._rows, after)
+            page = self._rows[start : start + limit]
+            return page if until is None else [row for row in page if row <= until]
+        condition, arguments = "", (*after, limit)
+        if until is not None:
+            condition, arguments = "AND (second, name) <= (?, ?)", (*after, *until, limit)
+        query = f"SELECT second, name FROM o WHERE (second, name) > (?, ?) {condition} ORDER BY second, name LIMIT ?"  # noqa: S608
+        with self._lock:
+            if self._connection is None:
+                raise LookupError("the snapshot was closed")
+            return self._connection.execute(query, arguments).fetchall()
+
+    def split(self, n_shards: int) -> list[tuple[Row, Row | None]]:
+        """Cuts the rows into at most `n_shards` ranges `(after, until)` that hold every row once."""
+        with self._lock:
+            total = self._count()
+            cuts = sorted({total * shard // n_shards for shard in range(1, n_shards)} - {0, total})
+            bounds = [self._at(cut - 1) for cut in cuts]
+        starts: list[Row] = [FIRST, *bounds]
+        ends: list[Row | None] = [*bounds, None]
+        return list(zip(starts, ends, strict=True))
+
+    def _count(self) -> int:
+        if self._rows is not None:
+            return len(self._rows)
+        if self._connection is None:
+            return 0
+        count: int = self._connection.execute("SELECT count(*) FROM o").fetchone()[0]
+        return count
+
+    def _at(self, position: int) -> Row:
+        if self._rows is not None:
+            return self._rows[position]
+        if self._connection is None:
+            raise LookupError("the snapshot was closed")
+        row: Row = self._connection.execute(
+            "SELECT second, name FROM o ORDER BY second, name LIMIT 1 OFFSET ?", (position,)
+        ).fetchone()
+        return row
+
+    def close(self) -> None:
+        """Forgets the rows and removes the file."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            if self._path is not None:
+                self._path.unlink(missing_ok=True)
+
+
+def _bisect(rows: list[Row], after: Row) -> int:
+    low, high = 0, len(rows)
+    while low < high:
+        middle = (low + high) // 2
+        if rows[middle] <= after:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+class Listings:
+    """The snapshots of this process: at most 64, each forgotten after a quarter of an hour without use."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = Path(tempfile.mkdtemp(prefix="listing-", dir=folder))
+        self._clock = clock
+        self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, name: str) -> Snapshot | None:
+        """The snapshot, if this process still has it."""
+        with self._lock:
+            snapshot = self._snapshots.get(name)
+            if snapshot is not None:
+                snapshot.used_s = self._clock.monotonic_s()
+                self._snapshots.move_to_end(name)
+            return snapshot
+
+    def take(self, rows: Callable[[], Iterator[Row]]) -> tuple[str, Snapshot]:
+        """Reads the datasource into a new snapshot; gives its name as well."""
+        name = secrets.token_hex(6)
+        try:
+            snapshot = self._build(name, rows())
+        except (sqlite3.Error, OSError) as error:
+            raise unavailable(
+                f"the listing could not be kept on the server's disk ({error}): free space there"
+            ) from error
+        snapshot.used_s = self._clock.monotonic_s()
+        with self._lock:
+            self._snapshots[name] = snapshot
+            gone = self._pop_unused()
+        for old in gone:
+            old.close()
+        return name, snapshot
+
+    def _pop_unused(self) -> list[Snapshot]:
+        limit = self._clock.monotonic_s() - _IDLE_S
+        gone = []
+        for name, snapshot in list(self._snapshots.items()):
+            if len(self._snapshots) <= _MAX_SNAPSHOTS and snapshot.used_s >= limit:
+                break
+            gone.append(self._snapshots.pop(name))
+        return gone
+
+    def _build(self, name: str, rows: Iterator[Row]) -> Snapshot:
+        first = list(itertools.islice(rows, _IN_MEMORY_ROWS + 1))
+        if len(first) <= _IN_MEMORY_ROWS:
+            return Snapshot(sorted(first), None, None)
+        path = self._folder / f"{name}.sqlite"
+        connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        try:
+            for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -8000"):
+                connection.execute(f"PRAGMA {pragma}")
+            connection.execute("CREATE TABLE o (second INTEGER NOT NULL, name TEXT NOT NULL)")
+            connection.execute("BEGIN")
+            connection.executemany("INSERT INTO o VALUES (?, ?)", itertools.chain(first, rows))
+            connection.execute("CREATE INDEX k ON o (second, name)")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.close()
+            path.unlink(missing_ok=True)
+            raise
+        return Snapshot(None, connection, path)
+
+    def close(self) -> None:
+        """Forgets all snapshots."""
+        with self._lock:
+            snapshots = list(self._snapshots.values())
+            self._snapshots.clear()
+        for snapshot in snapshots:
+            snapshot.close()
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self._folder)

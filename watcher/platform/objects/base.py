@@ -1,0 +1,41 @@
+"""What a datasource can do, and which names it never lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from watcher.platform.blobs import OpenBlob
+
+HIDDEN_FOLDER = ".lightly"
+TEMPORARY_SUFFIXES = (".tmp", ".part", ".partial", ".crdownload", ".filepart")
+
+
+class ObjectSource(Protocol):
+    """The objects of one datasource; names are relative to its `fullPath`."""
+
+    def scan(self, *, from_s: int, to_s: int) -> Iterator[tuple[int, str]]:
+        """All objects last written in the window (both ends included, whole seconds), in any order.
+
+        Raises:
+            Fault: the datasource cannot be listed; nothing is ever left out silently.
+        """
+
+    def open(self, name: str) -> OpenBlob | None:
+        """Opens an object; None if there is none."""
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object."""
+
+    def sign_reads(self, names: Sequence[str], *, ttl_s: int) -> list[str] | None:
+        """URLs signed by the store itself; None if the platform has to serve the objects."""
+
+    def verify(self, *, probe: str) -> dict[str, str]:
+        """Tries each right (`canRead`, `canWrite`, `canList`, `canOverwrite`); gives the reasons of those missing."""
+
+
+def is_listed(name: str) -> bool:
+    """Whether an object of this name is one for the listing: not below `.lightly/`, not a temporary name."""
+    if name.endswith(TEMPORARY_SUFFIXES):
+        return False
+    return HIDDEN_FOLDER not in name or HIDDEN_FOLDER not in name.split("/")[:-1]

@@ -1,0 +1,465 @@
+"""Samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy.exc import IntegrityError
+
+from watcher.lightly.wire.datasets import CreateEntityResponse
+from watcher.lightly.wire.samples import (
+    CreateSampleWithWriteUrlsResponse,
+    SampleCreateRequest,
+    SampleData,
+    SamplePartialData,
+    SampleUpdateRequest,
+    SampleWriteUrls,
+)
+from watcher.platform import access, datasources, signing
+from watcher.platform.blobs import build_sample_key
+from watcher.platform.calls import (
+    PAGE_OFFSET,
+    PAGE_SIZE,
+    Call,
+    Operation,
+    Redirect,
+    Stream,
+    boolean,
+    check_size,
+    choice,
+    text,
+)
+from watcher.platform.datasets import max_samples
+from watcher.platform.faults import Fault, invalid, unknown
+from watcher.platform.secrets import new_id
+from watcher.platform.store import datasets as dataset_store
+from watcher.platform.store import samples as store
+
+MAX_NAME_BYTES = 2048
+MODE = choice("mode", "ids", "fileNames", "full")
+FILE_NAME = text("fileName")
+KIND = choice("type", "full", "thumbnail")
+IS_THUMBNAIL = boolean("isThumbnail", required=True)
+_CHUNK = 2000
+_META_LIMITS = {"sharpness": None, "snr": None, "luminance": 100.0, "uniformRowRatio": 1.0}
+
+
+_ABSENT = msgspec.Raw()
+
+
+class SentSample(SampleCreateRequest, frozen=True, kw_only=True):
+    """A sample to create, its free-form parts kept as they were sent."""
+
+    exif: msgspec.Raw = _ABSENT  # type: ignore[assignment]
+    meta_data: msgspec.Raw = _ABSENT  # type: ignore[assignment]
+    custom_meta_data: msgspec.Raw = _ABSENT  # type: ignore[assignment]
+    crop_data: msgspec.Raw = _ABSENT  # type: ignore[assignment]
+
+
+class SentUpdate(SampleUpdateRequest, frozen=True, kw_only=True):
+    """A change of a sample, its free-form parts kept as they were sent."""
+
+    exif: msgspec.Raw = _ABSENT  # type: ignore[assignment]
+    meta_data: msgspec.Raw = _ABSENT  # type: ignore[assignment]
+    custom_meta_data: msgspec.Raw = _ABSENT  # type: ignore[assignment]
+
+
+class _Reply(SamplePartialData, frozen=True, kw_only=True):
+    exif: msgspec.Raw | None = None  # type: ignore[assignment]
+    meta_data: msgspec.Raw | None = None  # type: ignore[assignment]
+    custom_meta_data: msgspec.Raw | None = None  # type: ignore[assignment]
+    video_frame_data: msgspec.Raw | None = None  # type: ignore[assignment]
+    crop_data: msgspec.Raw | None = None  # type: ignore[assignment]
+
+
+def _raw(value: str | None) -> msgspec.Raw | None:
+    return None if value is None else msgspec.Raw(value.encode())
+
+
+def to_reply(row: store.SampleRow) -> _Reply:
+    """The protocol's form of a sample."""
+    return _Reply(
+        id=row.id,
+        type=row.type,
+        dataset_id=row.dataset_id,
+        file_name=row.file_name,
+        thumb_name=row.thumb_name,
+        exif=_raw(row.exif),
+        index=row.position,
+        created_at=row.created_at,
+        last_modified_at=row.modified_at,
+        meta_data=_raw(row.metadata_reply),
+        custom_meta_data=_raw(row.custom_metadata),
+        video_frame_data=_raw(row.video_frame),
+        crop_data=_raw(row.crop),
+    )
+
+
+def _object_text(raw: msgspec.Raw, what: str) -> str | None:
+    """JSON text of an object, None if absent or null."""
+    if not bytes(raw):
+        return None
+    try:
+        value = msgspec.json.decode(raw, type=dict[str, Any] | None)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise invalid(
+            f"{what} must be a JSON object: {error}", "SAMPLE_CREATE_REQUEST_INVALID_FORMAT"
+        ) from error
+    return None if value is None else bytes(raw).decode()
+
+
+def build_metadata_columns(raw: msgspec.Raw) -> dict[str, Any]:
+    """What is stored of `metaData`: all of it, and the part that the strict client 1.5.26 can read."""
+    sent = _object_text(raw, "metaData")
+    if sent is None:
+        return {"metadata_sent": None, "metadata_reply": None, "size_in_bytes": 0}
+    values: dict[str, Any] = msgspec.json.decode(sent)
+    reply: dict[str, Any] = {}
+    for key, highest in _META_LIMITS.items():
+        number = values.get(key)
+        if _is_number(number) and number >= 0 and (highest is None or number <= highest):
+            reply[key] = float(number)
+    for key, highest in (("mean", 1.0), ("std", None), ("sumOfSquares", None), ("sumOfValues", None)):
+        numbers = values.get(key)
+        if (
+            isinstance(numbers, list)
+            and len(numbers) == 3
+            and all(_is_number(n) and n >= 0 and (highest is None or n <= highest) for n in numbers)
+        ):
+            reply[key] = [float(number) for number in numbers]
+    shape = values.get("shape")
+    if isinstance(shape, list) and len(shape) == 3 and all(_is_count(n) for n in shape):
+        reply["shape"] = shape
+    for key in ("custom", "dynamic"):
+        if isinstance(values.get(key), dict):
+            reply[key] = values[key]
+    size = values.get("sizeInBytes")
+    if _is_count(size):
+        reply["sizeInBytes"] = size
+    return {
+        "metadata_sent": sent,
+        "metadata_reply": msgspec.json.encode(reply).decode(),
+        "size_in_bytes": reply.get("sizeInBytes", 0),
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def check_name(name: str, what: str = "fileName") -> None:
+    """Refuses names that no client could store as a file below a folder of its own."""
+    if (
+        not name
+        or len(name.encode()) > MAX_NAME_BYTES
+        or "\0" in name
+        or name.startswith("/")
+        or any(part in (".", "..") for part in name.split("/"))
+    ):
+        raise invalid(
+            f"{what} must be a relative path of 1 to {MAX_NAME_BYTES} bytes without dot parts and NUL",
+            "SAMPLE_CREATE_REQUEST_INVALID_FORMAT",
+        )
+
+
+def build_sample_row(call: Call, request: SentSample) -> dict[str, Any]:
+    """The columns of a new sample, but for its dataset, position and id."""
+    check_name(request.file_name)
+    if request.thumb_name is not None:
+        check_name(request.thumb_name, "thumbName")
+    custom = _object_text(request.custom_meta_data, "customMetaData")
+    _check_custom(call, custom)
+    crop = _object_text(request.crop_data, "cropData")
+    video = request.video_frame_data
+    kind = "CROP" if crop is not None else "VIDEO_FRAME" if video is not None else "IMAGE"
+    return {
+        "file_name": request.file_name,
+        "thumb_name": request.thumb_name,
+        "type": kind,
+        "exif": _object_text(request.exif, "exif"),
+        "custom_metadata": custom,
+        "video_frame": None if video is None else msgspec.json.encode(video).decode(),
+        "crop": crop,
+        "created_at": call.now_ms,
+        "modified_at": call.now_ms,
+        **build_metadata_columns(request.meta_data),
+    }
+
+
+def _check_custom(call: Call, custom: str | None) -> None:
+    limit = call.platform.config.max_custom_metadata_bytes
+    check_size(custom, limit, "customMetaData", "CUSTOM_METADATA_AT_MAX_SIZE")
+
+
+def _create(call: Call) -> tuple[str, str]:
+    request = call.read(SentSample)
+    values = build_sample_row(call, request)
+    with call.platform.database.write() as session:
+        dataset = access.find_dataset(session, call, lock=True)
+        present = store.load_ids_by_name(session, dataset_id=dataset.id, names=[request.file_name])
+        if present:
+            return dataset.id, present[request.file_name]
+        limit = max_samples(call)
+        if dataset.n_samples >= limit:
+            raise Fault(
+                422, "DATASET_AT_MAX_CAPACITY", f"the dataset is full: it holds {limit} samples at the most"
+            )
+        sample_id = new_id(call.now_s)
+        row = {**values, "id": sample_id, "dataset_id": dataset.id, "position": dataset.n_samples}
+        store.insert_samples(session, rows=[row])
+        changes = {
+            "n_samples": dataset.n_samples + 1,
+            "size_in_bytes": dataset.size_in_bytes + values["size_in_bytes"],
+            "modified_at": call.now_ms,
+        }
+        dataset_store.update_dataset(session, dataset_id=dataset.id, values=changes)
+        return dataset.id, sample_id
+
+
+def create_sample(call: Call) -> CreateEntityResponse:
+    """Registers a sample; a name that is there already gives back its id."""
+    _dataset_id, sample_id = _create(call)
+    return CreateEntityResponse(id=sample_id)
+
+
+def create_sample_with_urls(call: Call) -> CreateSampleWithWriteUrlsResponse:
+    """Registers a sample and signs its write URLs."""
+    dataset_id, sample_id = _create(call)
+    return CreateSampleWithWriteUrlsResponse(
+        id=sample_id, sample_write_urls=_sign_writes(call, dataset_id, sample_id)
+    )
+
+
+def _sign_writes(call: Call, dataset_id: str, sample_id: str) -> SampleWriteUrls:
+    full, thumb = (
+        signing.sign_write(call, build_sample_key(dataset_id, sample_id, thumbnail=thumbnail))
+        for thumbnail in (False, True)
+    )
+    return SampleWriteUrls(full=full, thumb=thumb)
+
+
+def _stream(call: Call, columns: Sequence[str] | None) -> Stream:
+    offset, limit = PAGE_OFFSET.of(call) or 0, PAGE_SIZE.of(call)
+    name = FILE_NAME.of(call)
+    database = call.platform.database
+    with database.read() as session:
+        dataset = access.find_dataset(session, call)
+        found = (
+            store.load_sample_by_name(session, dataset_id=dataset.id, file_name=name)
+            if name is not None
+            else None
+        )
+    if name is not None:
+        rows = [found] if found is not None and offset == 0 else []
+        return Stream(iter([msgspec.json.encode([_to_partial(row, columns) for row in rows])]))
+    end = dataset.n_samples if limit is None else min(dataset.n_samples, offset + limit)
+
+    def chunks() -> Iterator[bytes]:
+        # Every piece is a transaction of its own, so that a slow reader holds no connection.
+        first, opening = offset, b"["
+        while first < end:
+            with database.read() as session:
+                rows = store.load_samples(
+                    session, dataset_id=dataset.id, first=first, end=end, limit=_CHUNK, columns=columns
+                )
+            if not rows:
+                break
+            yield opening + msgspec.json.encode([_to_partial(row, columns) for row in rows])[1:-1]
+            first, opening = rows[-1].position + 1, b","
+        yield b"[]" if opening == b"[" else b"]"
+
+    return Stream(chunks())
+
+
+def _to_partial(row: store.SampleRow, columns: Sequence[str] | None) -> _Reply:
+    if columns is None:
+        return to_reply(row)
+    return _Reply(id=row.id, file_name=row.file_name if "file_name" in columns else None)
+
+
+def get_samples(call: Call) -> Stream:
+    """All samples in mapping order, or the one of a name."""
+    return _stream(call, None)
+
+
+def get_samples_partial(call: Call) -> Stream:
+    """Samples with the fields of the mode."""
+    mode = MODE.of(call) or "full"
+    columns = {"ids": ("id", "position"), "fileNames": ("id", "position", "file_name"), "full": None}[mode]
+    return _stream(call, columns)
+
+
+def get_sample(call: Call) -> _Reply:
+    """One sample."""
+    with call.platform.database.read() as session:
+        dataset = access.find_dataset(session, call)
+        return to_reply(access.find_sample(session, call, dataset.id))
+
+
+def update_sample(call: Call) -> None:
+    """Changes the fields that were sent; `customMetaData` is replaced as a whole."""
+    request = call.read(SentUpdate)
+    values: dict[str, Any] = {"modified_at": call.now_ms}
+    if request.file_name is not None:
+        check_name(request.file_name)
+        values["file_name"] = request.file_name
+    if request.thumb_name is not None:
+        check_name(request.thumb_name, "thumbName")
+        values["thumb_name"] = request.thumb_name
+    if bytes(request.exif):
+        values["exif"] = _object_text(request.exif, "exif")
+    if bytes(request.custom_meta_data):
+        values["custom_metadata"] = _object_text(request.custom_meta_data, "customMetaData")
+        _check_custom(call, values["custom_metadata"])
+    if bytes(request.meta_data):
+        values.update(build_metadata_columns(request.meta_data))
+    try:
+        with call.platform.database.write() as session:
+            dataset = access.find_dataset(session, call, lock="size_in_bytes" in values)
+            sample = access.find_sample(session, call, dataset.id)
+            store.update_sample(session, sample_id=sample.id, values=values)
+            if "size_in_bytes" in values:
+                size = dataset.size_in_bytes - sample.size_in_bytes + values["size_in_bytes"]
+                dataset_store.update_dataset(session, dataset_id=dataset.id, values={"size_in_bytes": size})
+    except IntegrityError as error:
+        # Not 409: the official client repeats that for half a minute.
+        raise invalid("another sample of the dataset has that name", "CONFLICT") from error
+
+
+def _read_url(call: Call) -> str:
+    thumbnail = (KIND.of(call) or "full") == "thumbnail"
+    with call.platform.database.read() as session:
+        dataset = access.find_dataset(session, call)
+        sample = access.find_sample(session, call, dataset.id)
+        source = None if thumbnail else datasources.load_source(call.platform, session, dataset.id)
+    key = build_sample_key(dataset.id, sample.id, thumbnail=thumbnail)
+    if call.platform.blobs.exists(key):
+        return signing.sign_read(call, key)
+    if source is not None and source.objects is not None and source.objects.exists(sample.file_name):
+        return datasources.sign_reads(call, dataset.id, source, [sample.file_name])[0]
+    if thumbnail:
+        raise unknown("SAMPLE_THUMBNAME_UNKNOWN", "no thumbnail was uploaded for this sample")
+    raise unknown("NOT_FOUND", "no image was uploaded for this sample, and its datasource has none")
+
+
+def get_read_url(call: Call) -> str:
+    """A signed URL of the image or its thumbnail."""
+    return _read_url(call)
+
+
+def redirect_to_image(call: Call) -> Redirect:
+    """Leads to the image or its thumbnail."""
+    return Redirect(_read_url(call))
+
+
+def get_write_url(call: Call) -> str:
+    """A signed URL to upload the image or its thumbnail."""
+    thumbnail = IS_THUMBNAIL.must(call)
+    with call.platform.database.read() as session:
+        dataset = access.find_dataset(session, call)
+        sample = access.find_sample(session, call, dataset.id)
+    return signing.sign_write(call, build_sample_key(dataset.id, sample.id, thumbnail=thumbnail))
+
+
+def get_write_urls(call: Call) -> SampleWriteUrls:
+    """Signed URLs to upload both."""
+    with call.platform.database.read() as session:
+        dataset = access.find_dataset(session, call)
+        sample = access.find_sample(session, call, dataset.id)
+    return _sign_writes(call, dataset.id, sample.id)
+
+
+_ALL = "/v1/datasets/{datasetId}/samples"
+_ONE = _ALL + "/{sampleId}"
+_PAGE = (PAGE_SIZE, PAGE_OFFSET)
+OPERATIONS = (
+    Operation(
+        "GET",
+        _ALL,
+        "getSamplesByDatasetId",
+        get_samples,
+        "List samples",
+        reply=list[SampleData],
+        query=(FILE_NAME, *_PAGE),
+    ),
+    Operation(
+        "POST",
+        _ALL,
+        "createSampleByDatasetId",
+        create_sample,
+        "Register a sample",
+        reply=CreateEntityResponse,
+        body=SampleCreateRequest,
+        status=201,
+    ),
+    Operation(
+        "POST",
+        _ALL + "/withWriteUrls",
+        "createSampleWithWriteUrlsByDatasetId",
+        create_sample_with_urls,
+        "Register a sample and get its write URLs",
+        reply=CreateSampleWithWriteUrlsResponse,
+        body=SampleCreateRequest,
+        status=201,
+    ),
+    Operation(
+        "GET",
+        _ALL + "/partial",
+        "getSamplesPartialByDatasetId",
+        get_samples_partial,
+        "List samples, chosen fields",
+        reply=list[SamplePartialData],
+        query=(MODE, FILE_NAME, *_PAGE),
+    ),
+    Operation("GET", _ONE, "getSampleById", get_sample, "Read a sample", reply=SampleData),
+    Operation(
+        "PUT",
+        _ONE,
+        "updateSampleById",
+        update_sample,
+        "Change a sample",
+        body=SampleUpdateRequest,
+        query=(boolean("enableDatasetUpdate"),),
+    ),
+    Operation(
+        "GET",
+        _ONE + "/readurl",
+        "getSampleImageReadUrlById",
+        get_read_url,
+        "Signed URL to read an image",
+        reply=str,
+        query=(KIND,),
+    ),
+    Operation(
+        "GET",
+        _ONE + "/readurlRedirect",
+        "getSampleImageResourceRedirectById",
+        redirect_to_image,
+        "Redirect to an image",
+        status=302,
+        query=(KIND,),
+    ),
+    Operation(
+        "GET",
+        _ONE + "/writeurl",
+        "getSampleImageWriteUrlById",
+        get_write_url,
+        "Signed URL to write one file",
+        reply=str,
+        query=(IS_THUMBNAIL,),
+    ),
+    Operation(
+        "GET",
+        _ONE + "/writeurls",
+        "getSampleImageWriteUrlsById",
+        get_write_urls,
+        "Signed URLs to write image and thumbnail",
+        reply=SampleWriteUrls,
+    ),
+)

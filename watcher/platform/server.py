@@ -1,0 +1,218 @@
+"""Runs a platform: alone, or embedded in a daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import signal
+import socket
+import threading
+import time
+from typing import Any
+
+import uvicorn
+
+from watcher.database import check_schema, upgrade_schema
+from watcher.domain.clock import Clock, SystemClock
+from watcher.domain.errors import ConfigError, DeadlineExceededError
+from watcher.logs import get_logger
+from watcher.platform import blobs
+from watcher.platform.app import build_app, build_platform
+from watcher.platform.context import Platform
+from watcher.platform.secrets import new_id
+from watcher.platform.settings import PlatformConfig
+from watcher.platform.store import users as user_store
+from watcher.platform.store.tables import SCHEMA
+from watcher.platform.worker import JobWorker
+
+_log = get_logger(__name__)
+FIRST_USER = "owner"
+_START_S = 30.0
+_STALE_S = 86_400.0
+_MAX_HEADER_BYTES = 64 * 1024
+
+
+class PlatformServer:
+    """A platform with its own threads; `start` and `stop` once each."""
+
+    def __init__(
+        self, config: PlatformConfig, *, clock: Clock | None = None, migrate: bool = True, work: bool = True
+    ) -> None:
+        """Opens nothing yet.
+
+        Args:
+            config: the settings.
+            clock: reads the time.
+            migrate: brings the schema up at the start; otherwise another schema is refused.
+            work: carries out jobs as well.
+        """
+        self.config = config
+        self._clock = clock or SystemClock()
+        self._migrate = migrate
+        self._work = work
+        self._platform: Platform | None = None
+        self._worker: JobWorker | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._port = config.port
+
+    @property
+    def url(self) -> str:
+        """Where it answers, with the real port once started."""
+        host = self.config.host
+        if host in ("0.0.0.0", "::", ""):  # noqa: S104 - recognised, not bound
+            host = "127.0.0.1"
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+
+    @property
+    def platform(self) -> Platform:
+        """The parts; only after `start`."""
+        if self._platform is None:
+            raise LookupError("the platform has not been started")
+        return self._platform
+
+    def start(self) -> None:
+        """Binds, checks the schema, and returns when the server answers.
+
+        Raises:
+            ConfigError: the port is taken, or the folder cannot be used.
+            StoreError: the database cannot be used as it is.
+        """
+        listener = self._bind()
+        try:
+            self._prepare()
+            self._serve(listener)
+        except BaseException:
+            listener.close()
+            self.stop(5.0)
+            raise
+        _log.info("platform.started", url=self.url)
+
+    def _bind(self) -> socket.socket:
+        host, port = self.config.host, self.config.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            listener.close()
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(
+                    f"port {port} is taken by another program: set another one for the platform, or 0 for any"
+                ) from error
+            raise ConfigError(
+                f"the platform cannot listen at {host}:{port}: {error.strerror or error}"
+            ) from error
+        listener.listen(2048)
+        self._port = listener.getsockname()[1]
+        return listener
+
+    def _prepare(self) -> None:
+        try:
+            self._platform = build_platform(self.config, clock=self._clock)
+        except OSError as error:
+            raise ConfigError(
+                f"the platform cannot use {self.config.data_dir}: {error.strerror or error}"
+            ) from error
+        database = self._platform.database
+        if self._migrate:
+            upgrade_schema(database, SCHEMA)
+        else:
+            check_schema(database, SCHEMA)
+        ensure_first_user(self._platform)
+        blobs.remove_stale_uploads(
+            self.config.data_dir / "blobs" / "uploads", before_s=self._clock.now_s() - _STALE_S
+        )
+        if self._work:
+            self._worker = JobWorker(self._platform)
+            self._worker.start()
+
+    def _serve(self, listener: socket.socket) -> None:
+        app: Any = build_app(self.config, clock=self._clock, platform=self._platform)
+        settings = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=30,
+        )
+        server = self._server = uvicorn.Server(settings)
+        self._thread = threading.Thread(
+            target=server.run, kwargs={"sockets": [listener]}, name="platform-http", daemon=True
+        )
+        self._thread.start()
+        limit = time.monotonic() + _START_S
+        while not server.started:
+            if not self._thread.is_alive() or time.monotonic() > limit:
+                raise DeadlineExceededError("the platform's HTTP server did not start")
+            self._thread.join(0.01)
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Lets requests under way end, gives a running job back, and closes everything."""
+        limit = time.monotonic() + timeout_s
+        if self._server is not None:
+            self._server.config.timeout_graceful_shutdown = max(1, int(timeout_s))
+            self._server.should_exit = True
+        if self._worker is not None:
+            self._worker.stop(max(0.1, limit - time.monotonic()))
+            self._worker = None
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join(max(0.1, limit - time.monotonic()))
+            if self._thread.is_alive() and self._server is not None:
+                self._server.force_exit = True
+                self._thread.join(5.0)
+        self._thread = self._server = None
+        if self._platform is not None:
+            self._platform.listings.close()
+            self._platform.database.close()
+            self._platform = None
+            _log.info("platform.stopped")
+
+    def run_forever(self) -> None:
+        """Starts, and stops on SIGINT or SIGTERM; a second signal ends at once."""
+        ended = threading.Event()
+
+        def _end(number: int, _frame: object) -> None:
+            if ended.is_set():
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            ended.set()
+
+        before = {number: signal.signal(number, _end) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self.start()
+            while not ended.wait(3600.0):
+                pass
+            self.stop()
+        finally:
+            for number, handler in before.items():
+                with contextlib.suppress(ValueError, TypeError):
+                    signal.signal(number, handler)
+
+
+def ensure_first_user(platform: Platform) -> None:
+    """Makes the user of the configured token, or gives it that token."""
+    token_hash = platform.keys.hash_token(platform.config.token)
+    with platform.database.write() as session:
+        holder = user_store.load_user_by_hash(session, token_hash=token_hash)
+        owner = user_store.load_user_by_name(session, name=FIRST_USER)
+        if holder is not None and (owner is None or holder.id != owner.id):
+            raise ConfigError(
+                f"the configured token belongs to the user {holder.name!r}: choose another one for the first user"
+            )
+        now_s = platform.clock.now_s()
+        if owner is None:
+            user_store.insert_user(
+                session,
+                user_id=new_id(now_s),
+                name=FIRST_USER,
+                token_hash=token_hash,
+                now_ms=int(now_s * 1000),
+            )
+        elif holder is None:
+            user_store.update_token(session, user_id=owner.id, token_hash=token_hash)

@@ -1,0 +1,134 @@
+"""Jobs: claimed with a lease by conditional updates, ended in the transaction that stores what they made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, and_, exists, insert, or_, select, update
+from sqlalchemy.orm import Session
+
+from watcher.platform.store.tables import jobs
+
+JobRow = Row[Any]
+MAX_ATTEMPTS = 5
+
+
+def insert_job(session: Session, *, values: Mapping[str, Any]) -> None:
+    """Adds a waiting job."""
+    session.execute(insert(jobs).values(status="WAITING", attempts=0, cancel_requested=False, **values))
+
+
+def load_job(session: Session, *, job_id: str) -> JobRow | None:
+    """One job."""
+    return session.execute(select(jobs).where(jobs.c.id == job_id)).first()
+
+
+def load_jobs(session: Session, *, user_id: str, limit: int) -> list[JobRow]:
+    """The newest jobs of a user."""
+    query = (
+        select(jobs)
+        .where(jobs.c.user_id == user_id)
+        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+        .limit(limit)
+    )
+    return list(session.execute(query))
+
+
+def is_claimed(session: Session, *, dataset_id: str, claim_key: str) -> bool:
+    """Whether an unfinished job will make that thing."""
+    found = select(exists().where(jobs.c.dataset_id == dataset_id, jobs.c.claim_key == claim_key))
+    return bool(session.execute(found).scalar_one())
+
+
+def claim_job(session: Session, *, owner: str, now_ms: int, lease_ms: int) -> JobRow | None:
+    """Takes the oldest job that waits or whose owner went silent."""
+    query = select(jobs.c.id).where(_is_ready(now_ms)).order_by(jobs.c.created_at, jobs.c.id).limit(1)
+    job_id = session.execute(query.with_for_update(skip_locked=True)).scalar()
+    if job_id is None:
+        return None
+    session.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id)
+        .values(
+            status="RUNNING",
+            lease_owner=owner,
+            lease_until=now_ms + lease_ms,
+            attempts=jobs.c.attempts + 1,
+            modified_at=now_ms,
+        )
+    )
+    return load_job(session, job_id=job_id)
+
+
+def renew_lease(
+    session: Session, *, job_id: str, owner: str, now_ms: int, lease_ms: int, n_processed: int, n_total: int
+) -> bool | None:
+    """Reports progress and keeps the job; tells whether it shall stop, None if another one has it."""
+    changed = session.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id, jobs.c.lease_owner == owner, jobs.c.status == "RUNNING")
+        .values(lease_until=now_ms + lease_ms, modified_at=now_ms, n_processed=n_processed, n_total=n_total)
+    )
+    if not changed.rowcount:  # type: ignore[attr-defined]
+        return None
+    return bool(session.execute(select(jobs.c.cancel_requested).where(jobs.c.id == job_id)).scalar_one())
+
+
+def finish_job(
+    session: Session, *, job_id: str, owner: str | None, now_ms: int, error: str | None, result: str | None
+) -> bool:
+    """Ends the job if `owner` still has it (None: whoever has it); tells whether it did."""
+    query = update(jobs).where(jobs.c.id == job_id, jobs.c.status.in_(("WAITING", "RUNNING")))
+    if owner is not None:
+        query = query.where(jobs.c.lease_owner == owner)
+    changed = session.execute(
+        query.values(
+            status="FAILED" if error is not None else "FINISHED",
+            error=error,
+            result=result,
+            claim_key=None,
+            lease_owner=None,
+            lease_until=None,
+            modified_at=now_ms,
+            finished_at=now_ms,
+        )
+    )
+    return bool(changed.rowcount)  # type: ignore[attr-defined]
+
+
+def release_job(session: Session, *, job_id: str, owner: str, now_ms: int) -> None:
+    """Gives the job back for the next worker, without counting the attempt."""
+    session.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id, jobs.c.lease_owner == owner, jobs.c.status == "RUNNING")
+        .values(
+            status="WAITING",
+            lease_owner=None,
+            lease_until=None,
+            modified_at=now_ms,
+            attempts=jobs.c.attempts - 1,
+        )
+    )
+
+
+def request_cancel(session: Session, *, job_id: str, now_ms: int) -> None:
+    """Asks the worker to stop."""
+    session.execute(update(jobs).where(jobs.c.id == job_id).values(cancel_requested=True, modified_at=now_ms))
+
+
+def has_ready(session: Session, *, now_ms: int) -> bool:
+    """Whether there is a job to take; a look that locks nothing."""
+    return bool(session.execute(select(exists().where(_is_ready(now_ms)))).scalar_one())
+
+
+def is_owner(session: Session, *, job_id: str, owner: str) -> bool:
+    """Whether the job still runs under this owner; other takers wait until the end of the transaction."""
+    query = select(jobs.c.id).where(
+        jobs.c.id == job_id, jobs.c.lease_owner == owner, jobs.c.status == "RUNNING"
+    )
+    return session.execute(query.with_for_update()).first() is not None
+
+
+def _is_ready(now_ms: int) -> ColumnElement[bool]:
+    return or_(jobs.c.status == "WAITING", and_(jobs.c.status == "RUNNING", jobs.c.lease_until < now_ms))

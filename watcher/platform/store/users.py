@@ -1,0 +1,89 @@
+"""Users and whom a dataset is shared with. Tokens are kept as keyed hashes only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from watcher.platform.store.tables import shares, users
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user.
+
+    Attributes:
+        max_samples: limit of each dataset; None for the platform's own.
+        max_datasets: None for no limit.
+    """
+
+    id: str
+    name: str
+    max_samples: int | None
+    max_datasets: int | None
+
+
+_COLUMNS = (users.c.id, users.c.name, users.c.max_samples, users.c.max_datasets)
+
+
+def _to_user(row: Row[Any]) -> User:
+    return User(*row)
+
+
+def load_user_by_hash(session: Session, *, token_hash: str) -> User | None:
+    """The user with that token."""
+    row = session.execute(select(*_COLUMNS).where(users.c.token_hash == token_hash)).first()
+    return _to_user(row) if row else None
+
+
+def load_user_by_name(session: Session, *, name: str) -> User | None:
+    """The user of that name."""
+    row = session.execute(select(*_COLUMNS).where(users.c.name == name)).first()
+    return _to_user(row) if row else None
+
+
+def load_users(session: Session) -> list[User]:
+    """All users by name."""
+    return [_to_user(row) for row in session.execute(select(*_COLUMNS).order_by(users.c.name))]
+
+
+def insert_user(
+    session: Session,
+    *,
+    user_id: str,
+    name: str,
+    token_hash: str,
+    now_ms: int,
+    max_samples: int | None = None,
+    max_datasets: int | None = None,
+) -> None:
+    """Adds a user."""
+    session.execute(
+        insert(users).values(
+            id=user_id,
+            name=name,
+            token_hash=token_hash,
+            created_at=now_ms,
+            max_samples=max_samples,
+            max_datasets=max_datasets,
+        )
+    )
+
+
+def update_token(session: Session, *, user_id: str, token_hash: str) -> None:
+    """Gives the user another token; the old one ends at once."""
+    session.execute(update(users).where(users.c.id == user_id).values(token_hash=token_hash))
+
+
+def insert_share(session: Session, *, dataset_id: str, user_id: str) -> None:
+    """Shares a dataset; harmless if it is shared already."""
+    delete_share(session, dataset_id=dataset_id, user_id=user_id)
+    session.execute(insert(shares).values(dataset_id=dataset_id, user_id=user_id))
+
+
+def delete_share(session: Session, *, dataset_id: str, user_id: str) -> None:
+    """Ends sharing."""
+    session.execute(delete(shares).where(shares.c.dataset_id == dataset_id, shares.c.user_id == user_id))

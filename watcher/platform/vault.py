@@ -1,0 +1,34 @@
+"""Credentials of datasources, encrypted at rest."""
+
+from __future__ import annotations
+
+from cryptography.fernet import Fernet, InvalidToken
+
+from watcher.platform.faults import Fault
+from watcher.platform.secrets import Keys
+
+
+class Vault:
+    """Encrypts with a key of the installation."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._fernet = Fernet(keys.vault_key)
+
+    def lock(self, plain: bytes) -> str:
+        """The encrypted form, printable."""
+        return self._fernet.encrypt(plain).decode("ascii")
+
+    def unlock(self, locked: str) -> bytes:
+        """The plain form.
+
+        Raises:
+            Fault: the key is not the one it was encrypted with.
+        """
+        try:
+            return self._fernet.decrypt(locked)
+        except InvalidToken as error:
+            raise Fault(
+                422,
+                "DATASET_DATASOURCE_CREDENTIALS_ERROR",
+                "the stored credentials cannot be read with the present key: set the datasource anew",
+            ) from error
