@@ -30,6 +30,7 @@ def image_variables() -> dict[str, str]:
 
 @pytest.fixture
 def secrets(tmp_path):
+    tmp_path.chmod(0o755)
     subprocess.run([ROOT / "deploy" / "make-secrets.sh", tmp_path], check=True, capture_output=True)
     return tmp_path
 
