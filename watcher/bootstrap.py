@@ -8,6 +8,7 @@ import secrets
 import socket
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import PlatformCollector, ProcessCollector
@@ -220,10 +221,10 @@ class Daemon:
         self._metrics.leader.set(1)
         server = self.settings.lightly_server_location
         if self.settings.is_embedded:
-            config = build_platform_config(self.settings)
-            self._platform = PlatformServer(config, clock=self._clock)
+            platform_config = build_platform_config(self.settings)
+            self._platform = PlatformServer(platform_config, clock=self._clock)
             self._platform.start()
-            server, token = self._platform.url, config.token
+            server, token = self._platform.url, platform_config.token
         else:
             assert self.settings.lightly_token is not None
             token = self.settings.lightly_token.get_secret_value()
@@ -271,7 +272,7 @@ class Daemon:
                 metrics=self._metrics, beat=lambda: self._heartbeats.beat("scheduler")
             )
             for config in self.configs:
-                scheduler.add_watch(config, lambda config=config: self.poll(config.name))
+                scheduler.add_watch(config, partial(self.poll, config.name))
             scheduler.add_maintenance("polls", interval_s=_MAINTENANCE_S, task=self._forget_idle_polls)
             self._register_collectors(self._database)
             control_token = secrets.token_urlsafe(32)

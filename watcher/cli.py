@@ -19,6 +19,7 @@ from rich.table import Table
 
 from watcher import __version__, bootstrap
 from watcher.cli_views import print_lives, print_overview, print_settings, print_variables
+from watcher.domain.clock import SystemClock
 from watcher.domain.errors import ConfigError, DeadlineExceededError, StoreLockedError, WatcherError
 from watcher.domain.models import PollState
 from watcher.domain.redaction import redact
@@ -26,6 +27,7 @@ from watcher.logs import configure_logging
 from watcher.ops.control import Control
 from watcher.ops.life import load_lives
 from watcher.ops.overview import load_overview
+from watcher.platform.server import PlatformServer
 from watcher.settings import Settings, load_settings
 from watcher.store import polls, watches
 
@@ -277,9 +279,9 @@ def platform(
             settings, host=host, port=port, data_dir=data_dir, token=token, datasource_root=datasource_root
         )
         if migrate_only:
-            _out.print(f"platform: version {bootstrap.PlatformServer.migrate(config)}")
+            _out.print(f"platform: version {PlatformServer.migrate(config)}")
             return
-        server = bootstrap.PlatformServer(config, clock=bootstrap.SystemClock())
+        server = PlatformServer(config, clock=SystemClock())
         server.start()
         _out.print(f"Platform {__version__} at {server.url}", markup=False)
         _out.print(f"  datasources below  {config.datasource_root}", markup=False)

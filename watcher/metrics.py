@@ -8,10 +8,13 @@ from __future__ import annotations
 import platform as machine
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from watcher import __version__
 from watcher.domain.models import Step, Via
+
+# A second series for each, telling when it was made, is of no use to anyone who has `process_start_time_seconds`.
+disable_created_metrics()
 
 POLL_OUTCOMES = ("ok", "failed", "skipped")
 RUN_OUTCOMES = ("done", "retried", "dead", "snoozed", "discarded", "interrupted")

@@ -26,7 +26,11 @@ class DaemonProcess:
     def __init__(self, data_dir: Path, **variables: str) -> None:
         self.data_dir = data_dir
         self.environ = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("WATCHER_", "LIGHTLY_"))},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("WATCHER_", "LIGHTLY_"))
+            },
             "WATCHER_DATA_DIR": str(data_dir),
             "WATCHER_HTTP__PORT": "0",
             "WATCHER_PLATFORM__PORT": "0",
@@ -128,7 +132,9 @@ class DaemonProcess:
         return Transport(server=self.server, token=token)
 
 
-def wait_for(condition: Callable[[], bool], *, limit_s: float, what: str, explain: Callable[[], str] = str) -> None:
+def wait_for(
+    condition: Callable[[], bool], *, limit_s: float, what: str, explain: Callable[[], str] = str
+) -> None:
     """Waits until the condition holds; fails with `what` and an explanation at the limit."""
     ends_s = time.monotonic() + limit_s
     while not condition():

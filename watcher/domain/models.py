@@ -113,7 +113,7 @@ class BatchRules:
     """
 
     min_samples: int = 100
-    max_wait_s: float = 15.0
+    max_wait_s: float = 10.0
     max_samples: int = 1000
     max_open: int = 16
 
@@ -174,7 +174,7 @@ class WatchConfig:
     name: str
     dataset: str
     folder: str | None = None
-    interval_s: float = 10.0
+    interval_s: float = 5.0
     cron: str | None = None
     jitter_s: float = 1.0
     steps: tuple[Step, ...] = (Step.UPLOAD, Step.EMBED, Step.SAMPLING, Step.DELIVER)

@@ -20,7 +20,8 @@ from watcher.jobs.context import RunContext
 from watcher.lightly import embeddings
 from watcher.lightly import samples as remote_samples
 from watcher.lightly.mappings import iter_file_names
-from watcher.lightly.workflows.embeddings import EmbeddingsWriter, upload_embeddings_csv, wait_until_processed
+from watcher.lightly.workflows.csv_files import build_header, quote_cell
+from watcher.lightly.workflows.embeddings import upload_embeddings_csv, wait_until_processed
 from watcher.logs import get_logger
 from watcher.store import batches, samples, vectors
 from watcher.store.vectors import Vector
@@ -28,6 +29,7 @@ from watcher.store.vectors import Vector
 _log = get_logger("embed")
 
 _CHUNK = 64
+_CSV_CHUNK = 1000
 _KEPT_EMBEDDINGS = 1
 
 
@@ -134,21 +136,29 @@ def _embed_thumbnail(context: RunContext, *, sample_id: str, file_name: str) -> 
 def _write_csv(context: RunContext, path: Path) -> int:
     """Writes a row for every sample of the dataset, in the order of the mapping; memory is one page of names."""
     embedder = context.parts.embedder
+    pattern = ",".join(["%.9g"] * embedder.dim)
     n_rows = 0
-    with EmbeddingsWriter(path, dim=embedder.dim) as writer:
+    with path.open("wb") as file:
+        file.write((",".join(build_header(embedder.dim)) + "\r\n").encode())
         for names in iter_file_names(context.transport, dataset_id=context.watch.dataset_id):
-            for start in range(0, len(names), 1000):
-                chunk = names[start : start + 1000]
-                with context.database.read() as session:
-                    known = vectors.load_vectors(
-                        session, watch_id=context.watch.id, embedder=embedder.name, file_names=chunk
-                    )
+            for start in range(0, len(names), _CSV_CHUNK):
+                chunk = names[start : start + _CSV_CHUNK]
+                known = _load_vectors(context, chunk)
                 known.update(_embed_foreign(context, [name for name in chunk if name not in known]))
-                for name in chunk:
-                    writer.write_row(name, known[name])
+                lines = (
+                    f"{quote_cell(name)},{pattern % tuple(known[name].tolist())},0\r\n" for name in chunk
+                )
+                file.write("".join(lines).encode())
                 n_rows += len(chunk)
                 context.check()
     return n_rows
+
+
+def _load_vectors(context: RunContext, file_names: list[str]) -> dict[str, Vector]:
+    with context.database.read() as session:
+        return vectors.load_vectors(
+            session, watch_id=context.watch.id, embedder=context.parts.embedder.name, file_names=file_names
+        )
 
 
 def _embed_foreign(context: RunContext, file_names: list[str]) -> dict[str, Vector]:

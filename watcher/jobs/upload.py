@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from watcher.domain.errors import (
+    ApiException,
     ImageError,
     ReadUrlRefusedError,
     SampleGoneError,
@@ -50,6 +51,9 @@ _IMAGE_TYPES: dict[UploadMode, ImageType] = {
     UploadMode.FULL: "full",
 }
 _PAGE = 200
+# The server refused the sample itself, not the caller or the moment: asking again would not help.
+_REFUSALS = frozenset({400, 413, 422})
+_MOST_REFUSALS_WITHOUT_SUCCESS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,33 @@ class _Uploaded:
     remote_id: str
     size_bytes: int
     modified_s: int | None
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """What went wrong in one attempt.
+
+    Attributes:
+        unreadable: the read URL is refused, or nothing is behind it.
+        refused: the server will not take the sample.
+        failures: everything else; the run is repeated for these.
+    """
+
+    unreadable: list[Sample] = field(default_factory=list)
+    refused: list[tuple[Sample, ApiException]] = field(default_factory=list)
+    failures: list[WatcherError] = field(default_factory=list)
+    n_uploaded: int = 0
+
+    def note(self, sample: Sample, error: WatcherError, *, most_failures: int) -> None:
+        """Sorts a failure; raises it when asking for each of the rest would not help."""
+        if isinstance(error, ApiException) and error.status in _REFUSALS:
+            self.refused.append((sample, error))
+            if not self.n_uploaded and len(self.refused) >= _MOST_REFUSALS_WITHOUT_SUCCESS:
+                raise error
+            return
+        self.failures.append(error)
+        if len(self.failures) >= most_failures:
+            raise error
 
 
 def run_upload(context: RunContext) -> Outcome:
@@ -73,16 +104,15 @@ def run_upload(context: RunContext) -> Outcome:
         present = samples.load_batch_page(session, batch_id=context.batch.id, limit=1)
     if not present:
         return Discard("no sample of the batch is left")
-    failures: list[WatcherError] = []
-    refused: list[Sample] = []
+    trouble = _Trouble()
     for page in _iter_pending(context):
-        _upload_page(context, page, failures=failures, refused=refused)
-    if refused:
-        _retry_with_fresh_urls(context, refused, failures)
-    if failures:
-        raise failures[0]
+        _upload_page(context, page, trouble)
+    _retry_with_fresh_urls(context, trouble)
+    if trouble.failures:
+        raise trouble.failures[0]
     with context.database.read() as session:
         n_registered = samples.count_registered(session, batch_id=context.batch.id)
+    _quarantine_refused(context, trouble, n_registered=n_registered)
     if n_registered == 0:
         return Discard("no sample of the batch could be registered")
     tag = ensure_initial_or_upsize_tag(
@@ -110,9 +140,7 @@ def _iter_pending(context: RunContext) -> Iterator[list[Sample]]:
         after = page[-1].id
 
 
-def _upload_page(
-    context: RunContext, page: list[Sample], *, failures: list[WatcherError], refused: list[Sample]
-) -> None:
+def _upload_page(context: RunContext, page: list[Sample], trouble: _Trouble) -> None:
     pending = deque(page)
     running: deque[tuple[Sample, Future[_Uploaded]]] = deque()
     with _pool(context) as pool:
@@ -124,18 +152,17 @@ def _upload_page(
             try:
                 uploaded = future.result()
             except (ReadUrlRefusedError, SampleGoneError):
-                refused.append(sample)
+                trouble.unreadable.append(sample)
             except ImageError as error:
                 _set_aside(context, sample, error)
             except WatcherError as error:
                 context.check()
-                failures.append(error)
                 _log.warning(
                     "sample.failed", watch=context.watch.name, file_name=sample.file_name, error=str(error)
                 )
-                if len(failures) >= context.config.upload.workers:
-                    raise  # the server is in trouble: asking for each of the rest would not help it
+                trouble.note(sample, error, most_failures=context.config.upload.workers)
             else:
+                trouble.n_uploaded += 1
                 _record(context, uploaded)
             context.check()
 
@@ -176,7 +203,11 @@ def _send_files(context: RunContext, ensured: EnsuredSample, image: DecodedImage
     dataset_id = context.watch.dataset_id
     if mode is not UploadMode.METADATA:
         put_sample_file(
-            context.transport, dataset_id=dataset_id, sample=ensured, kind="thumb", body=build_thumbnail(image)
+            context.transport,
+            dataset_id=dataset_id,
+            sample=ensured,
+            kind="thumb",
+            body=build_thumbnail(image),
         )
     if mode is UploadMode.FULL:
         put_sample_file(context.transport, dataset_id=dataset_id, sample=ensured, kind="full", body=read.body)
@@ -215,12 +246,15 @@ def _set_aside(context: RunContext, sample: Sample, error: ImageError) -> None:
     _log.warning(event, watch=context.watch.name, file_name=sample.file_name, reason=str(error))
 
 
-def _retry_with_fresh_urls(context: RunContext, refused: list[Sample], failures: list[WatcherError]) -> None:
+def _retry_with_fresh_urls(context: RunContext, trouble: _Trouble) -> None:
     """Expired URLs are renewed before the sample is blamed; only what the datasource no longer lists is gone."""
-    found = renew_read_urls(context, file_names=[sample.file_name for sample in refused])
+    unreadable, trouble.unreadable = trouble.unreadable, []
+    if not unreadable:
+        return
+    found = renew_read_urls(context, file_names=[sample.file_name for sample in unreadable])
     again: list[Sample] = []
     with context.database.write() as session:
-        for sample in refused:
+        for sample in unreadable:
             fresh = samples.load_sample(session, watch_id=sample.watch_id, file_name=sample.file_name)
             if sample.file_name in found:
                 if fresh is not None and fresh.state is SampleState.PROCESSING:
@@ -230,11 +264,26 @@ def _retry_with_fresh_urls(context: RunContext, refused: list[Sample], failures:
             samples.record_gone(session, sample_id=sample.id, reason=reason, now_ms=context.now_ms())
             _log.warning("sample.vanished", watch=context.watch.name, file_name=sample.file_name)
     for start in range(0, len(again), _PAGE):
-        still_refused: list[Sample] = []
-        _upload_page(context, again[start : start + _PAGE], failures=failures, refused=still_refused)
-        failures += [
-            ReadUrlRefusedError(
-                f"the fresh read URL of {sample.file_name!r} is refused too: may the server still read the datasource?"
+        _upload_page(context, again[start : start + _PAGE], trouble)
+    trouble.failures += [
+        ReadUrlRefusedError(
+            f"the fresh read URL of {sample.file_name!r} is refused too: may the server still read the datasource?"
+        )
+        for sample in trouble.unreadable
+    ]
+
+
+def _quarantine_refused(context: RunContext, trouble: _Trouble, *, n_registered: int) -> None:
+    """Samples that the server refuses are set aside, unless it takes none at all: then the fault is not theirs."""
+    if not trouble.refused:
+        return
+    if n_registered == 0 and len(trouble.refused) > 1:
+        raise trouble.refused[0][1]
+    with context.database.write() as session:
+        for sample, error in trouble.refused:
+            samples.record_quarantined(
+                session,
+                sample_id=sample.id,
+                reason=f"refused by the server: {error}",
+                now_ms=context.now_ms(),
             )
-            for sample in still_refused
-        ]

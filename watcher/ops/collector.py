@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from watcher.database import Database
 from watcher.domain.errors import StoreError
+from watcher.domain.models import BatchState
 from watcher.logs import get_logger
 from watcher.store import batches, samples, watches
 
@@ -71,7 +72,7 @@ class StoreCollector(Collector):
             for (name, state), n in counts.items():
                 if name == watch.name:
                     by_state.add_metric([name, state.value], n)
-            for batch_state in batches.BatchState:
+            for batch_state in BatchState:
                 by_batch_state.add_metric(
                     [watch.name, batch_state.value], batch_counts.get((watch.name, batch_state), 0)
                 )
