@@ -183,6 +183,11 @@ class Transport:
         self.__dict__.update(state)
         self._build_parts()
 
+    @property
+    def token(self) -> str:
+        """The token."""
+        return self._token
+
     def close(self) -> None:
         """Closes idle connections; the object stays usable."""
         self.connections.close()

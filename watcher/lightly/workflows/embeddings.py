@@ -47,6 +47,7 @@ __all__ = [
     "write_embeddings_csv",
 ]
 
+ALL_PROJECTIONS: tuple[DimensionalityReductionMethod, ...] = get_args(DimensionalityReductionMethod)
 _MAX_TRIES = 3
 _MAX_CONSECUTIVE_FAILURES = 20
 _DOWNLOAD_TIMEOUT_S = 3600.0
@@ -93,7 +94,7 @@ def upload_embeddings_csv(
             return renewed.id
         target = renewed
     if trigger_projections:
-        trigger_all_projections(transport, dataset_id=dataset_id, embedding_id=target.embedding_id)
+        ask_for_projections(transport, dataset_id=dataset_id, embedding_id=target.embedding_id)
     return target.embedding_id
 
 
@@ -130,9 +131,15 @@ def _put_csv(transport: Transport, url: str, path: Path) -> None:
     transport.put_signed_url(url, open_body, size, headers)
 
 
-def trigger_all_projections(transport: Transport, *, dataset_id: str, embedding_id: str) -> None:
-    """Asks for all three projections. The embedding is stored whatever comes of them, so a failure only warns."""
-    for method in get_args(DimensionalityReductionMethod):
+def ask_for_projections(
+    transport: Transport,
+    *,
+    dataset_id: str,
+    embedding_id: str,
+    methods: Sequence[DimensionalityReductionMethod] = ALL_PROJECTIONS,
+) -> None:
+    """Asks for projections. The embedding is stored whatever comes of them, so a failure only warns."""
+    for method in methods:
         try:
             embeddings.trigger_projection(
                 transport, dataset_id=dataset_id, embedding_id=embedding_id, method=method

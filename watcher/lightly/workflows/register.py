@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -106,6 +107,7 @@ def put_sample_file(
     kind: Literal["full", "thumb"],
     body: bytes | Callable[[], BinaryIO],
     size: int | None = None,
+    datasource_type: str | None = None,
 ) -> None:
     """Writes the image or the thumbnail of a sample to its URL; a refused URL is renewed once.
 
@@ -116,6 +118,7 @@ def put_sample_file(
         kind: which of the two files.
         body: the bytes, or what opens the file at its start; opened anew for each try.
         size: length in bytes of an opened file.
+        datasource_type: see `build_put_headers`.
 
     Raises:
         DatasetError: the file has another length than `size`, or `size` is missing.
@@ -135,7 +138,13 @@ def put_sample_file(
     for last_try in (False, True):
         url = urls.full if kind == "full" else urls.thumb
         try:
-            transport.put_signed_url(url, open_body, size, build_put_headers(url, size))
+            headers = build_put_headers(
+                url,
+                size,
+                datasource_type=datasource_type,
+                s3_kms_key=os.environ.get("LIGHTLY_S3_SSE_KMS_KEY"),
+            )
+            transport.put_signed_url(url, open_body, size, headers)
         except ApiException as error:
             if last_try or error.status not in (400, 401, 403):
                 raise

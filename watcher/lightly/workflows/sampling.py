@@ -38,6 +38,7 @@ def run_sampling(
     on_progress: Callable[[JobStatusData], None] | None = None,
     adopt_existing: bool = False,
     first_wait_s: float = 1.0,
+    present_tags: list[TagData] | None = None,
 ) -> TagData:
     """Starts a sampling, waits for its job, gives the tag of the picked samples.
 
@@ -54,6 +55,7 @@ def run_sampling(
         on_progress: called with the state of the job after each poll.
         adopt_existing: whether a tag of the name counts as this sampling's result; else it is an error.
         first_wait_s: wait before the first poll, in seconds; later ones are the server's, within 0.2 s and 60 s.
+        present_tags: the tags of the dataset, if the caller has just fetched them.
 
     Raises:
         DatasetError: the name cannot be one, or is taken.
@@ -66,7 +68,8 @@ def run_sampling(
     clock = transport.clock
     stop = cancel or threading.Event()
     end_s = clock.monotonic_s() + deadline_s
-    found = tags.fetch_tag_by_name(transport, dataset_id=dataset_id, name=request.new_tag_name)
+    present = tags.fetch_tags(transport, dataset_id=dataset_id) if present_tags is None else present_tags
+    found = next((tag for tag in present if tag.name == request.new_tag_name), None)
     if found is not None:
         if adopt_existing:
             return found
