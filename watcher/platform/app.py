@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy.exc import IntegrityError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
@@ -70,6 +71,21 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
+class _Anything(Convertor[str]):
+    """The rest of a path; unlike Starlette's `path` also with line breaks."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("anything", _Anything())
+
+
 def build_platform(config: PlatformConfig, *, clock: Clock) -> Platform:
     """Makes the parts; the schema is neither checked nor changed."""
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -112,9 +128,9 @@ def build_app(config: PlatformConfig, *, clock: Clock, platform: Platform | None
     ]
     routes += [
         Route("/openapi.json", get_document),
-        Route("/blobs/{key:path}", transfers.get_blob, methods=["GET"]),
-        Route("/blobs/{key:path}", transfers.put_blob, methods=["PUT"]),
-        Route("/files/{datasetId}/{name:path}", transfers.get_file, methods=["GET"]),
+        Route("/blobs/{key:anything}", transfers.get_blob, methods=["GET"]),
+        Route("/blobs/{key:anything}", transfers.put_blob, methods=["PUT"]),
+        Route("/files/{datasetId}/{name:anything}", transfers.get_file, methods=["GET"]),
     ]
     app = Starlette(
         routes=routes,

@@ -282,7 +282,7 @@ OPERATIONS = (
     ),
     Operation(
         "GET",
-        "/v1/datasets/query/name/{datasetName:path}",
+        "/v1/datasets/query/name/{datasetName:anything}",
         "getDatasetsQueryByName",
         get_datasets_by_name,
         "Find datasets by name",

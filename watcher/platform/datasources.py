@@ -82,7 +82,8 @@ def decode_settings(platform: Platform, row: store.DatasourceRow) -> Datasource:
     values.pop("_secret", None)
     if row.secrets is not None:
         values.update(msgspec.json.decode(platform.vault.unlock(row.secrets)))
-    return msgspec.convert(values, type=Datasource)
+    settings: Datasource = msgspec.convert(values, type=Datasource)
+    return settings
 
 
 def build_objects(platform: Platform, settings: Datasource) -> ObjectSource | None:
@@ -125,7 +126,8 @@ def _to_reply(settings: Datasource, row: store.DatasourceRow) -> Datasource:
 def _decode_public(row: store.DatasourceRow) -> Datasource:
     values: dict[str, Any] = msgspec.json.decode(row.settings)
     values.update(dict.fromkeys(values.pop("_secret", ()), HIDDEN))
-    return msgspec.convert(values, type=Datasource)
+    settings: Datasource = msgspec.convert(values, type=Datasource)
+    return settings
 
 
 def get_datasource(call: Call) -> Datasource:
@@ -151,7 +153,7 @@ def get_datasources(call: Call) -> list[Datasource]:
 
 def update_datasource(call: Call) -> None:
     """Sets the datasource of its purpose; credentials are encrypted and never given back."""
-    settings = call.read(Datasource)  # type: ignore[arg-type]
+    settings: Datasource = call.read(Datasource)  # type: ignore[arg-type]
     if isinstance(settings, DatasourceLocal) and settings.full_path == ".":
         settings = msgspec.structs.replace(settings, full_path="")
     purpose = settings.purpose or "INPUT_OUTPUT"

@@ -76,8 +76,9 @@ def decode_cursor(text: str, keys: Keys) -> Cursor:
     """
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        canonical = base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") == text
         signature, payload = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
-        genuine = secrets.compare_digest(keys.sign_cursor(payload), signature)
+        genuine = canonical and secrets.compare_digest(keys.sign_cursor(payload), signature)
         cursor = msgspec.msgpack.decode(payload, type=Cursor) if genuine else None
     except (ValueError, binascii.Error, msgspec.DecodeError) as error:
         raise invalid(_FOREIGN) from error
@@ -104,7 +105,8 @@ class Snapshot:
             start = _bisect(self._rows, after)
             page = self._rows[start : start + limit]
             return page if until is None else [row for row in page if row <= until]
-        condition, arguments = "", (*after, limit)
+        condition = ""
+        arguments: tuple[int | str, ...] = (*after, limit)
         if until is not None:
             condition, arguments = "AND (second, name) <= (?, ?)", (*after, *until, limit)
         query = f"SELECT second, name FROM o WHERE (second, name) > (?, ?) {condition} ORDER BY second, name LIMIT ?"  # noqa: S608

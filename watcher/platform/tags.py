@@ -193,8 +193,8 @@ def upsize_tags(call: Call) -> CreateEntityResponse:
 
 
 def _read_mask(text_mask: str, tot_size: int) -> BitMask:
-    mask = BitMask.from_hex(text_mask)
     try:
+        mask = BitMask.from_hex(text_mask)
         mask.check_fits(tot_size)
     except ValueError as error:
         raise invalid(str(error), "DATASET_TAG_INVALID") from error

@@ -6,13 +6,14 @@ from typing import Annotated
 
 import msgspec
 
-ObjectId = Annotated[str, msgspec.Meta(pattern="^[a-f0-9]{24}$")]
+# Behind each `$`: Python lets it stand before a newline at the end as well, other readers of the protocol do not.
+ObjectId = Annotated[str, msgspec.Meta(pattern="^[a-f0-9]{24}$(?!\\n)")]
 """24 lower-case hexadecimal digits; the official client 1.5.26 refuses any other spelling."""
 
-DatasetName = Annotated[str, msgspec.Meta(min_length=3, pattern="^[a-zA-Z0-9][a-zA-Z0-9 _-]+$")]
-TagName = Annotated[str, msgspec.Meta(min_length=3, pattern="^[a-zA-Z0-9][a-zA-Z0-9 .:;=@_-]+$")]
-BitMaskData = Annotated[str, msgspec.Meta(pattern="^0x[a-fA-F0-9]+$")]
-ScoreType = Annotated[str, msgspec.Meta(min_length=1, pattern="^[a-zA-Z0-9_+=,.@:/-]*$")]
+DatasetName = Annotated[str, msgspec.Meta(min_length=3, pattern="^[a-zA-Z0-9][a-zA-Z0-9 _-]+$(?!\\n)")]
+TagName = Annotated[str, msgspec.Meta(min_length=3, pattern="^[a-zA-Z0-9][a-zA-Z0-9 .:;=@_-]+$(?!\\n)")]
+BitMaskData = Annotated[str, msgspec.Meta(pattern="^0x[a-fA-F0-9]+$(?!\\n)")]
+ScoreType = Annotated[str, msgspec.Meta(min_length=1, pattern="^[a-zA-Z0-9_+=,.@:/-]*$(?!\\n)")]
 TimestampS = Annotated[int, msgspec.Meta(ge=0)]
 TimestampMs = Annotated[int, msgspec.Meta(ge=0)]
 

@@ -29,8 +29,8 @@ class User:
 _COLUMNS = (users.c.id, users.c.name, users.c.max_samples, users.c.max_datasets)
 
 
-def _to_user(row: Row[Any]) -> User:
-    return User(*row)
+def _to_user(row: Row[Any, Any, Any, Any]) -> User:
+    return User(id=row[0], name=row[1], max_samples=row[2], max_datasets=row[3])
 
 
 def load_user_by_hash(session: Session, *, token_hash: str) -> User | None:
