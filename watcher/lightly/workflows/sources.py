@@ -111,7 +111,7 @@ class _Opener:
 def _iter_pairs(pairs: Iterable[Any]) -> Iterator[UploadItem]:
     for pair in pairs:
         try:
-            name, file = pair
+            name, file = () if isinstance(pair, str) else pair
         except (TypeError, ValueError):
             raise DatasetError("an iterable to upload must give pairs of name and file") from None
         if not isinstance(name, str):
