@@ -58,6 +58,7 @@ def main() -> None:
 
     wait_for("ready", lambda: bool(fetch("/health/ready")))
     incoming = arguments.data / "incoming"
+    wait_for("watching its folder", incoming.is_dir)
     pixels = np.random.default_rng(7).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     unfinished = incoming.with_name("arriving.jpg")
     Image.fromarray(pixels).save(unfinished)
