@@ -19,6 +19,7 @@ from rich.table import Table
 
 from watcher import __version__, bootstrap
 from watcher.cli_views import print_lives, print_overview, print_settings, print_variables
+from watcher.daemon import Daemon
 from watcher.domain.clock import SystemClock
 from watcher.domain.errors import ConfigError, DeadlineExceededError, StoreLockedError, WatcherError
 from watcher.domain.models import PollState
@@ -96,7 +97,7 @@ def run() -> None:
     with _reporting():
         settings = _load()
         asked = _watch_signals()
-        daemon = bootstrap.Daemon(settings)
+        daemon = Daemon(settings)
         addresses = daemon.start()
         lines = [f"Datasource Watcher {__version__}"]
         lines += [
@@ -130,7 +131,7 @@ def poll(
     """Poll once, in the foreground; a running daemon is asked to do it."""
     with _reporting():
         settings = _load(quiet=True)
-        daemon = bootstrap.Daemon(settings)
+        daemon = Daemon(settings)
         names = [config.name for config in daemon.configs]
         if watch is not None and watch not in names:
             raise ConfigError(f"there is no watch {watch!r}; configured are: {', '.join(names)}")
@@ -279,7 +280,7 @@ def platform(
             settings, host=host, port=port, data_dir=data_dir, token=token, datasource_root=datasource_root
         )
         if migrate_only:
-            _out.print(f"platform: version {PlatformServer.migrate(config)}")
+            _out.print(f"platform: version {bootstrap.migrate_platform(config)}")
             return
         server = PlatformServer(config, clock=SystemClock())
         server.start()

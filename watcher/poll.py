@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
@@ -136,7 +137,7 @@ class Poller:
         with self.database.read() as session:
             dataset_id = self._load_watch(session).dataset_id
         n_new = 0
-        for page in self._iter_pages(poll, dataset_id=dataset_id, from_s=from_s, to_s=to_s):
+        for page in _fetch_ahead(self._iter_pages(poll, dataset_id=dataset_id, from_s=from_s, to_s=to_s)):
             if self.stop.is_set():
                 raise CancelledError("the poll was stopped; it goes on where it was at the next start")
             n_new += self._record_page(poll, via, page)
@@ -252,3 +253,12 @@ class Poller:
 
     def _now_ms(self) -> int:
         return int(self.clock.now_s() * 1000)
+
+
+def _fetch_ahead(pages: Iterator[ListingPage]) -> Iterator[ListingPage]:
+    """The same pages; the next one is fetched while the caller stores the present one, and never more than that."""
+    with ThreadPoolExecutor(1, thread_name_prefix="listing") as pool:
+        coming = pool.submit(next, pages, None)
+        while (page := coming.result()) is not None:
+            coming = pool.submit(next, pages, None)
+            yield page

@@ -107,7 +107,7 @@ def _embed_sample(context: RunContext, sample: Sample) -> Vector:
     limit = context.config.upload.max_bytes
     try:
         body = context.transport.read_url_bytes(sample.read_url, max_bytes=limit).body
-        return context.parts.embedder.embed_bytes([body])[0]
+        return _compute_vector(context, body)
     except (ReadUrlRefusedError, SampleGoneError, ImageError) as error:
         _log.info("image.replaced_by_thumbnail", file_name=sample.file_name, reason=str(error))
     assert sample.remote_id is not None
@@ -119,18 +119,25 @@ def _embed_thumbnail(context: RunContext, *, sample_id: str, file_name: str) -> 
 
     A sample with neither image nor thumbnail gets the zero vector, since the embedding must have a row for it.
     """
-    embedder = context.parts.embedder
     try:
         url = remote_samples.fetch_read_url(
             context.transport, dataset_id=context.watch.dataset_id, sample_id=sample_id, kind="thumbnail"
         )
         body = context.transport.read_url_bytes(url, max_bytes=context.config.upload.max_bytes).body
-        return embedder.embed_bytes([body])[0]
+        return _compute_vector(context, body)
     except (SampleGoneError, ImageError, ApiException) as error:
         if error.retryable or (isinstance(error, ApiException) and error.status in {401, 403}):
             raise
         _log.warning("sample.without_vector", file_name=file_name, reason=str(error))
-        return np.zeros(embedder.dim, dtype=np.float32)
+        return np.zeros(context.parts.embedder.dim, dtype=np.float32)
+
+
+def _compute_vector(context: RunContext, body: bytes) -> Vector:
+    embedded = context.parts.embedder.embed_bytes([body])
+    if embedded.errors:
+        raise embedded.errors[0]
+    vector: Vector = embedded.vectors[0]
+    return vector
 
 
 def _write_csv(context: RunContext, path: Path) -> int:

@@ -1,0 +1,217 @@
+"""Polling new objects into the ledger.
+
+Speed: rows a second of a durable poll of 100,000 new objects through the platform's own listing into SQLite, beside
+the bare listing of lightly 1.5.26 over the same objects of the same server, which keeps nothing.
+Memory: peak of the polling process at 10,000 and at 1,000,000 rows, from a server that makes up its pages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from benchmarks.official import build_environment
+
+N_OBJECTS = 100_000
+SMALL, LARGE = 10_000, 1_000_000
+MOST_GROWTH_MB = 30
+PAGE = 1000
+TOKEN = "benchmark-token"
+DATASET_ID = "0123456789abcdef01234567"
+
+_PLATFORM = """
+import sys, threading
+from pathlib import Path
+from watcher.platform.server import PlatformServer
+from watcher.platform.settings import PlatformConfig
+from watcher.logs import configure_logging
+configure_logging(level="ERROR")
+root = Path(sys.argv[1])
+server = PlatformServer(PlatformConfig(token=sys.argv[2], datasource_root=root, data_dir=root / "platform", port=0))
+server.start()
+print(server.url, flush=True)
+sys.stdin.read()
+server.stop()
+"""
+
+_OURS = """
+import json, random, resource, sys, threading, time
+from pathlib import Path
+from watcher.database import build_database, upgrade_schema
+from watcher.domain.clock import SystemClock
+from watcher.domain.models import PollRules, BatchRules, WatchConfig
+from watcher.lightly.transport import Transport
+from watcher.metrics import Metrics
+from watcher.poll import Poller
+from watcher.store import SCHEMA, samples, watches
+server, token, dataset_id, folder = sys.argv[1:]
+database = build_database(f"sqlite:///{folder}/ledger.sqlite")
+upgrade_schema(database, SCHEMA)
+with database.write() as session:
+    watch = watches.ensure_watch(session, name="bench", server=server, dataset_id=dataset_id, now_ms=0)
+config = WatchConfig(name="bench", dataset="bench", poll=PollRules(hold_back_s=0), batch=BatchRules(max_open=1))
+poller = Poller(database=database, transport=Transport(server=server, token=token), config=config,
+                watch_id=watch.id, clock=SystemClock(), metrics=Metrics(), stop=threading.Event())
+begun_s = time.perf_counter()
+report = poller.run_cycle()
+taken_s = time.perf_counter() - begun_s
+with database.read() as session:
+    n = sum(samples.count_by_state(session).values())
+assert n == report.n_new, (n, report)
+print(json.dumps({"n": n, "s": taken_s, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+database.close()
+"""
+
+_LIGHTLY = """
+import json, os, sys, time, warnings
+warnings.simplefilter("ignore")
+server, token, dataset_id = sys.argv[1:]
+os.environ["LIGHTLY_SERVER_LOCATION"] = server
+from lightly.api import ApiWorkflowClient
+client = ApiWorkflowClient(token=token, dataset_id=dataset_id)
+begun_s = time.perf_counter()
+rows = client.download_raw_samples()
+print(json.dumps({"n": len(rows), "s": time.perf_counter() - begun_s}))
+"""
+
+
+def main() -> int:
+    """Prints rows a second of both, and peak memory; 0 if ours is at least as fast and memory stays flat."""
+    with tempfile.TemporaryDirectory() as folder:
+        faster = _compare_speed(Path(folder))
+    small, large = _measure_peak(SMALL), _measure_peak(LARGE)
+    growth_mb = large["mb"] - small["mb"]
+    print(
+        f"   peak memory: {small['mb']:.0f} MB at {small['n']:,} rows, {large['mb']:.0f} MB at {large['n']:,} rows"
+    )
+    print(
+        f"   growth {growth_mb:.1f} MB (limit {MOST_GROWTH_MB}); {large['n'] / large['s']:,.0f} rows/s there"
+    )
+    return int(not (faster and growth_mb <= MOST_GROWTH_MB))
+
+
+def _compare_speed(root: Path) -> bool:
+    _make_objects(root / "objects", N_OBJECTS)
+    peer = build_environment("1.5.26")
+    with _platform(root) as server:
+        dataset_id = _make_dataset(server)
+        arguments = [server, TOKEN, dataset_id]
+        ours = _run(sys.executable, _OURS, [*arguments, str(root)])
+        theirs = _run(str(peer), _LIGHTLY, arguments)
+    assert ours["n"] == theirs["n"] == N_OBJECTS, (ours, theirs)
+    ours_rate, their_rate = ours["n"] / ours["s"], theirs["n"] / theirs["s"]
+    print(f"   durable poll into SQLite      {ours_rate:>9,.0f} rows/s, peak {ours['mb']:.0f} MB")
+    print(f"   lightly 1.5.26, listing alone {their_rate:>9,.0f} rows/s")
+    print(f"   ratio {ours_rate / their_rate:.2f} (limit 1.00)")
+    return ours_rate >= their_rate
+
+
+def _make_objects(folder: Path, n: int) -> None:
+    for number in range(n):
+        if number % PAGE == 0:
+            place = folder / f"camera-{number // PAGE:03d}"
+            place.mkdir(parents=True)
+        os.close(os.open(place / f"frame-{number:06d}.jpg", os.O_CREAT | os.O_WRONLY))
+        os.utime(place / f"frame-{number:06d}.jpg", (1_600_000_000 + number, 1_600_000_000 + number))
+
+
+@contextmanager
+def _platform(root: Path) -> Iterator[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PLATFORM, str(root), TOKEN],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.communicate(timeout=30)
+
+
+def _make_dataset(server: str) -> str:
+    from watcher.lightly import datasets, datasources
+    from watcher.lightly.transport import Transport
+    from watcher.lightly.wire.datasets import DatasetCreateRequest
+    from watcher.lightly.wire.datasources import DatasourceLocal
+
+    transport = Transport(server=server, token=TOKEN)
+    dataset_id = datasets.create_dataset(transport, request=DatasetCreateRequest(name="bench"))
+    datasources.update_datasource(
+        transport,
+        dataset_id=dataset_id,
+        datasource=DatasourceLocal(full_path="objects", purpose="INPUT_OUTPUT"),
+    )
+    return dataset_id
+
+
+def _run(python: str, code: str, arguments: list[str]) -> dict[str, Any]:
+    done = subprocess.run(
+        [python, "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def _measure_peak(n_rows: int) -> dict[str, Any]:
+    with _made_up_server(n_rows) as server, tempfile.TemporaryDirectory() as folder:
+        return _run(sys.executable, _OURS, [server, TOKEN, DATASET_ID, folder])
+
+
+@contextmanager
+def _made_up_server(n_rows: int) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            address = urlsplit(self.path)
+            if address.path.endswith("/datasource/list"):
+                start = int(parse_qs(address.query).get("cursor", ["0"])[0])
+                end = min(n_rows, start + PAGE)
+                rows = [
+                    {
+                        "fileName": f"camera/frame-{n:09d}.jpg",
+                        "readUrl": f"http://127.0.0.1/{n:09d}?signature={n:032d}",
+                    }
+                    for n in range(start, end)
+                ]
+                self._answer({"hasMore": end < n_rows, "cursor": str(end), "data": rows})
+            else:
+                self._answer({"processedUntilTimestamp": 0})
+
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self._answer({})
+
+        def _answer(self, value: object) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
