@@ -9,7 +9,7 @@ name in between (`WATCHER_WATCHES__CAMERAS__BATCH__MIN_SAMPLES`). The three vari
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -26,6 +26,7 @@ from watcher.domain.models import (
     UploadRules,
     WatchConfig,
 )
+from watcher.domain.names import explain_bad_name
 from watcher.domain.pipeline import order_steps
 from watcher.scheduler import build_trigger
 from watcher.settings_variables import SecretFiles, build_nested, explain_validation, refuse_unknown
@@ -210,6 +211,8 @@ class WatchSettings(_Group):
 
 WatchName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
 DEFAULT_WATCH = "incoming"
+# Below the data directory, beside the watched folders: see `bootstrap`.
+_OWN_FOLDERS = ("platform", "selected", "work")
 
 
 class Settings(BaseSettings):
@@ -284,6 +287,7 @@ class Settings(BaseSettings):
             except ConfigError as error:
                 problems.append(str(error))
         problems += _find_twins(configs)
+        problems += _find_bad_folders(configs)
         if problems:
             raise ConfigError("\n".join(problems))
         return configs
@@ -309,6 +313,30 @@ def _find_twins(configs: list[WatchConfig]) -> list[str]:
                     f"the watches {seen[value]!r} and {config.name!r} both name the {field} {value!r}"
                 )
             seen[value] = config.name
+    return problems
+
+
+def _find_bad_folders(configs: list[WatchConfig]) -> list[str]:
+    """Folders that would leave the data directory, see the daemon's own files, or lie in one another."""
+    problems = []
+    folders = {config.name: PurePosixPath(config.folder) for config in configs if config.folder is not None}
+    for config in configs:
+        path = folders.get(config.name)
+        if path is None:
+            continue
+        start = f"watch {config.name!r}: the folder {config.folder!r}"
+        if explain_bad_name(str(config.folder)) or str(path) != str(config.folder).strip():
+            problems.append(f"{start} is no path below the data directory, such as incoming or cameras/gate")
+        elif path.parts[0] in _OWN_FOLDERS:
+            problems.append(
+                f"{start} is where the daemon itself writes, so its output would become its input: set "
+                f"WATCHER_WATCHES__{config.name.upper()}__FOLDER to another one"
+            )
+        problems += [
+            f"{start} lies in {str(other)!r} of the watch {name!r}, so its images would be listed twice"
+            for name, other in folders.items()
+            if other in path.parents and other.parts
+        ]
     return problems
 
 

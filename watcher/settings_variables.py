@@ -84,7 +84,7 @@ class SecretFiles:
         self._patterns = [_pattern(v.name + "_FILE") for v in iter_variables(model) if v.is_secret]
 
     def resolve(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The variables that concern us, with every `<SECRET>_FILE` replaced by the secret.
+        """The variables that concern us, with every `<SECRET>_FILE` replaced by the secret; empty ones count as unset.
 
         Raises:
             ConfigError: a file cannot be read, is empty or too large, or the secret is given both ways.
@@ -99,9 +99,11 @@ class SecretFiles:
         }
         for name, path in files.items():
             target = name.removesuffix("_FILE")
-            if target in resolved:
-                raise ConfigError(f"both {target} and {name} are set: unset one of them")
             resolved.pop(name, None)
+            if path == "":
+                continue
+            if resolved.get(target):
+                raise ConfigError(f"both {target} and {name} are set: unset one of them")
             resolved[target] = _read_secret(name, path)
         return resolved
 
@@ -167,7 +169,9 @@ def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
     secrets = {variable.name for variable in iter_variables(model) if variable.is_secret}
     lines = []
     for problem in error.errors(include_url=False):
-        name = _variable_name(tuple(str(part) for part in problem["loc"] if part != "[key]"))
+        # A place in a list is no part of the variable that holds the list.
+        path = tuple(part for part in problem["loc"] if isinstance(part, str) and part != "[key]")
+        name = _variable_name(path)
         shown = "" if name in secrets else f"={str(problem.get('input'))[:100]!r}"
         lines.append(f"{name}{shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
     return "\n".join(lines)
