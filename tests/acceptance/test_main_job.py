@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def test_main_job_killed_at_random_moments_loses_and_doubles_nothing(
 ) -> None:
     photographs = write_photographs(tmp_path / "photographs", N_PHOTOGRAPHS, seed=7)
     seed = int(os.environ.get("WATCHER_TEST_SEED", random.SystemRandom().randrange(10**6)))
-    print(f"WATCHER_TEST_SEED={seed}")
+    sys.stdout.write(f"WATCHER_TEST_SEED={seed}\n")
     rng = random.Random(seed)
     variables = dict(QUICK)
     if store == "postgres":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, text, update
+from sqlalchemy import bindparam, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from watcher.domain.models import Sample, SampleState, Via
@@ -309,7 +309,8 @@ def refresh_unfinished(session: Session, *, watch_id: int, rows: Sequence[tuple[
             .where(
                 samples.c.watch_id == bindparam("w"),
                 samples.c.file_name == bindparam("n"),
-                samples.c.state.in_(_UNFINISHED),
+                # Not `IN`: a statement for many rows takes no list of values.
+                or_(*(samples.c.state == state for state in _UNFINISHED)),
             )
             .values(read_url=bindparam("u")),
             [{"w": watch_id, "n": name, "u": url} for name, url in rows],
