@@ -146,7 +146,8 @@ class Scheduler:
 
     def stop(self, *, timeout_s: float) -> bool:
         """Starts no more cycles and waits for the running ones; False if some still run at the limit."""
-        self._scheduler.shutdown(wait=False)
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
         with self._idle:
             return self._idle.wait_for(lambda: self._running == 0, timeout=timeout_s)
 
