@@ -126,7 +126,7 @@ def _convert(
     except csv.Error as error:
         raise refuse(str(error)) from error
     # Samples may be registered while a CSV is under way, so any beginning of the mapping that the tags know will do.
-    if not tags_size <= n_rows <= n_samples or n_rows == 0 or not seen[:n_rows].all():
+    if not (tags_size or n_samples) <= n_rows <= n_samples or not seen[:n_rows].all():
         raise refuse(
             f"it has {n_rows} rows, the dataset {n_samples} samples: one row for each is needed",
             "EMBEDDING_ROW_COUNT_INVALID",

@@ -1,0 +1,258 @@
+"""Samplings as jobs: what is picked, the tag they make, and that they make it once."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tests.integration.platform.caller import Caller
+from tests.integration.platform.conftest import TOKEN
+from watcher.domain.bitmask import BitMask
+from watcher.platform import samplers
+from watcher.platform.store import jobs as job_store
+
+N = 40
+NAMES = [f"{index}.jpg" for index in range(N)]
+VECTORS = np.random.default_rng(1).normal(size=(N, 4)).astype(np.float32)
+
+
+def prepare(api) -> tuple[str, str, str]:
+    dataset = api.create_dataset()
+    api.create_samples(dataset, NAMES)
+    initial = api.create_initial_tag(dataset)
+    return dataset, initial, api.upload_embedding(dataset, NAMES, VECTORS)
+
+
+def start(api, dataset, embedding, name, *, method="CORESET", n=5, distance=-1, expected=200, **more):
+    config = {"stoppingCondition": {"nSamples": n, "minDistance": distance}}
+    body = {"newTagName": name, "method": method, "config": config, "rowCount": N, **more}
+    return api("POST", f"{dataset}/embeddings/{embedding}/sampling", expected, json=body)
+
+
+def sample(api, dataset, embedding, name, **more) -> dict:
+    job = api.wait(start(api, dataset, embedding, name, **more)["jobId"])
+    assert job["status"] == "FINISHED", job
+    assert job["result"]["type"] == "SAMPLING"
+    return api("GET", f"{dataset}/tags/{job['result']['data']}")
+
+
+def bits(tag) -> list[int]:
+    return list(BitMask.from_hex(tag["bitMaskData"]))
+
+
+def test_coreset_is_farthest_first_and_its_parent_is_the_initial_tag(api):
+    dataset, initial, embedding = prepare(api)
+    tag = sample(api, dataset, embedding, "picked")
+    assert (tag["name"], tag["prevTagId"], tag["totSize"]) == ("picked", initial, N)
+    picked = bits(tag)
+    assert len(picked) == 5
+    expected = samplers.pick(
+        method="CORESET",
+        vectors=VECTORS,
+        candidates=np.arange(N),
+        preselected=np.empty(0, dtype=np.int64),
+        n_samples=5,
+        min_distance=None,
+        scores=None,
+        seed=0,
+        progress=None,
+        cancelled=None,
+    )
+    assert picked == sorted(expected.positions.tolist())
+
+
+def test_preselected_tag_is_parent_and_part_of_the_picked(api):
+    dataset, _initial, embedding = prepare(api)
+    first = sample(api, dataset, embedding, "first", n=4)
+    second = sample(api, dataset, embedding, "second", n=9, preselectedTagId=first["id"])
+    assert second["prevTagId"] == second["preselectedTagId"] == first["id"]
+    assert set(bits(first)) < set(bits(second))
+    assert len(bits(second)) == 9
+    enough = sample(api, dataset, embedding, "enough", n=3, preselectedTagId=first["id"])
+    assert bits(enough) == bits(first)
+
+
+def test_only_samples_of_the_query_tag_are_picked(api):
+    dataset, initial, embedding = prepare(api)
+    body = {"name": "query", "prevTagId": initial, "bitMaskData": "0xff00", "totSize": N}
+    query = api("POST", f"{dataset}/tags", 201, json=body)["id"]
+    tag = sample(api, dataset, embedding, "picked", method="RANDOM", n=8, queryTagId=query)
+    assert bits(tag) == list(range(8, 16))
+    assert tag["queryTagId"] == query
+
+
+def test_share_and_distance_and_no_condition(api):
+    dataset, _initial, embedding = prepare(api)
+    assert len(bits(sample(api, dataset, embedding, "a quarter", method="RANDOM", n=0.25))) == N / 4
+    tag = sample(api, dataset, embedding, "far apart", n=-1, distance=2.0)
+    chosen = VECTORS[bits(tag)]
+    gaps = np.linalg.norm(chosen[:, None] - chosen[None], axis=2)[np.triu_indices(len(chosen), 1)]
+    assert gaps.min() >= 2.0
+    job = api.wait(start(api, dataset, embedding, "endless", n=-1)["jobId"])
+    assert (job["status"], "result" in job) == ("FAILED", False)
+    assert job["error"]
+
+
+@pytest.mark.parametrize("method", ["ACTIVE_LEARNING", "CORAL"])
+def test_methods_with_scores_need_them(api, method):
+    dataset, initial, embedding = prepare(api)
+    refused = start(api, dataset, embedding, "picked", method=method, expected=422)
+    assert refused["code"] == "TAG_NO_SCORES_AVAILABLE"
+    scores = np.linspace(0, 1, N).tolist()
+    body = {"scoreType": "uncertainty_margin", "scores": scores}
+    api("POST", f"{dataset}/tags/{initial}/scores", 201, json=body)
+    assert start(api, dataset, embedding, "x y z", method=method, expected=422, scoreType="other")["code"]
+    tag = sample(api, dataset, embedding, "picked", method=method, n=3)
+    if method == "ACTIVE_LEARNING":
+        assert bits(tag) == [N - 3, N - 2, N - 1]
+    assert N - 1 in bits(tag)
+
+
+def test_sampling_is_refused_when_something_does_not_fit(api):
+    dataset, _initial, embedding = prepare(api)
+    assert start(api, dataset, embedding, "initial-tag", expected=409)["code"] == "TAG_NAME_EXISTS"
+    wrong = start(api, dataset, embedding, "picked", expected=422, rowCount=N - 1)
+    assert wrong["code"] == "EMBEDDING_ROW_COUNT_INVALID"
+    other = api.create_dataset("other")
+    api.create_samples(other, ["a.jpg"])
+    foreign = api.create_initial_tag(other)
+    refused = start(api, dataset, embedding, "picked", expected=404, queryTagId=foreign)
+    assert refused["code"] == "TAG_QUERYTAG_NOT_IN_DATASET"
+    refused = start(api, dataset, embedding, "picked", expected=404, preselectedTagId=foreign)
+    assert refused["code"] == "TAG_PRESELECTEDTAG_NOT_IN_DATASET"
+    assert start(api, other, embedding, "picked", expected=404)["code"] == "EMBEDDING_UNKNOWN"
+    empty = api("GET", f"{dataset}/embeddings/writeCSVUrl", params={"name": "empty"})["embeddingId"]
+    assert start(api, dataset, empty, "picked", expected=422)["code"] == "EMBEDDING_NOT_READY"
+    api.create_samples(dataset, ["later.jpg"])
+    api("POST", f"{dataset}/tags/upsize", 201, json={"upsizeTagName": "more", "upsizeTagCreator": "USER_PIP"})
+    stale = start(api, dataset, embedding, "picked", expected=422)
+    assert stale["code"] == "EMBEDDING_ROW_COUNT_INVALID"
+
+
+def test_of_two_samplings_for_one_tag_name_one_wins(api):
+    dataset, _initial, embedding = prepare(api)
+
+    def post(_):
+        config = {"stoppingCondition": {"nSamples": 5, "minDistance": -1}}
+        body = {"newTagName": "picked", "method": "RANDOM", "config": config, "rowCount": N}
+        return api.request("POST", f"{dataset}/embeddings/{embedding}/sampling", json=body)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(post, range(4)))
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+    (won,) = (answer.json()["jobId"] for answer in answers if answer.status_code == 200)
+    assert api.wait(won)["status"] == "FINISHED"
+    assert [tag["name"] for tag in api("GET", f"{dataset}/tags")].count("picked") == 1
+
+
+def test_name_of_a_waiting_sampling_is_free_for_nobody_else(build_server, database_url):
+    with Caller(build_server(database_url=database_url, work=False).url, TOKEN) as api:
+        dataset, initial, embedding = prepare(api)
+        job = start(api, dataset, embedding, "picked")["jobId"]
+        body = {"name": "picked", "prevTagId": initial, "bitMaskData": "0x1", "totSize": N}
+        api.refused("POST", f"{dataset}/tags", 409, "TAG_NAME_EXISTS", json=body)
+        assert api("GET", f"/v1/jobs/{job}")["status"] == "WAITING"
+        api("POST", f"/v1/jobs/{job}/cancel")
+        assert api("GET", f"/v1/jobs/{job}")["error"] == "cancelled"
+        api("POST", f"{dataset}/tags", 201, json=body)
+
+
+def test_job_waiting_at_a_restart_is_carried_out_after_it(build_server, database_url):
+    with Caller(build_server(database_url=database_url, work=False).url, TOKEN) as api:
+        dataset, _initial, embedding = prepare(api)
+        job = start(api, dataset, embedding, "picked")["jobId"]
+    with Caller(build_server(database_url=database_url).url, TOKEN) as api:
+        assert api.wait(job)["status"] == "FINISHED"
+        assert len(bits(api("GET", f"{dataset}/tags")[-1])) == 5
+
+
+def test_job_of_a_dead_worker_is_taken_over_and_the_dead_one_stores_nothing(build_server, database_url):
+    server = build_server(database_url=database_url, work=False, job_lease_s=0.5)
+    database = server.platform.database
+    with Caller(server.url, TOKEN) as api:
+        dataset, _initial, embedding = prepare(api)
+        job = start(api, dataset, embedding, "picked")["jobId"]
+        now_ms = int(time.time() * 1000)
+        with database.write() as session:
+            assert job_store.claim_job(session, owner="dead", now_ms=now_ms, lease_ms=500).id == job
+        with database.write() as session:
+            assert job_store.claim_job(session, owner="other", now_ms=now_ms, lease_ms=500) is None
+        build_server(database_url=database_url, job_lease_s=0.5)
+        assert api.wait(job)["status"] == "FINISHED"
+        with database.write() as session:
+            ended = job_store.finish_job(
+                session, job_id=job, owner="dead", now_ms=now_ms, error="late", result=None
+            )
+            assert not ended
+        assert api("GET", f"/v1/jobs/{job}")["status"] == "FINISHED"
+        assert [tag["name"] for tag in api("GET", f"{dataset}/tags")].count("picked") == 1
+
+
+def test_running_job_is_cancelled_and_its_name_is_free_again(build_server, monkeypatch):
+    def endless(*, cancelled, **_arguments):
+        from watcher.domain.errors import CancelledError
+
+        while not cancelled():
+            time.sleep(0.01)
+        raise CancelledError("stopped")
+
+    monkeypatch.setattr(samplers, "pick", endless)
+    with Caller(build_server(job_lease_s=1.0).url, TOKEN) as api:
+        dataset, _initial, embedding = prepare(api)
+        job = start(api, dataset, embedding, "picked")["jobId"]
+        while api("GET", f"/v1/jobs/{job}")["status"] != "RUNNING":
+            time.sleep(0.02)
+        api("POST", f"/v1/jobs/{job}/cancel")
+        ended = api.wait(job)
+        assert (ended["status"], ended["error"]) == ("FAILED", "cancelled")
+        start(api, dataset, embedding, "picked")
+
+
+def test_job_given_back_at_a_stop_does_not_count_as_an_attempt(build_server, monkeypatch):
+    def endless(*, cancelled, **_arguments):
+        from watcher.domain.errors import CancelledError
+
+        while not cancelled():
+            time.sleep(0.01)
+        raise CancelledError("stopped")
+
+    server = build_server()
+    with Caller(server.url, TOKEN) as api:
+        dataset, _initial, embedding = prepare(api)
+        with monkeypatch.context() as patch:
+            patch.setattr(samplers, "pick", endless)
+            job = start(api, dataset, embedding, "picked")["jobId"]
+            while api("GET", f"/v1/jobs/{job}")["status"] != "RUNNING":
+                time.sleep(0.02)
+            server.stop(5.0)
+    with Caller(build_server().url, TOKEN) as api:
+        assert api.wait(job)["status"] == "FINISHED"
+
+
+def test_crash_of_a_sampling_ends_the_job_with_a_reason(build_server, monkeypatch):
+    def crash(**_arguments):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(samplers, "pick", crash)
+    with Caller(build_server().url, TOKEN) as api:
+        dataset, _initial, embedding = prepare(api)
+        job = api.wait(start(api, dataset, embedding, "picked")["jobId"])
+        assert (job["status"], job["error"]) == ("FAILED", "internal error: ZeroDivisionError")
+        assert len(api("GET", f"{dataset}/tags")) == 1
+
+
+def test_jobs_are_listed_for_their_user_alone(server, api):
+    from tests.integration.platform.test_access import add_user
+
+    dataset, _initial, embedding = prepare(api)
+    job = start(api, dataset, embedding, "picked")["jobId"]
+    api.wait(job)
+    assert [entry["jobId"] for entry in api("GET", "/v1/jobs")] == [job]
+    add_user(server, "other", "token-of-the-other")
+    with Caller(server.url, "token-of-the-other") as other:
+        assert other("GET", "/v1/jobs") == []
+        other.refused("GET", f"/v1/jobs/{job}", 404, "JOB_UNKNOWN")
+        other.refused("POST", f"/v1/jobs/{job}/cancel", 404, "JOB_UNKNOWN")
