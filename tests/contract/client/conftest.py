@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.contract.client.middleman import Middleman, stand_between
 from watcher.domain.backoff import Backoff
 from watcher.lightly import ApiWorkflowClient, Transport, datasources
 from watcher.lightly.wire.datasources import DatasourceLocal
@@ -58,6 +59,23 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LIGHTLY_TOKEN", "LIGHTLY_SERVER_LOCATION", "LIGHTLY_CA_CERTS", "LIGHTLY_S3_SSE_KMS_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def man(target: Target) -> Iterator[Middleman]:
+    """A server between the client and the real one, for what only goes wrong in between."""
+    with stand_between(target.url) as between:
+        yield between
+
+
+@pytest.fixture
+def through(client: ApiWorkflowClient, man: Middleman) -> Iterator[ApiWorkflowClient]:
+    """A client of the same dataset, by way of the middleman."""
+    made = build_client(man.url, client.token)
+    made.wait_time_till_next_poll = 0.05
+    made.dataset_id = client.dataset_id
+    yield made
+    made.transport.close()
 
 
 def build_client(url: str, token: str) -> ApiWorkflowClient:

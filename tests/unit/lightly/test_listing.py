@@ -163,12 +163,14 @@ def test_window_of_a_mark_never_set_begins_at_zero(start, connect):
 def test_window_caller_fails_mark_stays(start, connect):
     state = _Mark(1000, [_page("", 1, more=False)])
     server = start(state)
-    with (
-        pytest.raises(ZeroDivisionError),
-        new_raw_samples_window(connect(server.url), dataset_id=DATASET) as window,
-    ):
-        for _ in window:
-            1 / 0  # noqa: B018
+
+    def consume() -> None:
+        with new_raw_samples_window(connect(server.url), dataset_id=DATASET) as window:
+            for _ in window:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        consume()
     assert state.puts == []
 
 
@@ -196,12 +198,14 @@ def test_window_failing_page_mark_stays(start, connect):
 def test_window_mark_moved_by_somebody_else_is_told_and_never_set_back(start, connect):
     state = _Mark(1000, [_page("", 1, more=False)])
     server = start(state)
-    with (
-        pytest.warns(UserWarning, match="somebody else"),
-        new_raw_samples_window(connect(server.url), dataset_id=DATASET) as window,
-    ):
-        list(window)
-        state.mark = NOW_S + 100
+
+    def consume() -> None:
+        with new_raw_samples_window(connect(server.url), dataset_id=DATASET) as window:
+            list(window)
+            state.mark = NOW_S + 100
+
+    with pytest.warns(UserWarning, match="somebody else"):
+        consume()
     assert state.puts == []
 
 

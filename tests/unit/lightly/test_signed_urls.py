@@ -76,7 +76,9 @@ def test_split_address_examples(url, target):
     assert split_address(url)[1] == target
 
 
-@pytest.mark.parametrize("url", ["", "x", "file:///etc/passwd", "http://", "http:///x", "http://h/\r\nX: y", "ftp://h/x"])
+@pytest.mark.parametrize(
+    "url", ["", "x", "file:///etc/passwd", "http://", "http:///x", "http://h/\r\nX: y", "ftp://h/x"]
+)
 def test_split_address_refuses_what_is_no_address(url):
     with pytest.raises(ConfigError):
         split_address(url)
@@ -149,7 +151,9 @@ def test_read_url_cut_short_is_transport_error_after_retries(start, connect):
 
 def test_read_url_redirect_is_followed_but_not_for_ever(start, connect):
     server = start(
-        lambda seen: Reply(302, headers={"Location": "/real?sig=%2b"}) if seen.path == "/x" else Reply(body=b"ok")
+        lambda seen: (
+            Reply(302, headers={"Location": "/real?sig=%2b"}) if seen.path == "/x" else Reply(body=b"ok")
+        )
     )
     assert connect(server.url).read_url_bytes(server.url + "/x", max_bytes=9).body == b"ok"
     assert server.seen[1].target == "/real?sig=%2b"
@@ -191,7 +195,9 @@ def test_put_opens_the_body_anew_for_each_try_and_sends_it_whole(start, connect)
         opened.append(_File(b"thirty bytes of an image, or so"))
         return opened[-1]
 
-    response = connect(server.url).put_signed_url(server.url + SIGNED, open_body, 31, {"x-ms-blob-type": "BlockBlob"})
+    response = connect(server.url).put_signed_url(
+        server.url + SIGNED, open_body, 31, {"x-ms-blob-type": "BlockBlob"}
+    )
     assert response.status_code == 200
     assert [seen.body for seen in server.seen] == [b"thirty bytes of an image, or so"] * 3
     assert [seen.headers["Content-Length"] for seen in server.seen] == ["31"] * 3

@@ -212,8 +212,8 @@ def ensure_initial_or_upsize_tag(
         initial = find_initial_tag(present)
         if named is not None:
             return named
-        if initial is not None and not _has_samples_beyond(
-            transport, dataset_id, max(tag.tot_size for tag in present)
+        if initial is not None and not has_samples_beyond(
+            transport, dataset_id=dataset_id, n_covered=max(tag.tot_size for tag in present)
         ):
             return initial
         try:
@@ -252,7 +252,8 @@ def find_initial_tag(present: list[TagData]) -> TagData | None:
     return named or min(roots or present, key=lambda tag: tag.created_at, default=None)
 
 
-def _has_samples_beyond(transport: Transport, dataset_id: str, n_covered: int) -> bool:
+def has_samples_beyond(transport: Transport, *, dataset_id: str, n_covered: int) -> bool:
+    """Whether a dataset has more than `n_covered` samples. One call; of servers that do not page a long one."""
     page = transport.get_json(
         "/v1/datasets/{datasetId}/mappings",
         type=list[str],

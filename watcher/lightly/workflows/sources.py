@@ -110,10 +110,9 @@ class _Opener:
 
 def _iter_pairs(pairs: Iterable[Any]) -> Iterator[UploadItem]:
     for pair in pairs:
-        try:
-            name, file = () if isinstance(pair, str) else pair
-        except (TypeError, ValueError):
-            raise DatasetError("an iterable to upload must give pairs of name and file") from None
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise DatasetError("an iterable to upload must give pairs of name and file")
+        name, file = pair
         if not isinstance(name, str):
             raise DatasetError(f"a file name must be text, not {type(name).__name__}")
         if isinstance(file, (str, os.PathLike)):

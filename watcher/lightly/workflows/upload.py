@@ -19,13 +19,14 @@ from watcher.lightly.wire.tags import TagData
 from watcher.lightly.workflows.register import (
     ensure_initial_or_upsize_tag,
     ensure_sample,
+    has_samples_beyond,
     put_sample_file,
 )
 from watcher.lightly.workflows.sources import UploadItem, build_thumb_name, check_file_name
 
 UploadModeName = Literal["full", "thumbnails", "metadata"]
 _IMAGE_TYPES: dict[str, ImageType] = {"full": "full", "thumbnails": "thumbnail", "metadata": "meta"}
-_MAX_FAILURES_TOLD = 3
+_MAX_TAG_NAMES = 100
 
 
 @dataclass
@@ -109,7 +110,8 @@ def upload_items(
         items: the files.
         mode: `metadata`, `thumbnails` or `full`.
         max_workers: files at a time.
-        upsize_tag_name: name of the tag for the new samples, when the dataset has tags already.
+        upsize_tag_name: name of the tag for the new samples, when the dataset has tags already; with a number behind
+            it if it is taken.
         custom_metadata: file name to metadata, for each item, if given.
         strict: whether a failed file is an error in the end.
         verbose: whether progress is shown.
@@ -147,15 +149,33 @@ def upload_items(
     )
     n_half_done = _run(plan, pending, report, max_workers=max_workers, verbose=verbose, cancel=cancel)
     if not n_half_done and (known or report.uploaded or report.corrupted):
-        report.tag = ensure_initial_or_upsize_tag(
-            transport, dataset_id=dataset_id, img_type=_IMAGE_TYPES[mode], upsize_tag_name=upsize_tag_name
-        )
+        taken = {tag.name for tag in present}
+        report.tag = _make_tag(transport, dataset_id, _IMAGE_TYPES[mode], upsize_tag_name, taken)
     if report.failed:
         error = UploadIncompleteError(report)
         if strict:
             raise error
         warnings.warn(str(error), stacklevel=3)
     return report
+
+
+def _make_tag(
+    transport: Transport, dataset_id: str, img_type: ImageType, base_name: str, taken: set[str]
+) -> TagData:
+    """Covers the new samples under a name that no other upload has, be it of the same second."""
+    tag: TagData | None = None
+    for number in range(_MAX_TAG_NAMES):
+        name = f"{base_name}_{number}" if number else base_name
+        if name in taken:
+            continue
+        tag = ensure_initial_or_upsize_tag(
+            transport, dataset_id=dataset_id, img_type=img_type, upsize_tag_name=name
+        )
+        if not has_samples_beyond(transport, dataset_id=dataset_id, n_covered=tag.tot_size):
+            return tag
+    if tag is None:
+        raise DatasetError(f"no free name for a tag found beside {base_name!r}")
+    return tag
 
 
 def _run(
