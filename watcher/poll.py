@@ -18,7 +18,7 @@ from watcher.database import Database
 from watcher.domain.clock import Clock
 from watcher.domain.errors import ApiException, CancelledError, ListingLoopError, WatcherError
 from watcher.domain.models import Poll, PollState, Via, Watch, WatchConfig
-from watcher.domain.names import explain_bad_name
+from watcher.domain.names import can_be_stored, explain_bad_name
 from watcher.domain.redaction import redact
 from watcher.domain.window import compute_window
 from watcher.lightly import datasources
@@ -193,8 +193,8 @@ class Poller:
             return row.file_name, row.read_url, None
         shown = row.file_name[:_LONGEST_NAME_IN_LOG]
         _log.warning("sample.refused", watch=self.config.name, file_name=shown, reason=reason)
-        if not row.file_name or "\x00" in row.file_name:
-            return None  # no store can hold such a name, so the log line is all that remains of it
+        if not can_be_stored(row.file_name):
+            return None
         return row.file_name, row.read_url, reason
 
     def _finish(self, poll: Poll) -> tuple[int, int]:

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 _LONGEST = 1024
+# An entry of Postgres's index holds up to 2704 bytes, its other columns included.
+_LONGEST_BYTES = 2048
+
+
+def can_be_stored(file_name: str) -> bool:
+    """Whether every store can keep the name in an index; of one it cannot keep, only a log line remains."""
+    try:
+        n_bytes = len(file_name.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return 0 < n_bytes <= _LONGEST_BYTES and "\x00" not in file_name
 
 
 def explain_bad_name(file_name: str) -> str | None:
@@ -19,4 +30,6 @@ def explain_bad_name(file_name: str) -> str | None:
         return "the name is absolute or has dot parts, so it could leave the datasource"
     if "\x00" in file_name:
         return "the name holds a NUL character"
+    if not can_be_stored(file_name):
+        return f"the name has more than {_LONGEST_BYTES} bytes or is no Unicode text"
     return None
