@@ -139,6 +139,7 @@ run_daemon() {
     log="$WORK/daemon.log"
     http_port="$(free_port)" platform_port="$(free_port)"
     container="$(builder from --pull-never "$IMAGE")"
+    builder config --volume /data- "$container"  # else buildah lays a volume of its own over the folder mounted below
     touch "$WORK/started"
     say "starting the daemon as user $USER_ID"
     mapfile -t command < <(of_image Entrypoint; of_image Cmd)
@@ -149,11 +150,13 @@ run_daemon() {
     mapfile -t health < <(of_image Healthcheck.Test | tail -n +2)
     (in_container "${health[@]}") || fail "the image's HEALTHCHECK does not pass on a healthy daemon"
 
+    # Topmost comes last; above it are buildah's own processes, which pass no signal on.
     local process worker="" started
     for process in $(descendants "$daemon"); do
-        [ "$(stat -c %u "/proc/$process" 2>/dev/null)" != "$USER_ID" ] || worker="$process"
+        [[ "$(tr '\0' ' ' <"/proc/$process/cmdline" 2>/dev/null)" != /opt/watcher/bin/* ]] || worker="$process"
     done
-    [ -n "$worker" ] || fail "no process of user $USER_ID is running"
+    [ -n "$worker" ] || fail "the daemon's process is not to be found"
+    [ "$(stat -c %u "/proc/$worker")" = "$USER_ID" ] || fail "the daemon does not run as user $USER_ID"
     say "sending SIGTERM"
     kill -TERM "$worker"
     started=$SECONDS
