@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from watcher.domain.models import WatchConfig
 from watcher.domain.pipeline import compute_batch_size
-from watcher.store import batches, runs, samples
+from watcher.store import batches, runs, samples, watches
 
 
 def cut_batches(session: Session, *, watch_id: int, config: WatchConfig, now_ms: int) -> int:
@@ -17,6 +17,8 @@ def cut_batches(session: Session, *, watch_id: int, config: WatchConfig, now_ms:
     Returns:
         How many batches were made.
     """
+    # A poll and a worker may cut at once: the second one must see what the first one took.
+    watches.lock_watch(session, watch_id=watch_id)
     n_open = batches.count_open(session, watch_id=watch_id)
     n_cut = 0
     while True:

@@ -68,6 +68,11 @@ def ensure_watch(session: Session, *, name: str, server: str, dataset_id: str, n
     return known
 
 
+def lock_watch(session: Session, *, watch_id: int) -> None:
+    """Holds the watch until the end of the transaction; on SQLite a writer is alone anyhow."""
+    session.execute(select(watches.c.id).where(watches.c.id == watch_id).with_for_update(key_share=True))
+
+
 def update_mark(session: Session, *, watch_id: int, mark_s: int, now_ms: int) -> None:
     """Moves the local mark at the end of a successful poll."""
     _update(session, watch_id, mark_s=mark_s, last_polled_ms=now_ms)
