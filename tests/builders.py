@@ -1,0 +1,134 @@
+"""Builders that several test folders share: a clock in the test's hand, and stores filled with rows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from watcher.database import Database, build_database, upgrade_schema
+from watcher.domain.models import Batch, BatchRules, Run, Sample, Step, Via, Watch, WatchConfig
+from watcher.domain.window import Window
+from watcher.store import SCHEMA, batches, polls, runs, samples, watches
+from watcher.store.cutting import cut_batches
+
+NOW_S = 1_700_000_000
+NOW_MS = NOW_S * 1000
+DATASET = "0123456789abcdef01234567"
+
+
+class ManualClock:
+    """Moves only when told."""
+
+    def __init__(self, now_s: float = NOW_S) -> None:
+        self._now_s = now_s
+        self._monotonic_s = 1000.0
+
+    def now_s(self) -> float:
+        return self._now_s
+
+    def monotonic_s(self) -> float:
+        return self._monotonic_s
+
+    def wait_s(self, event: threading.Event, seconds: float) -> bool:
+        return event.wait(min(seconds, 0.01))
+
+    def advance(self, seconds: float) -> None:
+        self._now_s += seconds
+        self._monotonic_s += seconds
+
+
+@contextmanager
+def open_store(url: str) -> Iterator[Database]:
+    """A store with its tables, closed at the end."""
+    database = build_database(url)
+    try:
+        upgrade_schema(database, SCHEMA)
+        yield database
+    finally:
+        database.close()
+
+
+def build_config(name: str = "gate", **changes: object) -> WatchConfig:
+    """A watch that makes a batch of whatever waits."""
+    values: dict[str, object] = {
+        "name": name,
+        "dataset": name,
+        "batch": BatchRules(min_samples=1, max_samples=1000, max_open=16),
+        **changes,
+    }
+    return WatchConfig(**values)
+
+
+def add_watch(database: Database, name: str = "gate", *, dataset_id: str | None = None) -> Watch:
+    """A watch of that name; its dataset's id is made from the name."""
+    with database.write() as session:
+        return watches.ensure_watch(
+            session,
+            name=name,
+            server="https://api.example.com",
+            dataset_id=dataset_id or name.encode().hex().ljust(24, "0")[:24],
+            now_ms=NOW_MS,
+        )
+
+
+def url_of(name: str, version: int = 1) -> str:
+    """A signed read URL."""
+    return f"https://bucket.example.com/{name}?X-Amz-Signature=s1gnature{version}"
+
+
+def list_names(
+    database: Database,
+    watch: Watch,
+    names: Sequence[str],
+    *,
+    via: Via = Via.WINDOW,
+    now_ms: int = NOW_MS,
+    version: int = 1,
+    reason: str | None = None,
+) -> int:
+    """One listed page of a poll of its own; tells how many names were new."""
+    window = Window(from_s=NOW_S - 60, to_s=NOW_S, overlap_from_s=NOW_S - 660)
+    with database.write() as session:
+        poll = polls.create_poll(session, watch_id=watch.id, window=window, now_ms=now_ms)
+        rows = [(name, url_of(name, version), reason) for name in names]
+        return samples.record_page(
+            session, watch_id=watch.id, poll_id=poll.id, via=via, rows=rows, now_ms=now_ms
+        )
+
+
+def cut(database: Database, watch: Watch, config: WatchConfig | None = None, *, now_ms: int = NOW_MS) -> int:
+    """Cuts what waits into batches."""
+    chosen = config or build_config(watch.name)
+    with database.write() as session:
+        return cut_batches(session, watch_id=watch.id, config=chosen, now_ms=now_ms)
+
+
+def add_batch(database: Database, watch: Watch, names: Sequence[str], *, now_ms: int = NOW_MS) -> Batch:
+    """A batch of these names, with its first run."""
+    list_names(database, watch, names, now_ms=now_ms)
+    assert cut(database, watch, now_ms=now_ms) == 1
+    with database.read() as session:
+        return batches.load_recent_batches(session, watch_id=watch.id, limit=1)[0]
+
+
+def load(database: Database, watch: Watch, name: str) -> Sample:
+    """The ledger's row of a name that is there."""
+    with database.read() as session:
+        sample = samples.load_sample(session, watch_id=watch.id, file_name=name)
+    assert sample is not None
+    return sample
+
+
+def claim(
+    database: Database, *, owner: str = "me", now_ms: int = NOW_MS, lease_ms: int = 60_000
+) -> Run | None:
+    """What a worker does first."""
+    with database.write() as session:
+        return runs.claim_run(session, owner=owner, now_ms=now_ms, lease_ms=lease_ms)
+
+
+def add_run(database: Database, batch: Batch, step: Step, *, shard: int = 0, now_ms: int = NOW_MS) -> None:
+    """One more run of a batch."""
+    with database.write() as session:
+        runs.create_run(session, batch_id=batch.id, step=step, now_ms=now_ms, shard=shard)
