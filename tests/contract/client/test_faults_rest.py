@@ -49,7 +49,7 @@ def test_fault_37_nothing_is_changed_in_a_dataset_that_nobody_chose(client, fold
     for change in (
         lambda: stranger.upload_dataset(str(folder_of("a.png")), verbose=False),
         lambda: stranger.update_processed_until_timestamp(5),
-        lambda: stranger.download_new_raw_samples(),
+        stranger.download_new_raw_samples,
         lambda: stranger.create_tag_from_filenames(["a"], "new tag"),
         lambda: stranger.upload_custom_metadata({"images": [], "metadata": []}),
     ):
