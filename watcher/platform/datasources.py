@@ -15,6 +15,7 @@ from watcher.lightly.wire.datasources import (
     Datasource,
     DatasourceLightly,
     DatasourceLocal,
+    DatasourceS3DelegatedAccess,
     DatasourceVerifyData,
     DivideAndConquerCursors,
     ProcessedUntilTimestamp,
@@ -35,6 +36,7 @@ from watcher.platform.listings import (
     encode_cursor,
 )
 from watcher.platform.objects.base import ObjectSource
+from watcher.platform.objects.cloud import build_cloud_source
 from watcher.platform.objects.folder import FolderSource
 from watcher.platform.secrets import is_id, new_id
 from watcher.platform.store import datasets as dataset_store
@@ -96,10 +98,7 @@ def build_objects(platform: Platform, settings: Datasource) -> ObjectSource | No
             full_path=settings.full_path,
             excluded=platform.config.data_dir,
         )
-    raise invalid(
-        f"datasources of type {type(settings).__name__.removeprefix('Datasource')} are not served here",
-        "DATASET_DATASOURCE_ACTION_NOT_IMPLEMENTED",
-    )
+    return build_cloud_source(settings, platform.config)
 
 
 def load_source(platform: Platform, session: Session, dataset_id: str) -> Source | None:
@@ -157,7 +156,8 @@ def update_datasource(call: Call) -> None:
     if isinstance(settings, DatasourceLocal) and settings.full_path == ".":
         settings = msgspec.structs.replace(settings, full_path="")
     purpose = settings.purpose or "INPUT_OUTPUT"
-    build_objects(call.platform, settings)
+    if not isinstance(settings, DatasourceS3DelegatedAccess):
+        build_objects(call.platform, settings)
     values: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(settings, id=None, purpose=None))
     names = {field.name: field.encode_name for field in msgspec.structs.fields(type(settings))}
     secret_keys = [names[name] for name in _SECRET_FIELDS if name in names]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +51,15 @@ def carry_out(
 def _project(
     method: str, vectors: Any, progress: Callable[[int, int], None], cancelled: Callable[[], bool]
 ) -> Points:
+    from watcher.platform import projections  # noqa: PLC0415 - scikit-learn loads slowly
+
+    progress(0, len(vectors))
     try:
-        projections = importlib.import_module("watcher.platform.projections")
-    except ImportError as error:
-        raise Fault(422, "NOT_IMPLEMENTED", "projections are not installed on this server") from error
-    del progress, cancelled
-    return np.asarray(projections.project(method=method, vectors=vectors, seed=0), dtype=np.float64)
+        points = projections.project(method, vectors, 0, cancelled=cancelled)
+    except ModuleNotFoundError as error:
+        raise Fault(422, "NOT_IMPLEMENTED", str(error)) from error
+    progress(len(vectors), len(vectors))
+    return np.asarray(points, dtype=np.float64)
 
 
 def store_result(session: Session, job: JobRow, points: Points, *, now_ms: int) -> str | None:

@@ -34,8 +34,10 @@ class PlatformConfig:
         page_size: rows of one page of a datasource listing.
         request_timeout_s: longest wait for the next bytes of a request body.
         job_lease_s: after this long without a sign of life a job is taken over.
-        datasource_endpoints: network endpoints (`https://host:port`) that S3, GCS, Azure and OBS datasources may
-            name besides those of the cloud providers.
+        datasource_endpoints: endpoints (`https://host:port`) that OBS datasources may name.
+        s3_endpoint: where S3 datasources are, instead of AWS: a MinIO, say.
+        gcs_endpoint: where GCS datasources are, instead of Google.
+        azure_endpoint: where AZURE datasources are, instead of Microsoft; the account's name follows it.
     """
 
     token: str = field(repr=False)
@@ -57,6 +59,9 @@ class PlatformConfig:
     request_timeout_s: float = 60.0
     job_lease_s: float = 60.0
     datasource_endpoints: tuple[str, ...] = ()
+    s3_endpoint: str | None = None
+    gcs_endpoint: str | None = None
+    azure_endpoint: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.token) < MIN_TOKEN_LENGTH or not self.token.isascii() or not self.token.isprintable():

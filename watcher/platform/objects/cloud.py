@@ -1,0 +1,281 @@
+"""Datasources in buckets: S3, Google Cloud Storage, Azure Blob Storage, and S3-compatible stores.
+
+Nothing that a caller configures decides which host is asked: account names, regions and credentials are checked
+letter by letter, and an endpoint of one's own must be on the operator's list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Self, cast
+
+import msgspec
+import obstore
+from obstore.exceptions import (
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from watcher.domain.redaction import redact
+from watcher.lightly.wire.datasources import (
+    DatasourceAzure,
+    DatasourceGCS,
+    DatasourceOBS,
+    DatasourceS3,
+    DatasourceS3DelegatedAccess,
+)
+from watcher.platform.blobs import OpenBlob
+from watcher.platform.faults import Fault, invalid
+from watcher.platform.objects.base import HIDDEN_FOLDER, is_listed
+from watcher.platform.settings import PlatformConfig
+
+CloudSettings = DatasourceS3 | DatasourceS3DelegatedAccess | DatasourceGCS | DatasourceAzure | DatasourceOBS
+_INVALID = "DATASET_DATASOURCE_INVALID"
+_CREDENTIALS = "DATASET_DATASOURCE_CREDENTIALS_ERROR"
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+){1,2}(-[0-9]{1,2})?")
+_BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,220}[a-zA-Z0-9]")
+_ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
+_SCHEMES = ("s3://", "gs://", "az://", "azure://", "obs://")
+_TOKEN_URIS = ("https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token")
+_GCS_FIELDS = ("private_key", "private_key_id", "client_email")
+_CHUNK = 1000
+_CLIENT = {"timeout": "60s", "connect_timeout": "10s"}
+_RETRY = {"max_retries": 3, "retry_timeout": dt.timedelta(seconds=60)}
+
+
+def split_path(full_path: str) -> tuple[str, str]:
+    """Bucket and prefix; the scheme may stand before them.
+
+    Raises:
+        Fault: there is no proper bucket name.
+    """
+    path = next((full_path[len(scheme) :] for scheme in _SCHEMES if full_path.startswith(scheme)), full_path)
+    bucket, _, prefix = path.strip("/").partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise invalid("fullPath must be the name of a bucket and a path in it", _INVALID)
+    if "\0" in prefix or any(part in ("", ".", "..") for part in prefix.split("/") if prefix):
+        raise invalid("the path in fullPath must have no empty and no dot parts", _INVALID)
+    return bucket, prefix
+
+
+def build_cloud_source(settings: CloudSettings, config: PlatformConfig) -> CloudSource:
+    """Checks a configuration and prepares its store; connects to nothing.
+
+    Raises:
+        Fault: a part of it is malformed or not allowed.
+    """
+    bucket, prefix = split_path(settings.full_path)
+    common: dict[str, Any] = {"prefix": prefix or None, "retry_config": _RETRY}
+    if isinstance(settings, DatasourceS3DelegatedAccess):
+        raise invalid(
+            "this server cannot assume roles: use a datasource of type S3 with an access key",
+            "DATASET_DATASOURCE_ACTION_NOT_IMPLEMENTED",
+        )
+    try:
+        if isinstance(settings, DatasourceS3):
+            if not _REGION.fullmatch(settings.s3_region):
+                raise invalid("s3Region is not the name of a region", _INVALID)
+            keys = (settings.s3_access_key_id, settings.s3_secret_access_key)
+            return _build_s3(bucket, keys, settings.s3_region, config.s3_endpoint, common)
+        if isinstance(settings, DatasourceOBS):
+            if settings.obs_endpoint.rstrip("/") not in config.datasource_endpoints:
+                raise invalid("the operator of this server has not allowed that endpoint", _INVALID)
+            keys = (settings.obs_access_key_id, settings.obs_secret_access_key)
+            return _build_s3(bucket, keys, "us-east-1", settings.obs_endpoint, common)
+        if isinstance(settings, DatasourceGCS):
+            return _build_gcs(bucket, settings, config.gcs_endpoint, common)
+        return _build_azure(bucket, settings, config.azure_endpoint, common)
+    except BaseError as error:
+        raise _explain(error) from error
+
+
+def _client(endpoint: str | None) -> Any:
+    return {**_CLIENT, "allow_http": endpoint is not None and endpoint.startswith("http://")}
+
+
+def _build_s3(
+    bucket: str, keys: tuple[str, str], region: str, endpoint: str | None, common: dict[str, Any]
+) -> CloudSource:
+    config: Any = {
+        "access_key_id": keys[0],
+        "secret_access_key": keys[1],
+        "region": region,
+        "virtual_hosted_style_request": endpoint is None,
+    }
+    if endpoint is not None:
+        config["endpoint"] = endpoint
+    return CloudSource(S3Store(bucket, config=config, client_options=_client(endpoint), **common))
+
+
+def _build_gcs(
+    bucket: str, settings: DatasourceGCS, endpoint: str | None, common: dict[str, Any]
+) -> CloudSource:
+    try:
+        account = msgspec.json.decode(settings.gcs_credentials, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise invalid("gcsCredentials is not the JSON of a service account", _CREDENTIALS) from error
+    # Other kinds name files, commands and addresses; so does gcs_base_url.
+    if account.get("type") != "service_account":
+        raise invalid("gcsCredentials must be of a service account", _CREDENTIALS)
+    if account.get("token_uri", _TOKEN_URIS[0]) not in _TOKEN_URIS:
+        raise invalid("token_uri in gcsCredentials is not Google's", _CREDENTIALS)
+    plain: dict[str, Any] = {name: account.get(name, "") for name in _GCS_FIELDS}
+    if not all(isinstance(value, str) and value for value in plain.values()):
+        raise invalid(f"gcsCredentials lacks one of {', '.join(_GCS_FIELDS)}", _CREDENTIALS)
+    if endpoint is not None:
+        plain.update(gcs_base_url=endpoint, disable_oauth=True)
+    config: Any = {"service_account_key": msgspec.json.encode(plain).decode()}
+    # Without a token from Google the store cannot sign, so the platform serves the objects then.
+    return CloudSource(
+        GCSStore(bucket, config=config, client_options=_client(endpoint), **common),
+        can_sign=endpoint is None,
+    )
+
+
+def _build_azure(
+    container: str, settings: DatasourceAzure, endpoint: str | None, common: dict[str, Any]
+) -> CloudSource:
+    if not _ACCOUNT.fullmatch(settings.account_name):
+        raise invalid("accountName must have 3 to 24 small letters and digits", _INVALID)
+    config: Any = {"account_name": settings.account_name, "container_name": container}
+    # A shared access signature cannot be narrowed to one object, so it is never given out.
+    is_signature = "sig=" in settings.account_key
+    config["sas_key" if is_signature else "account_key"] = settings.account_key.removeprefix("?")
+    if endpoint is not None:
+        config["endpoint"] = f"{endpoint.rstrip('/')}/{settings.account_name}"
+        config["use_emulator"] = False
+    return CloudSource(
+        AzureStore(config=config, client_options=_client(endpoint), **common),
+        can_sign=not is_signature,
+    )
+
+
+def _explain(error: Exception) -> Fault:
+    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
+        return invalid("the store refused the credentials: check them and their rights", _CREDENTIALS)
+    if isinstance(error, NotFoundError):
+        return invalid("the store has no such bucket", _INVALID)
+    # The driver's texts hold addresses with their queries, and tell more than a user needs.
+    detail = redact(str(error)).partition("\n")[0][:200]
+    return invalid(f"the store cannot be used: {detail}", _INVALID)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except BaseError as error:
+        raise _explain(error) from error
+
+
+class CloudSource:
+    """The objects below a prefix of a bucket."""
+
+    def __init__(self, store: S3Store | GCSStore | AzureStore, *, can_sign: bool = True) -> None:
+        self._store = store
+        self._can_sign = can_sign
+
+    def scan(self, *, from_s: int, to_s: int) -> Iterator[tuple[int, str]]:
+        """Lists the whole prefix, since no store lists by time; a thousand objects in memory at once."""
+        with _translated():
+            for chunk in obstore.list(self._store, chunk_size=_CHUNK):
+                for entry in chunk:
+                    name = entry["path"]
+                    second = max(0, int(entry["last_modified"].timestamp()))
+                    if from_s <= second <= to_s and name and is_listed(name):
+                        yield second, name
+
+    def open(self, name: str) -> OpenBlob | None:
+        """Opens an object for reading in pieces."""
+        try:
+            with _translated_unless_missing():
+                entry = obstore.head(self._store, name)
+                reader = obstore.open_reader(self._store, name)
+        except FileNotFoundError:
+            return None
+        return OpenBlob(
+            size=entry["size"],
+            modified_s=entry["last_modified"].timestamp(),
+            file=cast("BinaryIO", _Reader(reader)),
+        )
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            with _translated_unless_missing():
+                obstore.head(self._store, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def sign_reads(self, names: Sequence[str], *, ttl_s: int) -> list[str] | None:
+        """URLs of the store itself, if the credentials can make them."""
+        if not self._can_sign:
+            return None
+        if not names:
+            return []
+        with _translated():
+            return list(obstore.sign(self._store, "GET", list(names), expires_in=dt.timedelta(seconds=ttl_s)))
+
+    def verify(self, *, probe: str) -> dict[str, str]:
+        """Lists, and writes, overwrites, reads and removes an object below `.lightly/`."""
+        key = f"{HIDDEN_FOLDER}/{probe}"
+        missing: dict[str, str] = {}
+
+        def attempt(right: str, action: Any) -> None:
+            try:
+                with _translated():
+                    action()
+            except Fault as fault:
+                missing[right] = fault.text
+
+        attempt("canList", lambda: next(iter(obstore.list(self._store, chunk_size=1)), None))
+        attempt("canWrite", lambda: obstore.put(self._store, key, b"1"))
+        if "canWrite" in missing:
+            missing["canOverwrite"] = missing["canWrite"]
+            if "canList" in missing:
+                missing["canRead"] = missing["canList"]
+            return missing
+        attempt("canOverwrite", lambda: obstore.put(self._store, key, b"2"))
+        attempt("canRead", lambda: obstore.get(self._store, key).bytes())
+        with contextlib.suppress(BaseError):
+            obstore.delete(self._store, key)
+        return missing
+
+
+@contextmanager
+def _translated_unless_missing() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except NotFoundError as error:
+        raise FileNotFoundError from error
+    except BaseError as error:
+        raise _explain(error) from error
+
+
+class _Reader:
+    """obstore's reader with the three methods that serving needs."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(self._reader.read(size if size >= 0 else None))
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
