@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+import structlog
+from click.testing import Result
 
 from watcher.database import Database, build_database, upgrade_schema
 from watcher.domain.models import Batch, BatchRules, Run, Sample, Step, Via, Watch, WatchConfig
@@ -132,3 +136,30 @@ def add_run(database: Database, batch: Batch, step: Step, *, shard: int = 0, now
     """One more run of a batch."""
     with database.write() as session:
         runs.create_run(session, batch_id=batch.id, step=step, now_ms=now_ms, shard=shard)
+
+
+@contextmanager
+def kept_logging() -> Iterator[None]:
+    """Puts back what `configure_logging` changes: the root logger's handlers, among them pytest's, and structlog."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()
+
+
+def run_command(*arguments: str, **environ: str) -> Result:
+    """A command of `watcher` in this process, with no variables of ours but these."""
+    import os
+
+    from typer.testing import CliRunner
+
+    from watcher.cli import app
+
+    ours = [name for name in os.environ if name.startswith(("WATCHER_", "LIGHTLY_"))]
+    with kept_logging():
+        cleared = {**dict.fromkeys(ours), "TERM": "dumb", "COLUMNS": "200", **environ}
+        return CliRunner().invoke(app, list(arguments), env=cleared, catch_exceptions=False)
