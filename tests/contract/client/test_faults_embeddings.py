@@ -87,6 +87,15 @@ def test_fault_25_the_callers_file_is_only_read(six, tmp_path):
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
 
 
+def test_fault_25_columns_in_another_order_are_refused(six, csv, tmp_path):
+    _upload(six, csv)
+    path = tmp_path / "turned.csv"
+    path.write_text("filenames,embedding_1,embedding_0,labels\nnew.png,1,2,0\n")
+    with pytest.raises(DatasetError, match="names differ"):
+        six.append_embeddings(str(path), six.embedding_id)
+    assert path.read_text().startswith("filenames,embedding_1")
+
+
 def test_fault_26_a_failed_upload_leaves_nothing_in_the_way(six, csv, man):
     left = [9]
 

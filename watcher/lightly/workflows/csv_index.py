@@ -92,6 +92,11 @@ class CsvIndex(Mapping[str, list[str]]):
     def __contains__(self, name: object) -> bool:
         return name in self._positions
 
+    @property
+    def columns(self) -> list[str]:
+        """The column names up to `labels`."""
+        return self.header[: self.shape.dim + 2]
+
     def is_canonical(self, names: list[str]) -> bool:
         """Whether the file holds exactly these names in this order, under the usual header."""
         return self.header == build_header(self.shape.dim) and list(self._positions) == names

@@ -59,11 +59,16 @@ def append_to_csv(transport: Transport, *, dataset_id: str, path: str | Path, em
     """Merges the rows of a stored embedding into a local CSV, local rows first in rank; replaces it only when whole.
 
     Raises:
-        DatasetError: one of the two is no embedding CSV, or they have different numbers of columns.
+        DatasetError: one of the two is no embedding CSV, or their columns differ.
     """
     with CsvIndex(path, last_wins=True) as local:
         append_embeddings_stream(
-            transport, dataset_id=dataset_id, embedding_id=embedding_id, out_path=path, new_rows=local
+            transport,
+            dataset_id=dataset_id,
+            embedding_id=embedding_id,
+            out_path=path,
+            new_rows=local,
+            columns=local.columns,
         )
 
 
@@ -102,7 +107,12 @@ def upload_csv(
         if stored is not None and any(file_name not in local for file_name in file_names):
             merged_path = Path(folder, "merged.csv")
             append_embeddings_stream(
-                transport, dataset_id=dataset_id, embedding_id=stored.id, out_path=merged_path, new_rows=local
+                transport,
+                dataset_id=dataset_id,
+                embedding_id=stored.id,
+                out_path=merged_path,
+                new_rows=local,
+                columns=local.columns,
             )
             with CsvIndex(merged_path) as merged:
                 ready = _put_in_order(merged, file_names, merged_path, Path(folder))

@@ -210,6 +210,7 @@ def append_embeddings_stream(
     embedding_id: str,
     out_path: str | Path,
     new_rows: Mapping[str, Sequence[Any]],
+    columns: Sequence[str] | None = None,
     timeout_s: float = _DOWNLOAD_TIMEOUT_S,
 ) -> EmbeddingsFile:
     """Writes a CSV of the rows of a stored embedding and of new ones, a row at a time.
@@ -223,10 +224,11 @@ def append_embeddings_stream(
         embedding_id: which one.
         out_path: the file to write.
         new_rows: file name to the cells behind it: the numbers, then the label. Only its keys need be in memory.
+        columns: column names of the new rows, if known; they must be those of the stored embedding.
         timeout_s: longest time for reading the remote CSV once, in seconds.
 
     Raises:
-        DatasetError: the remote CSV is empty or none, or a new row has another number of cells.
+        DatasetError: the remote CSV is empty or none, the columns differ, or a new row has another number of cells.
         TransportError: the download broke off, after all tries.
     """
 
@@ -236,17 +238,23 @@ def append_embeddings_stream(
             transport.open_read_url(url, deadline_s=timeout_s) as stream,
             open_replacement(Path(out_path)) as out,
         ):
-            return _merge(stream, out, new_rows)
+            return _merge(stream, out, new_rows, columns)
 
     return transport.run_with_retries(append_once, repeatable=True)
 
 
-def _merge(stream: ReadStream, out: BinaryIO, new_rows: Mapping[str, Sequence[Any]]) -> EmbeddingsFile:
+def _merge(
+    stream: ReadStream, out: BinaryIO, new_rows: Mapping[str, Sequence[Any]], columns: Sequence[str] | None
+) -> EmbeddingsFile:
     rows = iter_csv(io.BufferedReader(_RawStream(stream), 1 << 18))
     header = next(rows, None)
     if not header:
         raise DatasetError("the stored embedding is empty: its upload never ended")
     shape = check_header(header)
+    if columns is not None and list(columns) != header:
+        raise DatasetError(
+            f"the local file has {len(columns)} columns, the stored embedding {len(header)}, or their names differ"
+        )
     out.write((",".join(map(quote_cell, header)) + "\r\n").encode())
     used: set[str] = set()
     n_rows = 0
