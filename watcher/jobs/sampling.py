@@ -27,6 +27,9 @@ from watcher.store.vectors import Vector
 
 _log = get_logger("sampling")
 
+# Most batches are sampled in less; later waits are the server's.
+_FIRST_WAIT_S = 0.2
+
 
 def run_sampling(context: RunContext) -> Outcome:
     """Runs the sampling `<watch>-<batch>` on the server and stores what it picked.
@@ -68,6 +71,7 @@ def run_sampling(context: RunContext) -> Outcome:
         cancel=context.stop,
         on_progress=lambda _job: context.check(),
         adopt_existing=True,
+        first_wait_s=_FIRST_WAIT_S,
     )
     picked = BitMask.from_hex(tag.bit_mask_data) - before
     file_names = _find_file_names(context, picked)

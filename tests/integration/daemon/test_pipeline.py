@@ -1,0 +1,358 @@
+"""Batches down the pipeline over a real platform: steps, crashes between effects, samples that make trouble."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import watcher.jobs.deliver
+import watcher.jobs.embed
+import watcher.jobs.sampling
+import watcher.jobs.upload
+from tests.integration.daemon.conftest import Scene
+from watcher.domain.backoff import Backoff
+from watcher.domain.bitmask import BitMask
+from watcher.domain.clock import SystemClock
+from watcher.domain.models import (
+    BatchRules,
+    BatchState,
+    Run,
+    SampleState,
+    SamplingRules,
+    UploadMode,
+    UploadRules,
+)
+from watcher.embedders import DescriptorEmbedder
+from watcher.jobs.context import JobParts
+from watcher.jobs.runner import Runner, RunRules
+from watcher.lightly import embeddings, tags
+from watcher.lightly import samples as remote_samples
+from watcher.sinks.manifest import ManifestSink
+from watcher.store import batches, picks, runs, samples
+
+
+@pytest.fixture
+def pipeline(scene: Scene, tmp_path: Path) -> Pipeline:
+    scene.change(
+        batch=BatchRules(min_samples=1, max_wait_s=0, max_samples=100),
+        sampling=SamplingRules(budget=3),
+        upload=UploadRules(workers=3, settle_s=0, settle_attempts=1),
+    )
+    return Pipeline(scene, tmp_path)
+
+
+class Pipeline:
+    """A runner over the scene."""
+
+    def __init__(self, scene: Scene, root: Path) -> None:
+        self.scene = scene
+        self.selected = root / "selected"
+        self.work = root / "work"
+        self.work.mkdir()
+
+    def build_runner(self) -> Runner:
+        parts = JobParts(
+            database=self.scene.database,
+            transport=self.scene.build_transport(),
+            configs={self.scene.config.name: self.scene.config},
+            embedder=DescriptorEmbedder(),
+            sink=ManifestSink(self.selected),
+            work_dir=self.work,
+            clock=SystemClock(),
+            metrics=self.scene.metrics,
+            rng=random.Random(1),
+        )
+        rules = RunRules(
+            lease_s=10, time_limit_s=60, backoff=Backoff(base_s=0.001, cap_s=0.002, max_attempts=4)
+        )
+        return Runner(parts, owner="test", rules=rules, stop=threading.Event())
+
+    def poll(self) -> None:
+        self.scene.build_poller().run_cycle()
+
+    def run_all(self, *, limit: int = 60) -> None:
+        """Runs until nothing is ready any more, waits of the backoff included."""
+        runner = self.build_runner()
+        n_idle = 0
+        for _ in range(limit):
+            n_idle = 0 if runner.run_next(beat=lambda: None) else n_idle + 1
+            if n_idle > 2:
+                return
+            time.sleep(0.003 if n_idle else 0)
+        raise AssertionError("the pipeline does not come to rest")
+
+    def run_once(self) -> None:
+        assert self.build_runner().run_next(beat=lambda: None)
+
+    def load_runs(self, batch_id: int = 1) -> list[Run]:
+        with self.scene.database.read() as session:
+            return runs.load_batch_runs(session, batch_id=batch_id)
+
+    def load_batch_state(self, batch_id: int = 1) -> BatchState:
+        with self.scene.database.read() as session:
+            return batches.load_batch(session, batch_id=batch_id).state
+
+    def list_remote(self) -> list[str]:
+        found = remote_samples.fetch_samples(self.scene.build_transport(), dataset_id=self.dataset_id)
+        return sorted(str(sample.file_name) for sample in found)
+
+    def list_tags(self) -> dict[str, BitMask]:
+        found = tags.fetch_tags(self.scene.build_transport(), dataset_id=self.dataset_id)
+        return {tag.name: BitMask.from_hex(tag.bit_mask_data) for tag in found}
+
+    @property
+    def dataset_id(self) -> str:
+        return self.scene.load_watch().dataset_id
+
+    def states(self) -> dict[str, SampleState]:
+        return {name: sample.state for name, sample in self.scene.load_ledger().items()}
+
+
+def _put_pictures(scene: Scene, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        rng = np.random.default_rng(sum(name.encode()) + number)
+        small = rng.integers(0, 255, (4, 5, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(small).resize((160, 128), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+        scene.put(name, buffer.getvalue(), modified_s=time.time() - 60)
+
+
+def test_two_batches_are_registered_embedded_picked_and_delivered(pipeline: Pipeline) -> None:
+    first = [f"a{number}.jpg" for number in range(6)]
+    _put_pictures(pipeline.scene, first)
+    pipeline.poll()
+    pipeline.run_all()
+    second = ["b c+%.jpg", "ü.jpg", "b3.jpg", "b4.jpg"]
+    _put_pictures(pipeline.scene, second)
+    pipeline.poll()
+    pipeline.run_all()
+    assert set(pipeline.states().values()) == {SampleState.DONE}
+    assert pipeline.list_remote() == sorted(first + second)
+    masks = pipeline.list_tags()
+    assert {name: len(mask) for name, mask in masks.items()} == {
+        "initial-tag": 10,
+        "cams-000001": 3,
+        "cams-000002-new": 4,
+        "cams-000002": 6,
+    }
+    assert not masks["cams-000001"] - masks["cams-000002"], "earlier picks are part of the next tag"
+    lines = {
+        path.stem: [json.loads(line) for line in path.read_text().splitlines()]
+        for path in sorted(pipeline.selected.iterdir())
+    }
+    assert [line["rank"] for line in lines["cams-000001"]] == [1, 2, 3]
+    assert {line["file_name"] for line in lines["cams-000001"]} <= set(first)
+    assert {line["file_name"] for line in lines["cams-000002"]} <= set(second)
+    assert len(lines["cams-000002"]) == 3
+    names = [
+        e.name
+        for e in embeddings.fetch_embeddings(pipeline.scene.build_transport(), dataset_id=pipeline.dataset_id)
+    ]
+    assert sorted(names) == ["cams-000001", "cams-000002"]
+
+
+def test_only_the_newest_embeddings_are_kept_on_the_server(pipeline: Pipeline) -> None:
+    for number in range(4):
+        _put_pictures(pipeline.scene, [f"{number}-{n}.jpg" for n in range(3)])
+        pipeline.poll()
+        pipeline.run_all()
+    found = embeddings.fetch_embeddings(pipeline.scene.build_transport(), dataset_id=pipeline.dataset_id)
+    assert sorted(e.name for e in found) == ["cams-000003", "cams-000004"]
+
+
+@pytest.mark.parametrize("mode", list(UploadMode))
+def test_upload_mode_decides_what_the_server_has(pipeline: Pipeline, mode: UploadMode) -> None:
+    pipeline.scene.change(upload=UploadRules(mode=mode, workers=2))
+    _put_pictures(pipeline.scene, ["a.jpg", "b.jpg"])
+    pipeline.poll()
+    pipeline.run_all()
+    transport = pipeline.scene.build_transport()
+    sample = remote_samples.fetch_sample_by_file_name(
+        transport, dataset_id=pipeline.dataset_id, file_name="a.jpg"
+    )
+    assert sample is not None
+    assert sample.meta_data is not None
+    assert sample.meta_data.shape == [128, 160, 3]
+    assert bool(sample.thumb_name) == (mode is not UploadMode.METADATA)
+    url = remote_samples.fetch_read_url(
+        transport, dataset_id=pipeline.dataset_id, sample_id=sample.id, kind="full"
+    )
+    body = transport.read_url_bytes(url, max_bytes=10**7).body
+    assert body == (pipeline.scene.folder / "a.jpg").read_bytes()
+
+
+def _crash_once(
+    monkeypatch: pytest.MonkeyPatch, module: object, name: str, *, after: bool
+) -> Callable[[], int]:
+    """Lets the first call of a function crash, before or after its effect, as a killed process would leave it."""
+    real = getattr(module, name)
+    calls: list[int] = []
+
+    def crash(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) > 1:
+            return real(*args, **kwargs)
+        if after:
+            real(*args, **kwargs)
+        raise RuntimeError(f"killed {'after' if after else 'before'} {name}")
+
+    monkeypatch.setattr(module, name, crash)
+    return lambda: len(calls)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (watcher.jobs.upload, "ensure_sample"),
+        (watcher.jobs.upload, "put_sample_file"),
+        (watcher.jobs.upload.samples, "record_registered"),
+        (watcher.jobs.upload, "ensure_initial_or_upsize_tag"),
+        (watcher.jobs.upload.batches, "record_query_tag"),
+        (watcher.jobs.embed.vectors, "record_vectors"),
+        (watcher.jobs.embed, "upload_embeddings_csv"),
+        (watcher.jobs.embed.batches, "record_embedding"),
+        (watcher.jobs.sampling, "run_remote_sampling"),
+        (watcher.jobs.sampling.batches, "record_sampling_tag"),
+        (watcher.jobs.deliver.picks, "record_delivery"),
+    ],
+)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_crash_at_an_effect_doubles_and_loses_nothing(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, module: object, name: str, after: bool
+) -> None:
+    names = [f"{number}.jpg" for number in range(5)]
+    _put_pictures(pipeline.scene, names)
+    pipeline.poll()
+    count = _crash_once(monkeypatch, module, name, after=after)
+    pipeline.run_all()
+    assert count() > 1, "the crash point was never passed again"
+    assert pipeline.states() == dict.fromkeys(names, SampleState.DONE)
+    assert pipeline.list_remote() == names
+    assert {name: len(mask) for name, mask in pipeline.list_tags().items()} == {
+        "initial-tag": 5,
+        "cams-000001": 3,
+    }
+    (manifest,) = pipeline.selected.iterdir()
+    assert len({json.loads(line)["file_name"] for line in manifest.read_text().splitlines()}) == 3
+    found = embeddings.fetch_embeddings(pipeline.scene.build_transport(), dataset_id=pipeline.dataset_id)
+    assert [e.name for e in found] == ["cams-000001"]
+
+
+def test_sample_whose_read_url_expired_gets_a_fresh_one(pipeline: Pipeline) -> None:
+    _put_pictures(pipeline.scene, ["a.jpg", "b.jpg"])
+    pipeline.poll()
+    ledger = pipeline.scene.load_ledger()
+    url = ledger["a.jpg"].read_url
+    with pipeline.scene.database.write() as session:
+        samples.refresh_unfinished(
+            session, watch_id=ledger["a.jpg"].watch_id, rows=[("a.jpg", url.replace("e=1", "e=0"))]
+        )
+    pipeline.run_all()
+    assert pipeline.states() == dict.fromkeys(["a.jpg", "b.jpg"], SampleState.DONE)
+
+
+def test_object_that_vanished_is_gone_and_holds_nothing_up(pipeline: Pipeline) -> None:
+    _put_pictures(pipeline.scene, ["a.jpg", "b.jpg"])
+    pipeline.poll()
+    ledger = pipeline.scene.load_ledger()
+    (pipeline.scene.folder / "a.jpg").unlink()
+    pipeline.run_all()
+    with pipeline.scene.database.read() as session:
+        gone = samples.load_sample_by_id(session, sample_id=ledger["a.jpg"].id)
+    assert gone is not None
+    assert gone.state is SampleState.GONE
+    assert pipeline.states() == {"b.jpg": SampleState.DONE}
+
+
+def test_truncated_file_waits_and_is_done_once_it_is_whole(pipeline: Pipeline) -> None:
+    pipeline.scene.change(upload=UploadRules(settle_s=4, settle_attempts=1))
+    _put_pictures(pipeline.scene, ["whole.jpg", "half.jpg"])
+    path = pipeline.scene.folder / "half.jpg"
+    body = path.read_bytes()
+    pipeline.scene.put("half.jpg", body[: len(body) // 2], modified_s=time.time() - 60)
+    pipeline.poll()
+    pipeline.run_all()
+    assert pipeline.states() == {"whole.jpg": SampleState.DONE, "half.jpg": SampleState.WAITING}
+    path.write_bytes(body)
+    time.sleep(4)
+    pipeline.poll()
+    pipeline.run_all()
+    assert pipeline.states() == dict.fromkeys(["whole.jpg", "half.jpg"], SampleState.DONE)
+
+
+def test_truncated_file_that_stays_so_is_quarantined_after_its_attempts(pipeline: Pipeline) -> None:
+    pipeline.scene.put("half.jpg", _jpeg()[:900], modified_s=time.time() - 60)
+    for _ in range(3):
+        pipeline.poll()
+        pipeline.run_all()
+    assert pipeline.states() == {"half.jpg": SampleState.QUARANTINED}
+    assert pipeline.list_remote() == []
+
+
+def _jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((200, 200), 60).convert("RGB").save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_batch_without_one_good_sample_ends_without_a_tag(pipeline: Pipeline) -> None:
+    pipeline.scene.put("no.jpg", b"no picture", modified_s=time.time() - 60)
+    pipeline.poll()
+    pipeline.run_all()
+    assert pipeline.load_batch_state() is BatchState.DONE
+    assert pipeline.list_tags() == {}
+    assert [run.step.value for run in pipeline.load_runs()] == ["upload"]
+
+
+def test_manifest_that_cannot_be_written_is_retried(pipeline: Pipeline) -> None:
+    _put_pictures(pipeline.scene, ["a.jpg"])
+    pipeline.poll()
+    pipeline.selected.write_text("a file lies in the way of the folder")
+    for _ in range(4):
+        pipeline.run_once()
+    (delivery,) = [run for run in pipeline.load_runs() if run.step.value == "deliver"]
+    assert "cannot be written" in (delivery.error or "")
+    pipeline.selected.unlink()
+    pipeline.run_all()
+    assert pipeline.load_batch_state() is BatchState.DONE
+
+
+def test_attempts_are_capped_and_a_dead_batch_makes_room_for_the_next(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put_pictures(pipeline.scene, ["a.jpg"])
+    pipeline.poll()
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise watcher.jobs.upload.ReadUrlRefusedError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watcher.jobs.upload, "ensure_initial_or_upsize_tag", fail)
+        pipeline.run_all()
+    assert pipeline.load_batch_state() is BatchState.DEAD
+    assert pipeline.load_runs()[0].attempt == 4
+    _put_pictures(pipeline.scene, ["b.jpg"])
+    pipeline.poll()
+    pipeline.run_all()
+    assert pipeline.states() == {"a.jpg": SampleState.PROCESSING, "b.jpg": SampleState.DONE}
+
+
+def test_picks_are_ranked_and_carry_their_reason(pipeline: Pipeline) -> None:
+    _put_pictures(pipeline.scene, [f"{number}.jpg" for number in range(8)])
+    pipeline.poll()
+    pipeline.run_all()
+    with pipeline.scene.database.read() as session:
+        found = picks.load_picks(session, batch_id=1)
+    assert [pick.rank for pick in found] == [1, 2, 3]
+    distances = [pick.reason.get("distance_to_nearest_earlier_pick_of_batch") for pick in found]
+    assert distances[0] is None
+    assert distances[1] >= distances[2] > 0
