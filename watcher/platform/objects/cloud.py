@@ -158,9 +158,9 @@ def _build_azure(
 
 
 def _explain(error: Exception) -> Fault:
-    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
+    if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):
         return invalid("the store refused the credentials: check them and their rights", _CREDENTIALS)
-    if isinstance(error, NotFoundError):
+    if isinstance(error, (NotFoundError, FileNotFoundError)):
         return invalid("the store has no such bucket", _INVALID)
     # The driver's texts hold addresses with their queries, and tell more than a user needs.
     detail = redact(str(error)).partition("\n")[0][:200]
@@ -171,7 +171,7 @@ def _explain(error: Exception) -> Fault:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except BaseError as error:
+    except (BaseError, OSError) as error:
         raise _explain(error) from error
 
 
@@ -258,7 +258,7 @@ def _translated_unless_missing() -> Iterator[None]:
         raise
     except NotFoundError as error:
         raise FileNotFoundError from error
-    except BaseError as error:
+    except (BaseError, OSError) as error:
         raise _explain(error) from error
 
 

@@ -1,0 +1,217 @@
+"""Datasources in buckets, over the stores' own protocols."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import boto3
+import pytest
+import requests
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+from tests.integration.platform.caller import Caller
+from tests.integration.platform.conftest import TOKEN
+from tests.integration.platform.test_datasources import list_all
+
+SECRET = "the-secret-access-key"
+NAMES = [
+    "a b.jpg",
+    "a+b%20.jpg",
+    "ünï/日本.png",
+    ".dot.jpg",
+    "q?x=1&y#z.jpg",
+    "plain/deep/c.jpg",
+    "tilde~'(1).png",
+]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+def s3(**changes) -> dict:
+    settings = {
+        "type": "S3",
+        "fullPath": "s3://pictures/incoming",
+        "purpose": "INPUT_OUTPUT",
+        "s3Region": "eu-central-1",
+        "s3AccessKeyId": "the-access-key",
+        "s3SecretAccessKey": SECRET,
+    }
+    return {**settings, **changes}
+
+
+@pytest.fixture(scope="module")
+def s3_url() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_url):
+    requests.post(f"{s3_url}/moto-api/reset", timeout=5)
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3_url,
+        region_name="eu-central-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="y",
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    client.create_bucket(Bucket="pictures", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+
+    def put(name: str, content: bytes | None = None) -> None:
+        client.put_object(Bucket="pictures", Key=name, Body=name.encode() if content is None else content)
+
+    return put
+
+
+@pytest.fixture
+def api(build_server, s3_url) -> Iterator[Caller]:
+    with Caller(build_server(page_size=3, s3_endpoint=s3_url).url, TOKEN) as caller:
+        yield caller
+
+
+@pytest.fixture
+def dataset(api) -> str:
+    path = api.create_dataset()
+    api("PUT", f"{path}/datasource", json=s3())
+    return path
+
+
+def test_objects_of_a_bucket_are_listed_and_read_by_urls_of_the_store(api, dataset, bucket, s3_url):
+    for name in NAMES:
+        bucket(f"incoming/{name}")
+    bucket("elsewhere/x.jpg")
+    bucket("incoming/.lightly/metadata/x.json")
+    bucket("incoming/half.jpg.part")
+    assert sorted(list_all(api, dataset)) == sorted(NAMES)
+    rows, cursor = [], None
+    while True:
+        page = api("GET", f"{dataset}/datasource/list", params={"cursor": cursor} if cursor else {})
+        rows, cursor = rows + page["data"], page["cursor"]
+        if not page["hasMore"]:
+            break
+    for row in rows:
+        assert row["readUrl"].startswith(s3_url)
+        assert SECRET not in row["readUrl"]
+        assert requests.get(row["readUrl"], timeout=5).content == f"incoming/{row['fileName']}".encode()
+    now = int(time.time())
+    assert list_all(api, dataset, **{"from": now + 100}) == []
+    assert len(list_all(api, dataset, **{"from": now - 100, "to": now + 100})) == len(NAMES)
+
+
+def test_redirected_url_of_a_bucket_leads_to_the_store(api, dataset, bucket):
+    bucket("incoming/a b.jpg")
+    (row,) = api("GET", f"{dataset}/datasource/list", params={"useRedirectedReadUrl": "True"})["data"]
+    assert row["readUrl"].startswith(api.url)
+    assert requests.get(row["readUrl"], timeout=5).content == b"incoming/a b.jpg"
+
+
+def test_rights_are_tried_and_leave_nothing_behind(api, dataset, bucket):
+    reply = api.request("GET", f"{dataset}/datasource/verify").json()
+    assert reply == {"canRead": True, "canWrite": True, "canList": True, "canOverwrite": True}
+    bucket("incoming/a.jpg")
+    api("PUT", f"{dataset}/datasource", json=s3(fullPath="pictures"))
+    assert list_all(api, dataset) == ["incoming/a.jpg"]
+
+
+def test_missing_bucket_is_an_error_and_never_an_empty_listing(api, dataset, bucket):
+    api("PUT", f"{dataset}/datasource", json=s3(fullPath="s3://nowhere/x"))
+    api.refused("GET", f"{dataset}/datasource/list", 422, "DATASET_DATASOURCE_INVALID")
+    reply = api.request("GET", f"{dataset}/datasource/verify").json()
+    assert (reply["canList"], reply["canWrite"]) == (False, False)
+    assert set(reply["errors"]) == {"canRead", "canWrite", "canList", "canOverwrite"}
+
+
+def test_credentials_are_encrypted_and_never_given_back(api, dataset, build_server, tmp_path):
+    found = api("GET", f"{dataset}/datasource")
+    assert (found["s3AccessKeyId"], found["s3SecretAccessKey"]) == ("the-access-key", "***")
+    everything = b"".join(path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file())
+    assert b"the-access-key" in everything
+    assert SECRET.encode() not in everything
+
+
+def test_full_picture_in_a_bucket_needs_no_upload(api, dataset, bucket):
+    bucket("incoming/a.jpg", b"\xff\xd8\xff picture")
+    first, second = api.create_samples(dataset, ["a.jpg", "b.jpg"])
+    url = api("GET", f"{dataset}/samples/{first}/readurl")
+    assert requests.get(url, timeout=5).content == b"\xff\xd8\xff picture"
+    api.refused("GET", f"{dataset}/samples/{second}/readurl", 404, "NOT_FOUND")
+
+
+GCS = {"type": "service_account", "private_key": "k", "private_key_id": "i", "client_email": "e"}
+EVIL = [
+    s3(s3Region="evil.example/"),
+    s3(s3Region="eu-central-1.evil.example"),
+    s3(fullPath="s3://evil.example@x/y"),
+    s3(fullPath="s3://pictures/../other"),
+    {
+        "type": "OBS",
+        "fullPath": "pictures",
+        "obsEndpoint": "http://169.254.169.254",
+        "obsAccessKeyId": "a",
+        "obsSecretAccessKey": "b",
+    },
+    {"type": "AZURE", "fullPath": "container", "accountName": "evil.example/", "accountKey": "a2V5"},
+    {"type": "AZURE", "fullPath": "container", "accountName": "UPPER", "accountKey": "a2V5"},
+    {
+        "type": "GCS",
+        "fullPath": "pictures",
+        "gcsProjectId": "p",
+        "gcsCredentials": json.dumps({**GCS, "type": "external_account"}),
+    },
+    {
+        "type": "GCS",
+        "fullPath": "pictures",
+        "gcsProjectId": "p",
+        "gcsCredentials": json.dumps({**GCS, "token_uri": "http://169.254.169.254/"}),
+    },
+    {"type": "GCS", "fullPath": "pictures", "gcsProjectId": "p", "gcsCredentials": "/etc/passwd"},
+    {
+        "type": "GCS",
+        "fullPath": "pictures",
+        "gcsProjectId": "p",
+        "gcsCredentials": json.dumps({**GCS, "private_key": 3}),
+    },
+]
+
+
+@pytest.mark.parametrize("settings", EVIL, ids=lambda s: f"{s['type']}-{s['fullPath']}"[:30])
+def test_configuration_cannot_choose_the_host(api, dataset, settings):
+    answer = api.request("PUT", f"{dataset}/datasource", json={**settings, "purpose": "INPUT_OUTPUT"})
+    assert answer.status_code == 422
+    assert answer.json()["code"].startswith("DATASET_DATASOURCE_")
+    assert api("GET", f"{dataset}/datasource")["type"] == "S3"
+
+
+def test_endpoint_on_the_operators_list_is_allowed(build_server, s3_url, bucket):
+    bucket("incoming/a.jpg")
+    with Caller(build_server(datasource_endpoints=(s3_url,)).url, TOKEN) as api:
+        dataset = api.create_dataset()
+        settings = {
+            "type": "OBS",
+            "fullPath": "pictures/incoming",
+            "purpose": "INPUT",
+            "obsEndpoint": s3_url,
+            "obsAccessKeyId": "a",
+            "obsSecretAccessKey": "b",
+        }
+        api("PUT", f"{dataset}/datasource", json=settings)
+        assert list_all(api, dataset) == ["a.jpg"]
+
+
+def test_role_is_stored_but_not_assumed(api, dataset):
+    settings = {
+        "type": "S3DelegatedAccess",
+        "fullPath": "pictures",
+        "purpose": "INPUT_OUTPUT",
+        "s3Region": "eu-central-1",
+        "s3ExternalId": "external-id-1",
+        "s3ARN": "arn:aws:iam::123456789012:role/name",
+    }
+    api("PUT", f"{dataset}/datasource", json=settings)
+    api.refused("GET", f"{dataset}/datasource/list", 422, "DATASET_DATASOURCE_ACTION_NOT_IMPLEMENTED")
