@@ -21,7 +21,11 @@ from watcher.metrics import Metrics
 
 _log = get_logger("scheduler")
 
-_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_WEEKDAY = rf"[0-7]|{'|'.join(_WEEKDAYS)}"
+_WEEKDAY_PART = re.compile(
+    rf"(?:(?P<any>\*)|(?P<first>{_WEEKDAY})(?:-(?P<last>{_WEEKDAY}))?)(?:/(?P<step>[1-7]))?"
+)
 _HEARTBEAT_S = 5.0
 _MOST_POLLS_AT_ONCE = 8
 
@@ -58,25 +62,31 @@ def build_trigger(config: WatchConfig) -> BaseTrigger:
 
 
 def _name_weekdays(field: str) -> str:
-    """Crontab counts weekdays from Sunday = 0, APScheduler from Monday = 0; names mean the same to both."""
+    """The weekdays by name: crontab counts them from Sunday = 0, APScheduler from Monday = 0.
 
-    def name(match: re.Match[str]) -> str:
-        number = int(match.group())
-        if number > 7:
+    Raises:
+        ConfigError: no weekdays as crontab writes them: `*`, numbers 0 to 7, names, ranges, steps.
+    """
+    chosen: set[int] = set()
+    for part in field.lower().split(","):
+        match = _WEEKDAY_PART.fullmatch(part)
+        if match is None:
             raise ConfigError(
-                f"weekday {number} in a cron line: weekdays are 0 to 7, both 0 and 7 are Sunday"
+                f"{part!r} in a cron line is no weekday: weekdays are 0 to 7, both 0 and 7 are Sunday, or sun to sat"
             )
-        return _WEEKDAYS[number]
+        first = 0 if match["any"] else _number_weekday(match["first"])
+        # A step without an end goes on to the end of the week; a range may end, but not start, with Sunday as 7.
+        last = 6 if match["any"] or match["step"] else first
+        if match["last"]:
+            last = _number_weekday(match["last"]) or (7 if match["last"] == "sun" else 0)
+        if first > last:
+            raise ConfigError(f"the weekdays {part!r} in a cron line run backwards")
+        chosen.update(day % 7 for day in range(first, last + 1, int(match["step"] or 1)))
+    return ",".join(_WEEKDAYS[day] for day in sorted(chosen))
 
-    if field.startswith("*"):
-        return field
-    head, slash, step = field.partition("/")
-    named = re.sub(r"\d+", name, head)
-    if "-" in named and named.split("-")[0] == "sun":
-        # "0-5" starts on Sunday, which APScheduler has at the end of the week.
-        last = named.split("-")[1]
-        named = "sun" if last == "sun" else f"sun,mon-{last}"
-    return f"{named}{slash}{step}"
+
+def _number_weekday(text: str) -> int:
+    return int(text) if text.isdecimal() else _WEEKDAYS.index(text)
 
 
 class Scheduler:
@@ -90,10 +100,15 @@ class Scheduler:
         self._metrics = metrics
         self._beat = beat
         self._running = 0
+        self._stopping = False
         self._idle = threading.Condition()
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
-            executors={"default": ThreadPoolExecutor(_MOST_POLLS_AT_ONCE + 1)},
+            # A place of its own for the heartbeat: many long polls are no reason to be taken for dead.
+            executors={
+                "default": ThreadPoolExecutor(_MOST_POLLS_AT_ONCE),
+                "heartbeat": ThreadPoolExecutor(1),
+            },
             # Without a grace time a busy pool would drop ticks for good.
             job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None},
         )
@@ -102,6 +117,7 @@ class Scheduler:
             self._beat,
             IntervalTrigger(seconds=_HEARTBEAT_S, timezone=UTC),
             id="heartbeat",
+            executor="heartbeat",
             next_run_time=datetime.now(UTC),
         )
 
@@ -145,7 +161,12 @@ class Scheduler:
         }
 
     def stop(self, *, timeout_s: float) -> bool:
-        """Starts no more cycles and waits for the running ones; False if some still run at the limit."""
+        """Starts no more cycles and waits for the running ones; False if some still run at the limit.
+
+        Harmless if it was not started.
+        """
+        with self._idle:
+            self._stopping = True
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
         with self._idle:
@@ -153,6 +174,8 @@ class Scheduler:
 
     def _run_isolated(self, name: str, task: Callable[[], object]) -> None:
         with self._idle:
+            if self._stopping:
+                return
             self._running += 1
         try:
             task()
