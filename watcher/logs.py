@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Literal, TextIO
 
 import structlog
@@ -12,6 +13,8 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 from watcher.domain.redaction import redact
 
 LogFormat = Literal["auto", "json", "console"]
+
+_SECRET_NAMES = ("token", "password", "secret", "authorization", "signature")
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
@@ -70,19 +73,28 @@ def configure_logging(
 
 def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Takes secrets out of every text of an event, nested ones included."""
-    return {key: _redact_value(value) for key, value in event.items()}
+    return {key: _redact_field(key, value) for key, value in event.items()}
+
+
+def _redact_field(key: object, value: object) -> object:
+    """The value, hidden whole under a name that promises a secret."""
+    if isinstance(value, str) and str(key).lower().endswith(_SECRET_NAMES):
+        return "***"
+    return _redact_value(value)
 
 
 def _redact_value(value: object) -> object:
     if isinstance(value, str):
         return redact(value)
-    if isinstance(value, dict):
-        return {key: _redact_value(inner) for key, inner in value.items()}
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return {redact(str(key)): _redact_field(key, inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_redact_value(inner) for inner in value]
     if isinstance(value, BaseException):
         return redact(f"{type(value).__name__}: {value}")
-    return value
+    return redact(repr(value))  # what the renderers would make of it
 
 
 def _name_foreign_logger(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -6,6 +6,7 @@ Labels come from closed sets, and series of failures stand at 0 from the start, 
 from __future__ import annotations
 
 import platform as machine
+import threading
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -85,6 +86,7 @@ class Metrics:
             registry=None,
         )
         self._skew_registered = False
+        self._skew_lock = threading.Lock()
         self.leader = Gauge(
             "watcher_leader", "1 while this process holds the store and may poll.", registry=self.registry
         )
@@ -94,9 +96,10 @@ class Metrics:
     def set_clock_skew(self, seconds: float) -> None:
         """Publishes the skew; the series does not exist before the first reading."""
         self.clock_skew_s.set(seconds)
-        if not self._skew_registered:
-            self._skew_registered = True
-            self.registry.register(self.clock_skew_s)
+        with self._skew_lock:  # the first polls of several watches come at once
+            if not self._skew_registered:
+                self._skew_registered = True
+                self.registry.register(self.clock_skew_s)
 
     def init_watch(self, watch: str, *, steps: Iterable[Step]) -> None:
         """Starts all series of a watch at 0."""
