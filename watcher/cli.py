@@ -15,7 +15,6 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from watcher import __version__, bootstrap
 from watcher.cli_views import print_lives, print_overview, print_settings, print_variables
@@ -40,7 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_out = Console(highlight=False, soft_wrap=True)
+# A pipe has no width; tables for one are as wide as they need to be.
+_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _POLL_WAIT_S = 300.0
@@ -325,7 +325,14 @@ def demo(
             stop=asked,
             say=lambda line: _out.print(line, markup=False),
         )
-        table = Table(show_header=False, box=None)
-        for name, value in report.as_rows():
-            table.add_row(name, str(value))
-        _out.print(table)
+        special = {
+            "late": report.late,
+            "half-written for a while": report.half_written,
+            "broken": report.broken,
+            "no picture at all": report.not_pictures,
+        }
+        told = ", ".join(f"{len(names)} {what}" for what, names in special.items())
+        _out.print(f"{len(report.frames)} frames ({report.n_bytes / 1e6:.1f} MB): {told}", markup=False)
+        for what, names in special.items():
+            for name in names:
+                _out.print(f"  {what}: watcher why {name}", markup=False)
