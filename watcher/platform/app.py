@@ -45,10 +45,10 @@ from watcher.platform.calls import Call, Operation, Redirect, Stream
 from watcher.platform.context import Platform
 from watcher.platform.faults import Fault, too_large
 from watcher.platform.listings import Listings
+from watcher.platform.recent import Recent
 from watcher.platform.secrets import load_keys
 from watcher.platform.settings import PlatformConfig
 from watcher.platform.store.users import User
-from watcher.platform.usercache import UserCache
 from watcher.platform.vault import Vault
 
 _log = get_logger(__name__)
@@ -98,7 +98,8 @@ def build_platform(config: PlatformConfig, *, clock: Clock) -> Platform:
         vault=Vault(keys),
         blobs=FolderBlobs(config.data_dir / "blobs"),
         listings=Listings(config.data_dir / "listings", clock),
-        users=UserCache(clock),
+        users=Recent(clock, keep_s=5.0),
+        sources=Recent(clock, keep_s=2.0),
         jobs_ready=threading.Event(),
     )
 
@@ -249,7 +250,7 @@ def _authenticate(platform: Platform, request: Request, query: dict[str, str]) -
     if user is None:
         with platform.database.read() as session:
             user = access.find_user(session, token=token, token_hash=token_hash)
-        platform.users.keep(token_hash, user)
+        platform.users.keep(user, token_hash)
     return user
 
 

@@ -9,9 +9,11 @@ from watcher.database import Database
 from watcher.domain.clock import Clock
 from watcher.platform.blobs import BlobStore
 from watcher.platform.listings import Listings
+from watcher.platform.objects.base import Source
+from watcher.platform.recent import Recent
 from watcher.platform.secrets import Keys
 from watcher.platform.settings import PlatformConfig
-from watcher.platform.usercache import UserCache
+from watcher.platform.store.users import User
 from watcher.platform.vault import Vault
 
 
@@ -30,5 +32,6 @@ class Platform:
     vault: Vault
     blobs: BlobStore
     listings: Listings
-    users: UserCache
+    users: Recent[User]
+    sources: Recent[Source]
     jobs_ready: threading.Event

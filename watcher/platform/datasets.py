@@ -207,6 +207,7 @@ def delete_dataset(call: Call) -> None:
         dataset = access.find_dataset(session, call, lock=True)
         _must_own(call, dataset)
         store.delete_dataset(session, dataset_id=dataset.id)
+    call.platform.sources.clear()
     call.platform.blobs.delete_dataset(dataset.id)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets as random
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -35,7 +35,7 @@ from watcher.platform.listings import (
     decode_cursor,
     encode_cursor,
 )
-from watcher.platform.objects.base import ObjectSource
+from watcher.platform.objects.base import ObjectSource, Source
 from watcher.platform.objects.cloud import build_cloud_source
 from watcher.platform.objects.folder import FolderSource
 from watcher.platform.secrets import is_id, new_id
@@ -61,21 +61,6 @@ _SECRET_FIELDS = ("s3_secret_access_key", "gcs_credentials", "account_key", "obs
 _LISTED = ("INPUT_OUTPUT", "INPUT")
 _MAX_RELEVANT_BYTES = 64 * 1024 * 1024
 _NONE = "this dataset has no datasource: set one with PUT .../datasource"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A datasource as stored.
-
-    Attributes:
-        digest: changes with the settings.
-        objects: its objects; None for LIGHTLY, which has none of its own.
-        prefix: what stands before a name to make it complete, with a slash at the end if not empty.
-    """
-
-    digest: str
-    objects: ObjectSource | None
-    prefix: str
 
 
 def decode_settings(platform: Platform, row: store.DatasourceRow) -> Datasource:
@@ -176,6 +161,7 @@ def update_datasource(call: Call) -> None:
             secrets=call.platform.vault.lock(msgspec.json.encode(secrets)) if secrets else None,
         )
         dataset_store.update_dataset(session, dataset_id=dataset.id, values={"modified_at": call.now_ms})
+    call.platform.sources.clear()
 
 
 def verify_datasource(call: Call) -> dict[str, Any]:
@@ -196,16 +182,20 @@ def verify_datasource(call: Call) -> dict[str, Any]:
 
 
 def _open_listing(call: Call) -> tuple[str, Source, ObjectSource]:
-    with call.platform.database.read() as session:
-        dataset = access.find_dataset(session, call)
-        source = load_source(call.platform, session, dataset.id)
+    dataset_id = call.path["datasetId"]
+    source = call.platform.sources.find(call.caller.id, dataset_id)
     if source is None:
-        raise unknown("DATASET_DATASOURCE_UNKNOWN", _NONE)
+        with call.platform.database.read() as session:
+            dataset = access.find_dataset(session, call)
+            source = load_source(call.platform, session, dataset.id)
+        if source is None:
+            raise unknown("DATASET_DATASOURCE_UNKNOWN", _NONE)
+        call.platform.sources.keep(source, call.caller.id, dataset_id)
     if source.objects is None:
         raise invalid(
             "a datasource of type LIGHTLY has no objects to list", "DATASET_DATASOURCE_ILLEGAL_ACTION"
         )
-    return dataset.id, source, source.objects
+    return dataset_id, source, source.objects
 
 
 def _take(listings: Listings, objects: ObjectSource, state: Cursor) -> tuple[str, Snapshot]:
@@ -268,28 +258,25 @@ def list_raw_samples(call: Call) -> RawSamplesPage:
     else:
         state = _start(call, dataset_id, source)
     limit = platform.config.page_size
-    name, rows = state.snapshot, None
+    name, page = state.snapshot, None
     snapshot = platform.listings.find(name) if name else None
     if snapshot is not None:
-        try:
-            rows = snapshot.read(after=state.after, until=state.until, limit=limit + 1)
-        except LookupError:
-            rows = None  # another request just pushed it out
-    if rows is None:
+        # LookupError: another request just pushed it out.
+        with contextlib.suppress(LookupError):
+            page = snapshot.read(after=state.after, until=state.until, limit=limit)
+    if page is None:
         name, snapshot = _take(platform.listings, objects, state)
-        rows = snapshot.read(after=state.after, until=state.until, limit=limit + 1)
-    page = rows[:limit]
-    names = [row[1] for row in page]
+        page = snapshot.read(after=state.after, until=state.until, limit=limit)
     urls = (
-        sign_redirects(call, dataset_id, names)
+        sign_redirects(call, dataset_id, page.names)
         if REDIRECTED.of(call)
-        else sign_reads(call, dataset_id, source, names)
+        else sign_reads(call, dataset_id, source, page.names)
     )
-    following = msgspec.structs.replace(state, after=page[-1] if page else state.after, snapshot=name)
+    following = msgspec.structs.replace(state, after=page.last, snapshot=name)
     return RawSamplesPage(
-        has_more=len(rows) > limit,
+        has_more=page.more,
         cursor=encode_cursor(following, platform.keys),
-        data=[RawSample(file_name=row[1], read_url=url) for row, url in zip(page, urls, strict=True)],
+        data=[RawSample(file_name=name, read_url=url) for name, url in zip(page.names, urls, strict=True)],
     )
 
 

@@ -21,6 +21,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -35,6 +36,12 @@ _MAX_SNAPSHOTS = 64
 _IDLE_S = 900.0
 _IN_MEMORY_ROWS = 4000
 _SIGNATURE_BYTES = 16
+_RANGE = "FROM o WHERE (second, name) > (?, ?) AND (second, name) <= (?, ?)"
+_PAGE = (
+    "SELECT group_concat(name, char(0)), max(second)"  # noqa: S608 - made of constants
+    f" FROM (SELECT second, name {_RANGE} ORDER BY second, name LIMIT ?)"
+)
+_MORE = f"SELECT EXISTS (SELECT 1 {_RANGE})"
 _FOREIGN = "the cursor was not made by this server: start the listing again without it"
 
 
@@ -60,6 +67,20 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
     until: Row | None
     snapshot: str
     relevant: str
+
+
+class Page(NamedTuple):
+    """A piece of a listing.
+
+    Attributes:
+        names: the objects.
+        last: the row of the last one; where the piece began if there is none.
+        more: whether anything follows.
+    """
+
+    names: list[str]
+    last: Row
+    more: bool
 
 
 def encode_cursor(cursor: Cursor, keys: Keys) -> str:
@@ -99,21 +120,29 @@ class Snapshot:
         self._lock = threading.Lock()
         self.used_s = 0.0
 
-    def read(self, *, after: Row, until: Row | None, limit: int) -> list[Row]:
-        """The next rows behind `after`, at most `limit`, up to and including `until`."""
+    def read(self, *, after: Row, until: Row | None, limit: int) -> Page:
+        """The next names behind `after`, at most `limit`, up to and including `until`."""
         if self._rows is not None:
             start = _bisect(self._rows, after)
-            page = self._rows[start : start + limit]
-            return page if until is None else [row for row in page if row <= until]
-        condition = ""
-        arguments: tuple[int | str, ...] = (*after, limit)
-        if until is not None:
-            condition, arguments = "AND (second, name) <= (?, ?)", (*after, *until, limit)
-        query = f"SELECT second, name FROM o WHERE (second, name) > (?, ?) {condition} ORDER BY second, name LIMIT ?"  # noqa: S608
+            rows = self._rows[start : start + limit]
+            if until is not None:
+                rows = [row for row in rows if row <= until]
+            end = start + len(rows)
+            following = self._rows[end : end + 1]
+            more = bool(following) and (until is None or following[0] <= until)
+            return Page([row[1] for row in rows], rows[-1] if rows else after, more)
+        stop = until or (MAX_SECOND + 1, "")
         with self._lock:
             if self._connection is None:
                 raise LookupError("the snapshot was closed")
-            return self._connection.execute(query, arguments).fetchall()
+            joined, second = self._connection.execute(_PAGE, (*after, *stop, limit)).fetchone()
+            if joined is None:
+                return Page([], after, False)
+            # No name holds NUL, and one joined text is fetched far faster than a row for each.
+            names = joined.split("\0")
+            last = (second, names[-1])
+            more = self._connection.execute(_MORE, (*last, *stop)).fetchone()[0]
+        return Page(names, last, bool(more))
 
     def split(self, n_shards: int) -> list[tuple[Row, Row | None]]:
         """Cuts the rows into at most `n_shards` ranges `(after, until)` that hold every row once."""

@@ -18,7 +18,7 @@ PROJECTION_METHODS: tuple[str, ...] = get_args(ProjectionMethod)
 
 _BLOCK_ROWS = 8192
 # The time of t-SNE and UMAP grows faster than the number of rows; beyond this many, the others follow by neighbours.
-MAX_FITTED_ROWS = 5_000
+MAX_FITTED_ROWS = 2_500
 _N_NEIGHBOURS = 3
 
 
@@ -28,7 +28,7 @@ def project(
     """Places each vector in the plane, so that what is near stays near as far as a plane allows.
 
     PCA reads the matrix in blocks and is exact for any number of rows (memory: d x d). TSNE and UMAP work on at
-    most 5,000 rows, picked at random by `seed`; every other row is placed at the mean, weighted by nearness, of
+    most 2,500 rows, picked at random by `seed`; every other row is placed at the mean, weighted by nearness, of
     its three nearest ones among them. The values are scaled to -1..1 on the longer axis. The same arguments give
     the same picture on the same machine.
 

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from watcher.domain.errors import ConfigError
@@ -39,6 +40,18 @@ class Keys:
         mac = self._url.copy()
         mac.update(message)
         return mac.hexdigest()
+
+    def build_signer(self, head: bytes) -> Callable[[bytes], str]:
+        """Like `sign_url` of `head` and a tail, for many tails."""
+        begun = self._url.copy()
+        begun.update(head)
+
+        def sign(tail: bytes) -> str:
+            mac = begun.copy()
+            mac.update(tail)
+            return mac.hexdigest()
+
+        return sign
 
     def sign_cursor(self, message: bytes) -> bytes:
         """Signature of a cursor, 16 bytes."""

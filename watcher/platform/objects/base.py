@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from watcher.platform.blobs import OpenBlob
@@ -32,6 +33,21 @@ class ObjectSource(Protocol):
 
     def verify(self, *, probe: str) -> dict[str, str]:
         """Tries each right (`canRead`, `canWrite`, `canList`, `canOverwrite`); gives the reasons of those missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A datasource as stored.
+
+    Attributes:
+        digest: changes with the settings.
+        objects: its objects; None for LIGHTLY, which has none of its own.
+        prefix: what stands before a name to make it complete, with a slash at the end if not empty.
+    """
+
+    digest: str
+    objects: ObjectSource | None
+    prefix: str
 
 
 def is_listed(name: str) -> bool:
