@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import jinja2
-import msgspec
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,13 +13,12 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from watcher import __version__
-from watcher.database import Database, check_schema
-from watcher.domain.clock import Clock
+from watcher.database import check_schema
 from watcher.domain.errors import StoreError, WatcherError
 from watcher.lightly import samples as remote_samples
-from watcher.lightly.transport import Transport
-from watcher.ops.health import AccessWatch, Heartbeats
+from watcher.ops.changes import Changes
 from watcher.ops.overview import Overview, load_overview
+from watcher.ops.parts import OpsParts, build_json
 from watcher.store import SCHEMA, samples, watches
 
 _MAX_THUMBNAIL_BYTES = 1_000_000
@@ -37,30 +31,10 @@ _PAGE_HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpsParts:
-    """What the pages need.
-
-    Attributes:
-        control_token: asked for by everything that changes something.
-        poll_now: brings the next poll of a watch forward; False for an unknown one.
-        next_polls: when each watch is polled next.
-    """
-
-    database: Database
-    transport: Transport
-    registry: CollectorRegistry
-    heartbeats: Heartbeats
-    access: AccessWatch
-    clock: Clock
-    control_token: str
-    poll_now: Callable[[str], bool]
-    next_polls: Callable[[], Mapping[str, datetime]]
-
-
 def build_app(parts: OpsParts) -> Starlette:
     """The application; its handlers run in threads, since the store is synchronous."""
     pages = _Pages(parts)
+    changes = Changes(parts)
     return Starlette(
         routes=[
             Route("/", pages.status),
@@ -69,7 +43,7 @@ def build_app(parts: OpsParts) -> Starlette:
             Route("/health/ready", pages.ready),
             Route("/thumbnails/{sample_id:int}", pages.thumbnail),
             Route("/api/v1/status", pages.status_json),
-            Route("/api/v1/watches/{watch}/poll", pages.poll_now, methods=["POST"]),
+            Route("/api/v1/watches/{watch}/{verb}", changes.handle, methods=["POST"]),
         ]
     )
 
@@ -99,11 +73,11 @@ class _Pages:
         )
         return HTMLResponse(page, headers=_PAGE_HEADERS)
 
-    def status_json(self, _request: Request) -> Response:
+    def statusbuild_json(self, _request: Request) -> Response:
         try:
-            return _json(self._load())
+            return build_json(self._load())
         except StoreError as error:
-            return _json({"error": str(error)}, status=503)
+            return build_json({"error": str(error)}, status=503)
 
     def metrics(self, request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
@@ -112,8 +86,8 @@ class _Pages:
     def live(self, _request: Request) -> Response:
         stalled = self._parts.heartbeats.find_stalled()
         if not stalled:
-            return _json({"status": "ok"})
-        return _json(
+            return build_json({"status": "ok"})
+        return build_json(
             {"status": "stalled", "loops": {name: round(s, 1) for name, s in stalled.items()}}, status=503
         )
 
@@ -129,14 +103,19 @@ class _Pages:
         elif access.last_ok_s is None:
             problems["server"] = "no answer of the server yet"
         if problems:
-            return _json({"status": "not ready", "problems": problems}, status=503)
-        return _json({"status": "ok"})
+            return build_json({"status": "not ready", "problems": problems}, status=503)
+        return build_json({"status": "ok"})
 
     def thumbnail(self, request: Request) -> Response:
         """A sample's thumbnail, fetched through the API, so that no signed URL stands in a page."""
-        with self._parts.database.read() as session:
-            sample = samples.load_sample_by_id(session, sample_id=request.path_params["sample_id"])
-            watch = None if sample is None else watches.load_watch_by_id(session, watch_id=sample.watch_id)
+        try:
+            with self._parts.database.read() as session:
+                sample = samples.load_sample_by_id(session, sample_id=request.path_params["sample_id"])
+                watch = (
+                    None if sample is None else watches.load_watch_by_id(session, watch_id=sample.watch_id)
+                )
+        except StoreError as error:
+            return PlainTextResponse(f"{error}\n", status_code=503)
         if sample is None or watch is None or sample.remote_id is None:
             return PlainTextResponse("there is no such thumbnail\n", status_code=404)
         try:
@@ -154,28 +133,12 @@ class _Pages:
         headers = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
         return Response(body, media_type="image/webp", headers=headers)
 
-    def poll_now(self, request: Request) -> Response:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not secrets.compare_digest(given.encode(), self._parts.control_token.encode()):
-            return _json(
-                {"error": "a control token is needed: see control.token in the data directory"}, status=401
-            )
-        watch = request.path_params["watch"]
-        if not self._parts.poll_now(watch):
-            return _json({"error": f"there is no watch {watch!r}"}, status=404)
-        return _json({"status": "the poll starts now"}, status=202)
-
     def _load(self) -> Overview:
         return load_overview(
             self._parts.database,
             now_ms=int(self._parts.clock.now_s() * 1000),
             next_polls=self._parts.next_polls(),
         )
-
-
-def _json(value: object, *, status: int = 200) -> Response:
-    headers = {"Cache-Control": "no-store"}
-    return Response(msgspec.json.encode(value), status, media_type="application/json", headers=headers)
 
 
 def _format_moment(seconds: float | None) -> str:

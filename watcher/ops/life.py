@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from watcher.database import Database
-from watcher.domain.models import Sample, SampleState
+from watcher.domain.models import BatchState, Sample, SampleState
 from watcher.store import batches, picks, polls, runs, samples
 
 
@@ -52,6 +52,8 @@ def _load_life(session: Any, watch_name: str, sample: Sample) -> Life:
         explanation = f"{explanation}: {sample.reason}"
     if sample.batch_id is not None:
         batch = batches.load_batch(session, batch_id=sample.batch_id)
+        if batch.state is BatchState.DEAD and sample.state is SampleState.PROCESSING:
+            explanation = f"its batch {batch.key} gave up: see the step that is dead"
         events.append(
             LifeEvent(
                 at_ms=batch.created_ms,
