@@ -44,6 +44,7 @@ from watcher.platform.blobs import FolderBlobs
 from watcher.platform.calls import Call, Operation, Redirect, Stream
 from watcher.platform.context import Platform
 from watcher.platform.faults import Fault, too_large
+from watcher.platform.intake import Intake
 from watcher.platform.listings import Listings
 from watcher.platform.recent import Recent
 from watcher.platform.secrets import load_keys
@@ -90,10 +91,12 @@ def build_platform(config: PlatformConfig, *, clock: Clock) -> Platform:
     """Makes the parts; the schema is neither checked nor changed."""
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys = load_keys(config.data_dir)
+    database = build_database(config.store_url, pool_size=24)
     return Platform(
         config=config,
         clock=clock,
-        database=build_database(config.store_url, pool_size=24),
+        database=database,
+        intake=Intake(database),
         keys=keys,
         vault=Vault(keys),
         blobs=FolderBlobs(config.data_dir / "blobs"),

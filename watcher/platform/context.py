@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from watcher.database import Database
 from watcher.domain.clock import Clock
 from watcher.platform.blobs import BlobStore
+from watcher.platform.intake import Intake
 from watcher.platform.listings import Listings
 from watcher.platform.objects.base import Source
 from watcher.platform.recent import Recent
@@ -34,4 +35,5 @@ class Platform:
     listings: Listings
     users: Recent[User]
     sources: Recent[Source]
+    intake: Intake
     jobs_ready: threading.Event

@@ -33,8 +33,8 @@ from watcher.platform.calls import (
     text,
 )
 from watcher.platform.datasets import max_samples
-from watcher.platform.faults import Fault, invalid, unknown
-from watcher.platform.secrets import new_id
+from watcher.platform.faults import invalid, unknown
+from watcher.platform.secrets import is_id
 from watcher.platform.store import datasets as dataset_store
 from watcher.platform.store import samples as store
 
@@ -197,28 +197,14 @@ def _check_custom(call: Call, custom: str | None) -> None:
 
 
 def _create(call: Call) -> tuple[str, str]:
-    request = call.read(SentSample)
-    values = build_sample_row(call, request)
-    with call.platform.database.write() as session:
-        dataset = access.find_dataset(session, call, lock=True)
-        present = store.load_ids_by_name(session, dataset_id=dataset.id, names=[request.file_name])
-        if present:
-            return dataset.id, present[request.file_name]
-        limit = max_samples(call)
-        if dataset.n_samples >= limit:
-            raise Fault(
-                422, "DATASET_AT_MAX_CAPACITY", f"the dataset is full: it holds {limit} samples at the most"
-            )
-        sample_id = new_id(call.now_s)
-        row = {**values, "id": sample_id, "dataset_id": dataset.id, "position": dataset.n_samples}
-        store.insert_samples(session, rows=[row])
-        changes = {
-            "n_samples": dataset.n_samples + 1,
-            "size_in_bytes": dataset.size_in_bytes + values["size_in_bytes"],
-            "modified_at": call.now_ms,
-        }
-        dataset_store.update_dataset(session, dataset_id=dataset.id, values=changes)
-        return dataset.id, sample_id
+    row = build_sample_row(call, call.read(SentSample))
+    dataset_id = call.path["datasetId"]
+    if not is_id(dataset_id):
+        raise unknown("DATASET_UNKNOWN", "there is no such dataset for this token")
+    sample_id = call.platform.intake.create(
+        dataset_id=dataset_id, user_id=call.caller.id, row=row, limit=max_samples(call)
+    )
+    return dataset_id, sample_id
 
 
 def create_sample(call: Call) -> CreateEntityResponse:

@@ -1,0 +1,153 @@
+"""New samples, many to a transaction: those that wait for the disk together are written together.
+
+The first request to arrive writes, for itself and for those that came meanwhile; then it hands the pen to the next
+one that waits. So a lone request is written at once, and a crowd shares the cost of each commit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from watcher.database import Database
+from watcher.platform.faults import Fault, unavailable, unknown
+from watcher.platform.secrets import new_id
+from watcher.platform.store import datasets as dataset_store
+from watcher.platform.store import samples as store
+
+_MAX_BATCH = 200
+_WAIT_S = 60.0
+
+
+class _Waiting:
+    def __init__(self, row: dict[str, Any], limit: int) -> None:
+        self.row = row
+        self.limit = limit
+        self.turn = threading.Event()
+        self.sample_id: str | None = None
+        self.error: BaseException | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.sample_id is not None or self.error is not None
+
+
+class Intake:
+    """Creates samples; safe to share between threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queues: dict[tuple[str, str], deque[_Waiting]] = {}
+        self._lock = threading.Lock()
+
+    def create(self, *, dataset_id: str, user_id: str, row: dict[str, Any], limit: int) -> str:
+        """Gives the id of the sample of that name, new or present.
+
+        Args:
+            dataset_id: to which dataset.
+            user_id: who asks.
+            row: the columns of the sample but its id, dataset and position.
+            limit: the most samples that the dataset may have.
+
+        Raises:
+            Fault: there is no such dataset for the user, it is full, or the wait took over a minute.
+        """
+        key = (dataset_id, user_id)
+        waiting = _Waiting(row, limit)
+        with self._lock:
+            queue = self._queues.get(key)
+            if queue is None:
+                self._queues[key] = deque()
+                waiting.turn.set()
+                batch = [waiting]
+            else:
+                queue.append(waiting)
+                batch = []
+        if not waiting.turn.wait(_WAIT_S):
+            self._give_up(key, waiting)
+        if not waiting.is_done:
+            self._lead(key, batch or [waiting])
+        if waiting.error is not None:
+            raise waiting.error
+        assert waiting.sample_id is not None
+        return waiting.sample_id
+
+    def _give_up(self, key: tuple[str, str], waiting: _Waiting) -> None:
+        with self._lock:
+            queue = self._queues.get(key, ())
+            is_queued = waiting in queue
+            if isinstance(queue, deque) and is_queued:
+                queue.remove(waiting)
+        # If it is not queued, a batch under way holds it, which may still succeed.
+        if is_queued or not waiting.turn.wait(_WAIT_S):
+            raise unavailable("the server is too busy to take more samples: try again later")
+
+    def _lead(self, key: tuple[str, str], batch: list[_Waiting]) -> None:
+        with self._lock:
+            queue = self._queues[key]
+            while queue and len(batch) < _MAX_BATCH:
+                batch.append(queue.popleft())
+        try:
+            self._write(key, batch)
+        finally:
+            for waiting in batch:
+                if not waiting.is_done:
+                    waiting.error = unavailable("the sample could not be stored: try again")
+                waiting.turn.set()
+            with self._lock:
+                if queue:
+                    queue.popleft().turn.set()
+                else:
+                    del self._queues[key]
+
+    def _write(self, key: tuple[str, str], batch: Sequence[_Waiting]) -> None:
+        try:
+            with self._database.write() as session:
+                found = self._insert(session, key, batch)
+        except Exception as error:  # noqa: BLE001 - belongs to the requests that wait
+            if len(batch) > 1:
+                # One of them is at fault; the others shall not pay for it.
+                for waiting in batch:
+                    self._write(key, [waiting])
+                return
+            batch[0].error = error
+            return
+        for waiting, outcome in zip(batch, found, strict=True):
+            if isinstance(outcome, Fault):
+                waiting.error = outcome
+            else:
+                waiting.sample_id = outcome
+
+    def _insert(self, session: Session, key: tuple[str, str], batch: Sequence[_Waiting]) -> list[str | Fault]:
+        dataset_id, user_id = key
+        dataset = dataset_store.load_dataset(session, dataset_id=dataset_id, user_id=user_id, lock=True)
+        if dataset is None:
+            raise unknown("DATASET_UNKNOWN", "there is no such dataset for this token")
+        names = {waiting.row["file_name"] for waiting in batch}
+        ids = store.load_ids_by_name(session, dataset_id=dataset_id, names=names)
+        outcomes: list[str | Fault] = []
+        rows: list[dict[str, Any]] = []
+        for waiting in batch:
+            name = waiting.row["file_name"]
+            position = dataset.n_samples + len(rows)
+            if name not in ids:
+                if position >= waiting.limit:
+                    text = f"the dataset is full: it holds {waiting.limit} samples at the most"
+                    outcomes.append(Fault(422, "DATASET_AT_MAX_CAPACITY", text))
+                    continue
+                ids[name] = new_id(waiting.row["created_at"] / 1000)
+                rows.append({**waiting.row, "id": ids[name], "dataset_id": dataset_id, "position": position})
+            outcomes.append(ids[name])
+        if rows:
+            store.insert_samples(session, rows=rows)
+            changes = {
+                "n_samples": dataset.n_samples + len(rows),
+                "size_in_bytes": dataset.size_in_bytes + sum(row["size_in_bytes"] for row in rows),
+                "modified_at": max(row["created_at"] for row in rows),
+            }
+            dataset_store.update_dataset(session, dataset_id=dataset_id, values=changes)
+        return outcomes
