@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from io import IOBase
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast, get_args
 
 import requests
 
@@ -26,7 +26,7 @@ from watcher.domain.errors import (
     EmbeddingDoesNotExistError,
     TagDoesNotExistError,
 )
-from watcher.lightly import datasets, datasources, mappings, tags, versions
+from watcher.lightly import datasets, datasources, mappings, tags, versions, workflows
 from watcher.lightly.compatibility import PROTOCOL_VERSION, is_compatible
 from watcher.lightly.samplers import SamplerConfig, SamplingMethod
 from watcher.lightly.transport import Transport
@@ -36,19 +36,17 @@ from watcher.lightly.wire.embeddings import DatasetEmbeddingData, Dimensionality
 from watcher.lightly.wire.jobs import JobStatusData
 from watcher.lightly.wire.samplings import SamplingCreateRequest
 from watcher.lightly.wire.tags import INITIAL_TAG_NAME, TagArithmeticsRequest, TagData
-from watcher.lightly.workflows import choosing, embedding_upload, metadata, picking, raw_samples, scoring
-from watcher.lightly.workflows.csv_files import write_embeddings_csv
-from watcher.lightly.workflows.download import DownloadReport, download_tag, select_by_mask
-from watcher.lightly.workflows.embeddings import ALL_PROJECTIONS
-from watcher.lightly.workflows.metadata import MetadataReport
-from watcher.lightly.workflows.register import build_put_headers
-from watcher.lightly.workflows.sampling import run_sampling
-from watcher.lightly.workflows.sources import list_upload_items
-from watcher.lightly.workflows.upload import UploadReport, upload_items
-from watcher.lightly.workflows.window import HOLD_BACK_S, Window, new_raw_samples_window
+
+if TYPE_CHECKING:
+    from watcher.lightly.workflows.download import DownloadReport
+    from watcher.lightly.workflows.metadata import MetadataReport
+    from watcher.lightly.workflows.upload import UploadReport
+    from watcher.lightly.workflows.window import Window
 
 DEFAULT_SERVER = "https://api.lightly.ai"
 SAMPLING_DEADLINE_S = 6 * 3600.0
+HOLD_BACK_S = 5
+ALL_PROJECTIONS: tuple[DimensionalityReductionMethod, ...] = get_args(DimensionalityReductionMethod)
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ class ApiWorkflowClient:
         choice = self._choice
         if choice.dataset_id is not None:
             return choice.dataset_id
-        found = choosing.find_latest_dataset(self.transport)
+        found = workflows.choosing.find_latest_dataset(self.transport)
         with self._lock:
             if self._choice.dataset_id is None:
                 self._choice = _Choice(dataset_id=found.id, is_guess=True)
@@ -167,7 +165,7 @@ class ApiWorkflowClient:
         Raises:
             DatasetError: no dataset may bear this name.
         """
-        dataset_id, found = choosing.ensure_dataset(
+        dataset_id, found = workflows.choosing.ensure_dataset(
             self.transport, name=dataset_name, dataset_type=dataset_type
         )
         if found is not None and found.n_samples:
@@ -181,7 +179,7 @@ class ApiWorkflowClient:
         self, dataset_basename: str, *, dataset_type: DatasetType = "Images"
     ) -> None:
         """Makes and chooses a dataset called `dataset_basename`, or the first free of `..._1`, `..._2`, ..."""
-        dataset_id, _ = choosing.create_uniquely(
+        dataset_id, _ = workflows.choosing.create_uniquely(
             self.transport, base_name=dataset_basename, dataset_type=dataset_type
         )
         self._choose_dataset(dataset_id)
@@ -196,7 +194,9 @@ class ApiWorkflowClient:
         Raises:
             DatasetDoesNotExistError: there is none; also a ValueError.
         """
-        self._choose_dataset(choosing.find_dataset(self.transport, name=dataset_name, shared=shared).id)
+        self._choose_dataset(
+            workflows.choosing.find_dataset(self.transport, name=dataset_name, shared=shared).id
+        )
 
     def delete_dataset_by_id(self, dataset_id: str) -> None:
         """Deletes a dataset; if it is the chosen one, none is chosen afterwards."""
@@ -259,7 +259,7 @@ class ApiWorkflowClient:
         Each name comes once. For long listings `iter_raw_samples` needs no list.
         """
         dataset_id = self.dataset_id
-        return raw_samples.list_raw_samples(
+        return workflows.raw_samples.list_raw_samples(
             self.transport,
             dataset_id=dataset_id,
             from_s=from_,
@@ -275,7 +275,7 @@ class ApiWorkflowClient:
     ) -> Iterator[RawSample]:
         """The same as `download_raw_samples`, one by one, in constant memory; a name may come twice."""
         dataset_id = self.dataset_id
-        yield from raw_samples.iter_raw_samples(
+        yield from workflows.raw_samples.iter_raw_samples(
             self.transport,
             dataset_id=dataset_id,
             from_s=from_,
@@ -293,7 +293,9 @@ class ApiWorkflowClient:
                 is over.
         """
         dataset_id = self._get_chosen_dataset_id()
-        with new_raw_samples_window(self.transport, dataset_id=dataset_id, hold_back_s=hold_back_s) as window:
+        with workflows.window.new_raw_samples_window(
+            self.transport, dataset_id=dataset_id, hold_back_s=hold_back_s
+        ) as window:
             found: dict[str, str] = {}
             for row in window.iter_samples():
                 found.setdefault(row.file_name, row.read_url)
@@ -303,7 +305,7 @@ class ApiWorkflowClient:
         self, *, hold_back_s: int = HOLD_BACK_S, overlap_s: int = 0
     ) -> AbstractContextManager[Window]:
         """A window of what is new, page by page; the mark moves when the `with` block ends without an exception."""
-        return new_raw_samples_window(
+        return workflows.window.new_raw_samples_window(
             self.transport,
             dataset_id=self._get_chosen_dataset_id(),
             hold_back_s=hold_back_s,
@@ -347,7 +349,7 @@ class ApiWorkflowClient:
             )
         if filenames_on_server is None:
             filenames_on_server = mappings.fetch_file_names(self.transport, dataset_id=dataset_id)
-        return select_by_mask(mask, filenames_on_server)
+        return workflows.download.select_by_mask(mask, filenames_on_server)
 
     def get_all_tags(self) -> list[TagData]:
         """All tags, in no defined order; none before the end of the first upload."""
@@ -377,7 +379,7 @@ class ApiWorkflowClient:
             DatasetError: the name is taken or cannot be one, there are no tags yet, or a file name is unknown;
                 also a RuntimeError.
         """
-        return picking.create_tag_of_names(
+        return workflows.picking.create_tag_of_names(
             self.transport,
             dataset_id=self._get_chosen_dataset_id(),
             name=new_tag_name,
@@ -414,8 +416,8 @@ class ApiWorkflowClient:
             DatasetError: nothing usable in `input`, videos, an unknown mode, or more samples than allowed.
         """
         dataset_id = self._get_chosen_dataset_id()
-        items = list_upload_items(input)
-        return upload_items(
+        items = workflows.sources.list_upload_items(input)
+        return workflows.upload.upload_items(
             self.transport,
             dataset_id=dataset_id,
             items=items,
@@ -424,7 +426,7 @@ class ApiWorkflowClient:
             upsize_tag_name=_build_time_suffix()[1:],
             custom_metadata=None
             if custom_metadata is None
-            else metadata.index_custom_metadata(custom_metadata),
+            else workflows.metadata.index_custom_metadata(custom_metadata),
             strict=strict,
             verbose=verbose,
             cancel=cancel,
@@ -454,7 +456,7 @@ class ApiWorkflowClient:
                 body.seek(start)
                 yield body
 
-            store_headers = build_put_headers(
+            store_headers = workflows.register.build_put_headers(
                 signed_write_url, size, s3_kms_key=os.environ.get("LIGHTLY_S3_SSE_KMS_KEY")
             )
             return self.transport.put_signed_url(
@@ -486,7 +488,7 @@ class ApiWorkflowClient:
             DatasetError: the images were not uploaded in full; also a ValueError.
             TagDoesNotExistError: no such tag; also a ValueError.
         """
-        return download_tag(
+        return workflows.download.download_tag(
             self.transport,
             dataset_id=self.dataset_id,
             output_dir=output_dir,
@@ -504,13 +506,13 @@ class ApiWorkflowClient:
         Raises:
             MetadataFormatError: tells what is wrong; also a KeyError.
         """
-        metadata.verify_custom_metadata_format(custom_metadata)
+        workflows.metadata.verify_custom_metadata_format(custom_metadata)
 
     def index_custom_metadata_by_filename(
         self, filenames: list[str], custom_metadata: dict[str, Any]
     ) -> dict[str, dict[str, Any]]:
         """File name to metadata entry for the given names, without a call; DatasetError if one has none."""
-        return metadata.index_custom_metadata_by_filename(filenames, custom_metadata)
+        return workflows.metadata.index_custom_metadata_by_filename(filenames, custom_metadata)
 
     def upload_custom_metadata(
         self, custom_metadata: dict[str, Any], verbose: bool = False, max_workers: int = 8
@@ -526,7 +528,7 @@ class ApiWorkflowClient:
             MetadataFormatError: wrong shape; also a KeyError.
             DatasetError: not stored for some samples; the others are done.
         """
-        return metadata.upload_custom_metadata(
+        return workflows.metadata.upload_custom_metadata(
             self.transport,
             dataset_id=self._get_chosen_dataset_id(),
             custom_metadata=custom_metadata,
@@ -543,7 +545,7 @@ class ApiWorkflowClient:
             EmbeddingDoesNotExistError: there is none; also a ValueError and a RuntimeError.
         """
         dataset_id = self.dataset_id
-        found = embedding_upload.find_latest_embedding(self.transport, dataset_id=dataset_id)
+        found = workflows.embedding_upload.find_latest_embedding(self.transport, dataset_id=dataset_id)
         self._choose_embedding(dataset_id, found.id)
 
     def get_embedding_by_name(self, name: str, ignore_suffix: bool = True) -> DatasetEmbeddingData:
@@ -556,7 +558,7 @@ class ApiWorkflowClient:
         Raises:
             EmbeddingDoesNotExistError: there is none; also a ValueError.
         """
-        return embedding_upload.find_embedding(
+        return workflows.embedding_upload.find_embedding(
             self.transport, dataset_id=self.dataset_id, name=name, ignore_suffix=ignore_suffix
         )
 
@@ -569,7 +571,7 @@ class ApiWorkflowClient:
         Raises:
             DatasetError: one of them is no embedding CSV, or their columns differ in number; also a RuntimeError.
         """
-        embedding_upload.append_to_csv(
+        workflows.embedding_upload.append_to_csv(
             self.transport,
             dataset_id=self.dataset_id,
             path=path_to_embeddings_csv,
@@ -597,7 +599,7 @@ class ApiWorkflowClient:
             DatasetError: no embedding CSV, or it does not fit the dataset; also ValueError and RuntimeError.
         """
         dataset_id = self._get_chosen_dataset_id()
-        embedding_id = embedding_upload.upload_csv(
+        embedding_id = workflows.embedding_upload.upload_csv(
             self.transport,
             dataset_id=dataset_id,
             path=path_to_embeddings_csv,
@@ -619,7 +621,7 @@ class ApiWorkflowClient:
         """Uploads vectors of shape (n, d), one row a file name; see `upload_embeddings`."""
         with tempfile.TemporaryDirectory(prefix="embeddings-") as folder:
             path = Path(folder, "embeddings.csv")
-            write_embeddings_csv(path, filenames, embeddings, labels)
+            workflows.csv_files.write_embeddings_csv(path, filenames, embeddings, labels)
             self.upload_embeddings(str(path), name, projections=projections)
 
     def upload_embeddings_from_parquet(
@@ -635,7 +637,7 @@ class ApiWorkflowClient:
         """
         with tempfile.TemporaryDirectory(prefix="embeddings-") as folder:
             path = Path(folder, "embeddings.csv")
-            embedding_upload.write_parquet_as_csv(path_to_parquet, path)
+            workflows.embedding_upload.write_parquet_as_csv(path_to_parquet, path)
             self.upload_embeddings(str(path), name, projections=projections)
 
     # -- sampling --------------------------------------------------------------------------------------------
@@ -674,14 +676,14 @@ class ApiWorkflowClient:
         embedding_id = self._choice.embedding_id
         if embedding_id is None:
             try:
-                embedding_id = embedding_upload.find_latest_embedding(
+                embedding_id = workflows.embedding_upload.find_latest_embedding(
                     self.transport, dataset_id=dataset_id
                 ).id
             except EmbeddingDoesNotExistError:
                 if sampler_config.method != SamplingMethod.RANDOM:
                     raise
         if embedding_id is None:
-            return picking.pick_randomly(
+            return workflows.picking.pick_randomly(
                 self.transport,
                 dataset_id=dataset_id,
                 name=name,
@@ -692,7 +694,7 @@ class ApiWorkflowClient:
         present = tags.fetch_tags(self.transport, dataset_id=dataset_id)
         if not present:
             raise DatasetError("the dataset has no tags yet: they are made at the end of an upload")
-        return run_sampling(
+        return workflows.sampling.run_sampling(
             self.transport,
             dataset_id=dataset_id,
             embedding_id=embedding_id,
@@ -723,7 +725,7 @@ class ApiWorkflowClient:
         Raises:
             DatasetError: a list has another length than the tag, a number is not finite, or there are no tags.
         """
-        scoring.upload_scores(
+        workflows.scoring.upload_scores(
             self.transport,
             dataset_id=self._get_chosen_dataset_id(),
             scores_by_type=al_scores,
