@@ -36,10 +36,7 @@ def out():
 
 
 def fail_twice() -> None:
-    try:
-        raise ConnectionError(f"GET {SIGNED}: refused")
-    except ConnectionError as error:
-        raise RuntimeError(f"token={SECRET}") from error
+    raise RuntimeError(f"token={SECRET}") from ConnectionError(f"GET {SIGNED}: refused")
 
 
 def events_of(stream: io.StringIO) -> list[dict[str, object]]:

@@ -1,0 +1,179 @@
+"""The metrics that dashboards rely on: their names, their zeros, and states that come from the store."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.builders import NOW_MS, NOW_S, add_batch, add_watch, list_names, load
+from watcher import __version__
+from watcher.domain.models import Via
+from watcher.metrics import POLL_OUTCOMES, RUN_OUTCOMES, Metrics
+from watcher.store import samples, watches
+
+Labels = frozenset[tuple[str, str]]
+
+
+def parse(answer: requests.Response) -> dict[str, dict[Labels, float]]:
+    assert answer.status_code == 200
+    found: dict[str, dict[Labels, float]] = {}
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            series = found.setdefault(sample.name, {})
+            labels = frozenset(sample.labels.items())
+            assert labels not in series, f"{sample.name} {labels} twice"
+            series[labels] = sample.value
+    return found
+
+
+def scrape(ops) -> dict[str, dict[Labels, float]]:
+    return parse(ops.get("/metrics"))
+
+
+def value(found, name: str, **labels: str) -> float:
+    return found[name][frozenset(labels.items())]
+
+
+def test_scrape_has_the_names_that_dashboards_rely_on(sqlite_ops):
+    watch = add_watch(sqlite_ops.database)
+    list_names(sqlite_ops.database, watch, ["a"])
+    with sqlite_ops.database.write() as session:
+        watches.update_mark(session, watch_id=watch.id, mark_s=NOW_S, now_ms=NOW_MS)
+    sqlite_ops.metrics.set_clock_skew(0.25)
+    sqlite_ops.metrics.observe_request(endpoint="GET /v1/datasets", code="200", duration_s=0.1)
+    sqlite_ops.metrics.run_duration_s.labels(step="upload", outcome="done").observe(1)
+    names = set(scrape(sqlite_ops))
+    assert names >= {
+        "watcher_samples",
+        "watcher_samples_discovered_total",
+        "watcher_last_successful_poll_timestamp_seconds",
+        "watcher_mark_timestamp_seconds",
+        "watcher_oldest_pending_sample_timestamp_seconds",
+        "watcher_sample_lateness_seconds_bucket",
+        "watcher_runs_total",
+        "watcher_run_duration_seconds_bucket",
+        "watcher_api_requests_total",
+        "watcher_api_request_duration_seconds_bucket",
+        "watcher_clock_skew_seconds",
+        "watcher_leader",
+        "watcher_build_info",
+        "watcher_store_up",
+    }
+    assert all(name.startswith("watcher_") for name in names)
+
+
+def test_scrape_before_anything_happened_has_every_failure_at_zero(sqlite_ops):
+    found = scrape(sqlite_ops)
+    for watch in ("gate", "roof"):
+        for outcome in POLL_OUTCOMES:
+            assert value(found, "watcher_polls_total", watch=watch, outcome=outcome) == 0
+        for via in Via:
+            assert value(found, "watcher_samples_discovered_total", watch=watch, via=via.value) == 0
+        for step in ("upload", "embed"):
+            for outcome in RUN_OUTCOMES:
+                assert value(found, "watcher_runs_total", watch=watch, step=step, outcome=outcome) == 0
+        assert value(found, "watcher_sample_lateness_seconds_count", watch=watch) == 0
+    assert found["watcher_build_info"]
+    assert dict(next(iter(found["watcher_build_info"])))["version"] == __version__
+
+
+def test_scrape_before_anything_is_known_has_no_state_that_could_lie(sqlite_ops):
+    found = scrape(sqlite_ops)
+    for name in (
+        "watcher_clock_skew_seconds",
+        "watcher_mark_timestamp_seconds",
+        "watcher_last_successful_poll_timestamp_seconds",
+        "watcher_oldest_pending_sample_timestamp_seconds",
+        "watcher_samples",
+    ):
+        assert name not in found
+
+
+def test_scrape_tells_the_states_of_the_store(ops):
+    gate, roof = add_watch(ops.database, "gate"), add_watch(ops.database, "roof")
+    add_batch(ops.database, gate, ["a", "b", "bad"], now_ms=NOW_MS + 5000)
+    list_names(ops.database, gate, ["c"], now_ms=NOW_MS + 6000)
+    with ops.database.write() as session:
+        samples.record_quarantined(
+            session, sample_id=load(ops.database, gate, "bad").id, reason="r", now_ms=NOW_MS
+        )
+        watches.update_mark(session, watch_id=gate.id, mark_s=NOW_S - 7, now_ms=NOW_MS + 2500)
+    found = scrape(ops)
+    assert value(found, "watcher_store_up") == 1
+    states = {state: value(found, "watcher_samples", watch="gate", state=state) for state in
+              ("waiting", "processing", "done", "quarantined", "gone")}  # fmt: skip
+    assert states == {"waiting": 1, "processing": 2, "done": 0, "quarantined": 1, "gone": 0}
+    assert value(found, "watcher_samples", watch="roof", state="waiting") == 0
+    assert value(found, "watcher_mark_timestamp_seconds", watch="gate") == NOW_S - 7
+    assert value(found, "watcher_last_successful_poll_timestamp_seconds", watch="gate") == NOW_S + 2.5
+    assert value(found, "watcher_oldest_pending_sample_timestamp_seconds", watch="gate") == NOW_S + 5
+    assert value(found, "watcher_batches", watch="gate", state="open") == 1
+    assert value(found, "watcher_batches", watch="gate", state="dead") == 0
+    assert frozenset({("watch", "roof")}) not in found["watcher_mark_timestamp_seconds"]
+    assert frozenset({("watch", "roof")}) not in found["watcher_oldest_pending_sample_timestamp_seconds"]
+    assert roof.mark_s is None
+
+
+def test_scrape_of_a_restarted_daemon_tells_the_same_states(sqlite_store_url, build_ops):
+    seen = []
+    for _start in range(2):
+        ops = build_ops(sqlite_store_url)
+        list_names(ops.database, add_watch(ops.database), ["a"])
+        seen.append(scrape(ops)["watcher_samples"])
+    assert seen[0] == seen[1]
+
+
+def test_scrape_leaves_out_a_watch_that_is_no_longer_configured(sqlite_ops):
+    for name in ("gate", "removed"):
+        list_names(sqlite_ops.database, add_watch(sqlite_ops.database, name), ["a"])
+    answer = sqlite_ops.get("/metrics")
+    assert 'watch="gate"' in answer.text
+    assert "removed" not in answer.text
+
+
+def test_scrape_without_a_store_still_answers_and_says_so(ops_without_store):
+    ops_without_store.metrics.polls.labels(watch="gate", outcome="failed").inc()
+    found = scrape(ops_without_store)
+    assert value(found, "watcher_store_up") == 0
+    assert value(found, "watcher_polls_total", watch="gate", outcome="failed") == 1
+    assert "watcher_samples" not in found
+
+
+def test_scrape_for_openmetrics_ends_as_that_format_demands(sqlite_ops):
+    answer = sqlite_ops.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+
+
+def test_scrapes_at_once_all_answer(ops):
+    list_names(ops.database, add_watch(ops.database), ["a"])
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _n: scrape(ops), range(6)))
+    assert [value(found, "watcher_store_up") for found in answers] == [1] * 6
+
+
+def test_labels_are_of_a_closed_set(sqlite_ops):
+    watch = add_watch(sqlite_ops.database)
+    list_names(sqlite_ops.database, watch, ["secret name.jpg"])
+    sqlite_ops.metrics.observe_request(endpoint="GET /v1/jobs/{jobId}", code="200", duration_s=0.1)
+    allowed = {"watch", "state", "via", "outcome", "step", "endpoint", "code", "le", "version", "python"}
+    for series in scrape(sqlite_ops).values():
+        for labels in series:
+            assert {name for name, _ in labels} <= allowed
+    assert "secret name" not in sqlite_ops.get("/metrics").text
+
+
+def test_clock_skew_is_published_from_its_first_reading_on():
+    metrics = Metrics()
+    assert metrics.registry.get_sample_value("watcher_clock_skew_seconds") is None
+    for skew in (1.5, -2.0):
+        metrics.set_clock_skew(skew)
+        assert metrics.registry.get_sample_value("watcher_clock_skew_seconds") == skew
+
+
+def test_registries_of_two_daemons_in_one_process_do_not_meet():
+    first, second = Metrics(), Metrics()
+    first.leader.set(1)
+    assert second.registry.get_sample_value("watcher_leader") == 0
