@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+import msgspec
 from pydantic import BaseModel, SecretStr
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from watcher.domain.models import WatchConfig
+from watcher.domain.models import Run, Sample, WatchConfig
 from watcher.domain.redaction import redact
 from watcher.ops.life import Life
 from watcher.ops.overview import Overview, WatchView
 from watcher.scheduler import build_trigger
 from watcher.settings import Settings
 from watcher.settings_variables import iter_variables
+from watcher.store.reconciles import ReconcileReport
 
 _STYLES = {
     "done": "green",
@@ -38,6 +40,8 @@ def print_overview(console: Console, overview: Overview) -> None:
 
 def _print_watch(console: Console, watch: WatchView, *, now_ms: int) -> None:
     console.print(Text(watch.name, style="bold"))
+    if watch.paused_ms is not None:
+        console.print(Text(f"  paused since {_moment(watch.paused_ms / 1000)}", style="yellow"))
     facts = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 2))
     facts.add_row("mark", _moment(watch.mark_s))
     facts.add_row("lag", "-" if watch.lag_s is None else f"{watch.lag_s:.0f} s")
@@ -68,6 +72,45 @@ def _print_watch(console: Console, watch: WatchView, *, now_ms: int) -> None:
     for poll in watch.polls[:1]:
         if poll.error:
             console.print(Text(f"  last poll: {poll.error}", style="red"))
+
+
+def print_reconcile(console: Console, report: ReconcileReport) -> None:
+    """A full comparison: the sum, then every name that is not in order."""
+    verdict = Text("clean", style="green") if report.is_clean else Text("NOT CLEAN", style="red")
+    console.print(Text.assemble((report.watch, "bold"), "  ", verdict))
+    ledger = " + ".join(f"{n} {state}" for state, n in report.samples.items())
+    console.print(Text(f"  listed {report.n_listed}, ledger {sum(report.samples.values())} = {ledger}"))
+    console.print(Text(f"  the dataset has {report.n_remote}; compared up to {_moment(report.to_s)}"))
+    if report.n_no_longer_listed:
+        console.print(Text(f"  {report.n_no_longer_listed} processed ones are no longer in the datasource"))
+    for label, n, names in (
+        ("missing: listed, but found by no poll; now in the ledger", report.n_missing, report.missing),
+        ("unexplained: done here, unknown to the dataset", report.n_unexplained, report.done_but_not_remote),
+    ):
+        if n:
+            console.print(Text(f"  {n} {label}", style="red"))
+            console.print(Text("\n".join(f"    {name}" for name in names)))
+
+
+def print_dead(
+    console: Console, dead_runs: list[tuple[str, Run]], troubled: list[tuple[str, Sample]], *, as_json: bool
+) -> None:
+    """What was given up, a line each; `watcher replay` gives it another chance."""
+    rows = [
+        {"watch": watch, "what": f"run {run.id} {run.step}", "state": "dead", "reason": run.error or ""}
+        for watch, run in dead_runs
+    ]
+    rows += [
+        {"watch": watch, "what": sample.file_name, "state": sample.state.value, "reason": sample.reason or ""}
+        for watch, sample in troubled
+    ]
+    if as_json:
+        console.file.write(msgspec.json.encode(rows).decode() + "\n")
+        return
+    table = Table("watch", "what", "state", "reason", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*(Text(row[name]) for name in ("watch", "what", "state", "reason")))
+    console.print(table if rows else "Nothing was given up.")
 
 
 def print_lives(console: Console, lives: list[Life]) -> None:

@@ -18,25 +18,29 @@ from watcher.database import Database
 from watcher.dispatch.local import LocalDispatcher
 from watcher.domain.backoff import Backoff
 from watcher.domain.clock import Clock, SystemClock
-from watcher.domain.errors import ConfigError
+from watcher.domain.errors import ConfigError, WatcherError
+from watcher.domain.models import WatchConfig
 from watcher.embedders.descriptor import DescriptorEmbedder
 from watcher.jobs.context import JobParts
 from watcher.jobs.runner import Runner, RunRules
 from watcher.lightly.transport import RequestSeen, Transport
 from watcher.logs import get_logger
 from watcher.metrics import Metrics
-from watcher.ops.app import OpsParts, build_app
+from watcher.ops.app import build_app
 from watcher.ops.collector import StoreCollector
 from watcher.ops.control import Control
 from watcher.ops.health import AccessWatch, Heartbeats
+from watcher.ops.parts import OpsParts
 from watcher.platform.server import PlatformServer
 from watcher.poll import Poller, PollReport
+from watcher.reconcile import Reconciler
 from watcher.scheduler import Scheduler
 from watcher.serving import ThreadedServer
 from watcher.settings import Settings
 from watcher.sinks.manifest import ManifestSink
-from watcher.store import polls, runs
+from watcher.store import polls, reconciles, runs, watches
 from watcher.store.lock import StoreLock
+from watcher.store.reconciles import ReconcileReport
 
 _log = get_logger("daemon")
 
@@ -45,6 +49,7 @@ _SCHEDULER_LIMIT_S = 60.0
 _WORKER_LIMIT_S = 900.0
 _IDLE_POLLS_KEPT_MS = 7 * 86_400 * 1000
 _MAINTENANCE_S = 3600.0
+_RECONCILE_CHECK_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +152,9 @@ class Daemon:
                 metrics=self._metrics, beat=lambda: self._heartbeats.beat("scheduler")
             )
             for config in self.configs:
-                scheduler.add_watch(config, partial(self.poll, config.name))
+                scheduler.add_watch(config, partial(self._poll_unless_paused, config.name))
             scheduler.add_maintenance("polls", interval_s=_MAINTENANCE_S, task=self._forget_idle_polls)
+            scheduler.add_maintenance("reconcile", interval_s=_RECONCILE_CHECK_S, task=self._reconcile_due)
             self._register_collectors(self._database)
             control_token = secrets.token_urlsafe(32)
             parts = OpsParts(
@@ -160,6 +166,7 @@ class Daemon:
                 clock=self._clock,
                 control_token=control_token,
                 poll_now=scheduler.poll_now,
+                audit_now=self._audit_now,
                 next_polls=scheduler.next_polls,
             )
             self._http = ThreadedServer(
@@ -189,28 +196,17 @@ class Daemon:
         Raises:
             WatcherError: see `Poller.run_cycle`.
         """
-        config = next((config for config in self.configs if config.name == name), None)
-        if config is None:
-            known = ", ".join(config.name for config in self.configs)
-            raise ConfigError(f"there is no watch {name!r}; configured are: {known}")
+        config = self._find_config(name)
         assert self._database is not None
         assert self._transport is not None
         outcome = "failed"
         try:
-            if name not in self._watch_ids:
-                watch = attach_watch(
-                    self._database,
-                    self._transport,
-                    config=config,
-                    server_identity=self._server_identity(),
-                    now_ms=self._now_ms(),
-                )
-                self._watch_ids[name] = watch.id
+            watch_id = self._attach(config)
             report = Poller(
                 database=self._database,
                 transport=self._transport,
                 config=config,
-                watch_id=self._watch_ids[name],
+                watch_id=watch_id,
                 clock=self._clock,
                 metrics=self._metrics,
                 stop=self._stop,
@@ -231,6 +227,77 @@ class Daemon:
             duration_s=round(report.duration_s, 3),
         )
         return report
+
+    def _find_config(self, name: str) -> WatchConfig:
+        config = next((config for config in self.configs if config.name == name), None)
+        if config is None:
+            known = ", ".join(config.name for config in self.configs)
+            raise ConfigError(f"there is no watch {name!r}; configured are: {known}")
+        return config
+
+    def _attach(self, config: WatchConfig) -> int:
+        """The id of the watch's row; the server is asked the first time."""
+        assert self._database is not None
+        assert self._transport is not None
+        if config.name not in self._watch_ids:
+            watch = attach_watch(
+                self._database,
+                self._transport,
+                config=config,
+                server_identity=self._server_identity(),
+                now_ms=self._now_ms(),
+            )
+            self._watch_ids[config.name] = watch.id
+        return self._watch_ids[config.name]
+
+    def _poll_unless_paused(self, name: str) -> None:
+        assert self._database is not None
+        with self._database.read() as session:
+            watch = watches.load_watch(session, name=name)
+        if watch is None or watch.paused_ms is None:
+            self.poll(name)
+
+    def reconcile(self, name: str) -> ReconcileReport:
+        """A full comparison of one watch's datasource, ledger and dataset.
+
+        Raises:
+            WatcherError: see `Reconciler.run`.
+        """
+        assert self._database is not None
+        assert self._transport is not None
+        config = self._find_config(name)
+        return Reconciler(
+            database=self._database,
+            transport=self._transport,
+            config=config,
+            watch_id=self._attach(config),
+            clock=self._clock,
+            metrics=self._metrics,
+            work_dir=work_dir(self.settings),
+            stop=self._stop,
+        ).run()
+
+    def _audit_now(self, name: str) -> bool:
+        if self._scheduler is None or name not in {config.name for config in self.configs}:
+            return False
+        self._scheduler.run_once(f"audit:{name}", partial(self.reconcile, name))
+        return True
+
+    def _reconcile_due(self) -> None:
+        """Reconciles the watches whose last comparison is older than their interval, one after another."""
+        assert self._database is not None
+        for config in self.configs:
+            with self._database.read() as session:
+                watch = watches.load_watch(session, name=config.name)
+                last = None if watch is None else reconciles.load_last_report(session, watch_id=watch.id)
+            interval_ms = config.poll.reconcile_interval_s * 1000
+            if watch is None or watch.mark_s is None or watch.paused_ms is not None or not interval_ms:
+                continue
+            if last is None or self._now_ms() - last[1].finished_ms >= interval_ms:
+                try:
+                    self.reconcile(config.name)
+                except WatcherError as error:
+                    _log.warning("reconcile.failed", watch=config.name, error=str(error))
 
     def run_ready(self) -> int:
         """Runs in the foreground whatever is ready; returns the number of attempts."""

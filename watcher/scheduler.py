@@ -141,6 +141,16 @@ class Scheduler:
             next_run_time=datetime.now(UTC) + timedelta(seconds=min(interval_s, 60)),
         )
 
+    def run_once(self, name: str, task: Callable[[], object]) -> None:
+        """Runs a task now, beside everything else; one of the same name that still waits is replaced."""
+        self._scheduler.add_job(
+            self._run_isolated,
+            args=(name, task),
+            id=f"once:{name}",
+            replace_existing=True,
+            next_run_time=datetime.now(UTC),
+        )
+
     def start(self) -> None:
         """Starts the clock."""
         self._scheduler.start()

@@ -108,6 +108,9 @@ class PollSettings(_Group):
     )
     overlap_s: int = Field(_POLL.overlap_s, ge=0, le=604800, description="listed again before the mark")
     max_pages: int = Field(_POLL.max_pages, ge=1, description="a longer listing is an error")
+    reconcile_interval_s: float = Field(
+        _POLL.reconcile_interval_s, ge=0, le=31_536_000, description="full comparison this often; 0: never"
+    )
 
 
 class BatchSettings(_Group):

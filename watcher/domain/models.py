@@ -94,11 +94,13 @@ class PollRules:
             under the current second are not passed.
         overlap_s: how far before the mark is listed again, for objects that show up late.
         max_pages: a listing longer than this is an error, not a loop.
+        reconcile_interval_s: datasource, ledger and dataset are compared in full this often; 0 for never.
     """
 
     hold_back_s: int = 5
     overlap_s: int = 600
     max_pages: int = 1_000_000
+    reconcile_interval_s: float = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +194,7 @@ class Watch:
         mark_s: everything up to and including this second is in the ledger; None before the first poll.
         remote_mark_s: what the server was told last.
         last_polled_ms: end of the last successful poll.
+        paused_ms: since when it is paused; None while it runs.
     """
 
     id: int
@@ -201,6 +204,7 @@ class Watch:
     mark_s: int | None = None
     remote_mark_s: int | None = None
     last_polled_ms: int | None = None
+    paused_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

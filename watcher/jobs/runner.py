@@ -76,7 +76,11 @@ class Runner:
         """
         with self._parts.database.write() as session:
             run = runs.claim_run(
-                session, owner=self._owner, now_ms=self._now_ms(), lease_ms=int(self._rules.lease_s * 1000)
+                session,
+                owner=self._owner,
+                now_ms=self._now_ms(),
+                lease_ms=int(self._rules.lease_s * 1000),
+                watch_names=self._parts.configs.keys(),
             )
         if run is None:
             return False

@@ -73,7 +73,7 @@ class _Pages:
         )
         return HTMLResponse(page, headers=_PAGE_HEADERS)
 
-    def statusbuild_json(self, _request: Request) -> Response:
+    def status_json(self, _request: Request) -> Response:
         try:
             return build_json(self._load())
         except StoreError as error:

@@ -12,7 +12,7 @@ from watcher.database import Database
 from watcher.domain.errors import StoreError
 from watcher.domain.models import BatchState
 from watcher.logs import get_logger
-from watcher.store import batches, samples, watches
+from watcher.store import batches, reconciles, samples, watches
 
 _log = get_logger("collector")
 
@@ -62,11 +62,18 @@ class StoreCollector(Collector):
             "Discovery of the oldest unfinished sample; absent when there is none.",
             labels=["watch"],
         )
+        missing = GaugeMetricFamily(
+            "watcher_reconcile_missing_samples",
+            "Samples the last full comparison found that no poll had found; absent before the first one.",
+            labels=["watch"],
+        )
+        paused = GaugeMetricFamily("watcher_paused", "1 while a watch is paused.", labels=["watch"])
         by_batch_state = GaugeMetricFamily("watcher_batches", "Batches by state.", labels=["watch", "state"])
         with self._database.read() as session:
             counts = samples.count_by_state(session)
             oldest = samples.load_oldest_pending(session)
             batch_counts = batches.count_by_state(session)
+            last_missing = reconciles.load_last_missing(session)
             known = [watch for watch in watches.load_watches(session) if watch.name in self._configured]
         for watch in known:
             for (name, state), n in counts.items():
@@ -76,10 +83,13 @@ class StoreCollector(Collector):
                 by_batch_state.add_metric(
                     [watch.name, batch_state.value], batch_counts.get((watch.name, batch_state), 0)
                 )
+            paused.add_metric([watch.name], 0 if watch.paused_ms is None else 1)
+            if watch.name in last_missing:
+                missing.add_metric([watch.name], last_missing[watch.name])
             if watch.last_polled_ms is not None:
                 polled.add_metric([watch.name], watch.last_polled_ms / 1000)
             if watch.mark_s is not None:
                 mark.add_metric([watch.name], watch.mark_s)
             if watch.name in oldest:
                 pending.add_metric([watch.name], oldest[watch.name] / 1000)
-        return [by_state, polled, mark, pending, by_batch_state]
+        return [by_state, polled, mark, pending, by_batch_state, missing, paused]

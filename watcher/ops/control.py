@@ -51,22 +51,35 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
         """Takes the file away."""
         (data_dir / _FILE).unlink(missing_ok=True)
 
-    def request_poll(self, watch: str) -> None:
-        """Asks the daemon to poll a watch now.
+    def request(self, watch: str, verb: str, *, actor: str = "", to_s: int | None = None) -> str:
+        """Asks the daemon for a change.
+
+        Args:
+            watch: name of the watch.
+            verb: poll, audit, pause, resume, rewind or replay.
+            actor: who wants it.
+            to_s: for `rewind`, unix seconds.
+
+        Returns:
+            What the daemon says it did.
 
         Raises:
-            ConfigError: the daemon knows no such watch, or refuses the token.
+            ConfigError: the daemon refuses; the text is its own.
             NotSentError: it cannot be reached.
         """
+        body = {"actor": actor} if to_s is None else {"actor": actor, "to_s": to_s}
         try:
             with requests.Session() as session:
                 session.trust_env = False
                 answer = session.post(
-                    f"{self.url}/api/v1/watches/{watch}/poll",
+                    f"{self.url}/api/v1/watches/{watch}/{verb}",
                     headers={"Authorization": f"Bearer {self.token}"},
+                    json=body,
                     timeout=_LIMIT_S,
                 )
-        except requests.RequestException as error:
+                told = answer.json()
+        except (requests.RequestException, ValueError) as error:
             raise NotSentError(f"the daemon at {self.url} does not answer ({type(error).__name__})") from None
-        if answer.status_code != 202:
-            raise ConfigError(f"the daemon answered {answer.status_code}: {answer.text[:300]}")
+        if answer.status_code >= 300:
+            raise ConfigError(str(told.get("error", f"the daemon answered {answer.status_code}")))
+        return str(told["status"])

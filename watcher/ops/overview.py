@@ -83,6 +83,7 @@ class WatchView(msgspec.Struct, frozen=True, kw_only=True):
     remote_mark_s: int | None
     lag_s: float | None
     last_polled_ms: int | None
+    paused_ms: int | None
     next_poll_s: float | None
     oldest_pending_ms: int | None
     samples: dict[str, int]
@@ -118,6 +119,7 @@ def load_overview(
                     remote_mark_s=watch.remote_mark_s,
                     lag_s=None if watch.mark_s is None else round(now_ms / 1000 - watch.mark_s, 1),
                     last_polled_ms=watch.last_polled_ms,
+                    paused_ms=watch.paused_ms,
                     next_poll_s=None if next_poll is None else next_poll.timestamp(),
                     oldest_pending_ms=oldest.get(watch.name),
                     samples={state.value: counts[watch.name, state] for state in SampleState},

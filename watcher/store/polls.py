@@ -15,11 +15,20 @@ from watcher.store.tables import polls
 def create_poll(session: Session, *, watch_id: int, window: Window, now_ms: int) -> Poll:
     """A new poll over the window; the overlap, if there is one, is listed first."""
     via = Via.WINDOW if window.overlap_from_s is None else Via.OVERLAP
+    return _create(session, watch_id, window, via, PollState.LISTING, now_ms)
+
+
+def create_reconcile_poll(session: Session, *, watch_id: int, to_s: int, now_ms: int) -> Poll:
+    """The listing of a reconcile: it has a window that samples can name, and is never resumed."""
+    return _create(session, watch_id, Window(0, to_s, None), Via.RECONCILE, PollState.DONE, now_ms)
+
+
+def _create(session: Session, watch_id: int, window: Window, via: Via, state: PollState, now_ms: int) -> Poll:
     result = session.execute(
         insert(polls)
         .values(
             watch_id=watch_id,
-            state=PollState.LISTING,
+            state=state,
             from_s=window.from_s,
             to_s=window.to_s,
             overlap_from_s=window.overlap_from_s,

@@ -6,6 +6,7 @@ embeddings of a dataset change in the order of its batches, one at a time.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -30,10 +31,20 @@ def create_run(session: Session, *, batch_id: int, step: Step, now_ms: int, shar
     )
 
 
-def claim_run(session: Session, *, owner: str, now_ms: int, lease_ms: int) -> Run | None:
+def claim_run(
+    session: Session, *, owner: str, now_ms: int, lease_ms: int, watch_names: Collection[str] | None = None
+) -> Run | None:
     """Takes the longest ready run under a lease, and counts an attempt; None if there is none.
 
-    A run whose lease ran out counts as ready again.
+    A run whose lease ran out counts as ready again. Runs of paused watches wait.
+
+    Args:
+        session: an open transaction.
+        owner: who takes it.
+        now_ms: the present.
+        lease_ms: how long the claim lasts without a heartbeat.
+        watch_names: only runs of these watches; None for any. A daemon names those it is configured for, since a
+            watch that was taken out of the settings leaves its runs behind.
     """
     _release_expired(session, now_ms=now_ms)
     older = aliased(batches)
@@ -46,11 +57,19 @@ def claim_run(session: Session, *, owner: str, now_ms: int, lease_ms: int) -> Ru
     candidate = (
         select(runs.c.id)
         .join(batches, batches.c.id == runs.c.batch_id)
-        .where(runs.c.state == RunState.READY, runs.c.available_ms <= now_ms, batches.c.id == oldest_open)
+        .join(watches, watches.c.id == batches.c.watch_id)
+        .where(
+            runs.c.state == RunState.READY,
+            runs.c.available_ms <= now_ms,
+            batches.c.id == oldest_open,
+            watches.c.paused_ms.is_(None),
+        )
         .order_by(runs.c.available_ms, runs.c.id)
         .limit(1)
         .with_for_update(of=runs, skip_locked=True)
     )
+    if watch_names is not None:
+        candidate = candidate.where(watches.c.name.in_(watch_names))
     run_id = session.execute(candidate).scalar()
     if run_id is None:
         return None
@@ -175,6 +194,19 @@ def load_dead_runs(session: Session, *, limit: int) -> list[tuple[str, Run]]:
         .limit(limit)
     )
     return [(row.watch_name, _run(row)) for row in session.execute(statement)]
+
+
+def revive_run(session: Session, *, run_id: int, now_ms: int) -> None:
+    """Makes a dead run ready again, with all its attempts before it, and opens its batch."""
+    run = load_run(session, run_id=run_id)
+    session.execute(
+        update(runs)
+        .where(runs.c.id == run_id, runs.c.state == RunState.DEAD)
+        .values(state=RunState.READY, attempt=0, available_ms=now_ms, finished_ms=None)
+    )
+    session.execute(
+        update(batches).where(batches.c.id == run.batch_id).values(state=BatchState.OPEN, finished_ms=None)
+    )
 
 
 def load_next_available_ms(session: Session) -> int | None:

@@ -39,6 +39,7 @@ watches = Table(
     Column("mark_s", BigInteger),
     Column("remote_mark_s", BigInteger),
     Column("last_polled_ms", BigInteger),
+    Column("paused_ms", BigInteger),
     Column("created_ms", BigInteger, nullable=False),
     UniqueConstraint("server", "dataset_id"),
 )
@@ -175,4 +176,28 @@ deliveries = Table(
     Column("location", Text, nullable=False),
     Column("n_picks", Integer, nullable=False),
     Column("delivered_ms", BigInteger, nullable=False),
+)
+
+reconciles = Table(
+    "reconciles",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("watch_id", ForeignKey("watches.id"), nullable=False),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("finished_ms", BigInteger, nullable=False),
+    Column("n_missing", BigInteger, nullable=False),
+    Column("n_unexplained", BigInteger, nullable=False),
+    Column("report", Text, nullable=False),
+    Index(None, "watch_id", "id"),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("verb", String(20), nullable=False),
+    Column("watch_id", ForeignKey("watches.id"), nullable=False),
+    Column("facts", Text, nullable=False),
 )

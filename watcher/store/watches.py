@@ -19,6 +19,7 @@ _COLUMNS = (
     watches.c.mark_s,
     watches.c.remote_mark_s,
     watches.c.last_polled_ms,
+    watches.c.paused_ms,
 )
 
 
@@ -76,6 +77,16 @@ def lock_watch(session: Session, *, watch_id: int) -> None:
 def update_mark(session: Session, *, watch_id: int, mark_s: int, now_ms: int) -> None:
     """Moves the local mark at the end of a successful poll."""
     _update(session, watch_id, mark_s=mark_s, last_polled_ms=now_ms)
+
+
+def update_pause(session: Session, *, watch_id: int, paused_ms: int | None) -> None:
+    """Pauses a watch, or lets it go on with None."""
+    session.execute(update(watches).where(watches.c.id == watch_id).values(paused_ms=paused_ms))
+
+
+def rewind_mark(session: Session, *, watch_id: int, mark_s: int) -> None:
+    """Sets the mark back; when it was polled last stays as it is."""
+    _update(session, watch_id, mark_s=mark_s)
 
 
 def update_remote_mark(session: Session, *, watch_id: int, remote_mark_s: int) -> None:

@@ -20,10 +20,22 @@ def upgrade() -> None:
         sa.Column("mark_s", sa.BigInteger(), nullable=True),
         sa.Column("remote_mark_s", sa.BigInteger(), nullable=True),
         sa.Column("last_polled_ms", sa.BigInteger(), nullable=True),
+        sa.Column("paused_ms", sa.BigInteger(), nullable=True),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_watches"),
         sa.UniqueConstraint("name", name="uq_watches_name"),
         sa.UniqueConstraint("server", "dataset_id", name="uq_watches_server_dataset_id"),
+    )
+    op.create_table(
+        "audit_log",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("actor", sa.String(length=200), nullable=False),
+        sa.Column("verb", sa.String(length=20), nullable=False),
+        sa.Column("watch_id", _ID, nullable=False),
+        sa.Column("facts", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["watch_id"], ["watches.id"], name="fk_audit_log_watch_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_audit_log"),
     )
     op.create_table(
         "batches",
@@ -72,6 +84,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_polls"),
     )
     op.create_index("ix_polls_watch_id_id", "polls", ["watch_id", "id"], unique=False)
+    op.create_table(
+        "reconciles",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("watch_id", _ID, nullable=False),
+        sa.Column("started_ms", sa.BigInteger(), nullable=False),
+        sa.Column("finished_ms", sa.BigInteger(), nullable=False),
+        sa.Column("n_missing", sa.BigInteger(), nullable=False),
+        sa.Column("n_unexplained", sa.BigInteger(), nullable=False),
+        sa.Column("report", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["watch_id"], ["watches.id"], name="fk_reconciles_watch_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_reconciles"),
+    )
+    op.create_index("ix_reconciles_watch_id_id", "reconciles", ["watch_id", "id"], unique=False)
     op.create_table(
         "vectors",
         sa.Column("watch_id", _ID, nullable=False),

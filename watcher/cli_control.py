@@ -1,0 +1,266 @@
+"""Commands that change something: poll, audit, pause, resume, rewind, dead, replay.
+
+Beside a running daemon they ask it through its control API; without one they take the store's lock and do the work
+themselves.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+
+import msgspec
+import typer
+
+from watcher import bootstrap
+from watcher.cli_frame import JsonOption, app, err, load, out, reporting
+from watcher.cli_views import print_dead, print_reconcile
+from watcher.daemon import Daemon
+from watcher.database import Database
+from watcher.domain.errors import ConfigError, DeadlineExceededError, StoreLockedError, WatcherError
+from watcher.domain.models import Poll, PollState
+from watcher.domain.redaction import redact
+from watcher.ops.changes import apply_change
+from watcher.ops.control import Control
+from watcher.settings import Settings
+from watcher.store import polls, reconciles, runs, samples, watches
+from watcher.store.lock import StoreLock
+from watcher.store.reconciles import ReconcileReport
+
+_POLL_WAIT_S = 300.0
+_AUDIT_WAIT_S = 3600.0
+_LOOK_AGAIN_S = 0.1
+
+T = TypeVar("T")
+WatchArgument = Annotated[str, typer.Argument(help="Name of the watch.")]
+
+
+@app.command()
+def poll(
+    watch: Annotated[str | None, typer.Argument(help="Only this watch.")] = None,
+    *,
+    jobs: Annotated[bool, typer.Option(help="Then run what is ready, until nothing is.")] = True,
+) -> None:
+    """Poll once, in the foreground; a running daemon is asked to do it."""
+    with reporting():
+        settings = load(quiet=True)
+        daemon = Daemon(settings)
+        names = [config.name for config in daemon.configs]
+        if watch is not None and watch not in names:
+            raise ConfigError(f"there is no watch {watch!r}; configured are: {', '.join(names)}")
+        chosen = names if watch is None else [watch]
+        try:
+            daemon.open()
+        except StoreLockedError:
+            _poll_beside_daemon(settings, chosen)
+            return
+        failures: list[WatcherError] = []
+        try:
+            for name in chosen:
+                try:
+                    report = daemon.poll(name)
+                except WatcherError as error:
+                    err.print(f"watcher: {name}: {redact(str(error))}", markup=False)
+                    failures.append(error)
+                else:
+                    out.print(
+                        f"{name}: {report.n_listed} listed, {report.n_new} new, mark {report.to_s}",
+                        markup=False,
+                    )
+            if jobs:
+                out.print(f"{daemon.run_ready()} attempts of runs")
+        finally:
+            daemon.stop()
+        if failures:
+            raise typer.Exit(2 if isinstance(failures[0], ConfigError) else 1)
+
+
+def _poll_beside_daemon(settings: Settings, names: list[str]) -> None:
+    control = Control.read(settings.data_dir)
+    database = bootstrap.open_store(settings)
+    try:
+        for name in names:
+            before = _load_last_poll(database, name)
+            control.request(name, "poll", actor=_actor())
+
+            def find_done(name: str = name, last_id: int = before.id if before else 0) -> Poll | None:
+                last = _load_last_poll(database, name)
+                return last if last and last.id > last_id and last.state is not PollState.LISTING else None
+
+            done = _wait_for(find_done, limit_s=_POLL_WAIT_S, what=f"a poll of {name}")
+            if done.state is PollState.FAILED:
+                raise WatcherError(f"{name}: {done.error}")
+            out.print(
+                f"{name}: {done.n_listed} listed, {done.n_new} new, mark {done.to_s} (by the daemon)",
+                markup=False,
+            )
+    finally:
+        database.close()
+
+
+def _load_last_poll(database: Database, name: str) -> Poll | None:
+    with database.read() as session:
+        row = watches.load_watch(session, name=name)
+        recent = [] if row is None else polls.load_recent_polls(session, watch_id=row.id, limit=1)
+    return recent[0] if recent else None
+
+
+def _wait_for(find: Callable[[], T | None], *, limit_s: float, what: str) -> T:
+    ends_s = time.monotonic() + limit_s
+    while (found := find()) is None:
+        if time.monotonic() > ends_s:
+            raise DeadlineExceededError(
+                f"the daemon did not finish {what} within {limit_s:.0f} s; its log tells more"
+            )
+        time.sleep(_LOOK_AGAIN_S)
+    return found
+
+
+@app.command()
+def audit(
+    watch: Annotated[str | None, typer.Argument(help="Only this watch.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare datasource, ledger and dataset in full; exit 0 only if nothing was missing and all is explained."""
+    with reporting():
+        settings = load(quiet=True)
+        daemon = Daemon(settings)
+        names = [config.name for config in daemon.configs]
+        if watch is not None and watch not in names:
+            raise ConfigError(f"there is no watch {watch!r}; configured are: {', '.join(names)}")
+        chosen = names if watch is None else [watch]
+        try:
+            daemon.open()
+        except StoreLockedError:
+            reports = [_audit_beside_daemon(settings, name) for name in chosen]
+        else:
+            try:
+                reports = [daemon.reconcile(name) for name in chosen]
+            finally:
+                daemon.stop()
+        if as_json:
+            sys.stdout.write(msgspec.json.encode(reports).decode() + "\n")
+        else:
+            for report in reports:
+                print_reconcile(out, report)
+        if not all(report.is_clean for report in reports):
+            raise typer.Exit(1)
+
+
+def _audit_beside_daemon(settings: Settings, name: str) -> ReconcileReport:
+    control = Control.read(settings.data_dir)
+    database = bootstrap.open_store(settings)
+
+    def find(after_id: int) -> tuple[int, ReconcileReport] | None:
+        with database.read() as session:
+            row = watches.load_watch(session, name=name)
+            last = None if row is None else reconciles.load_last_report(session, watch_id=row.id)
+        return last if last is not None and last[0] > after_id else None
+
+    try:
+        before = find(0)
+        control.request(name, "audit", actor=_actor())
+        _, report = _wait_for(
+            lambda: find(before[0] if before else 0), limit_s=_AUDIT_WAIT_S, what=f"the audit of {name}"
+        )
+        return report
+    finally:
+        database.close()
+
+
+@app.command()
+def pause(watch: WatchArgument) -> None:
+    """Stop polling a watch and start no more of its runs, until `resume`."""
+    _change(watch, "pause")
+
+
+@app.command()
+def resume(watch: WatchArgument) -> None:
+    """Let a paused watch go on."""
+    _change(watch, "resume")
+
+
+@app.command()
+def rewind(
+    watch: WatchArgument,
+    *,
+    to: Annotated[str, typer.Option("--to", help="Unix seconds, or a time such as 2026-11-23T08:00:00Z.")],
+) -> None:
+    """Set the mark back, so that everything after that time is listed again; nothing is processed twice."""
+    with reporting():
+        to_s = _parse_time(to)
+    _change(watch, "rewind", to_s=to_s)
+
+
+@app.command()
+def replay(watch: Annotated[str | None, typer.Argument(help="Only this watch.")] = None) -> None:
+    """Resubmit dead runs, quarantined samples and vanished ones."""
+    with reporting():
+        names = (
+            [config.name for config in load(quiet=True).build_watch_configs()] if watch is None else [watch]
+        )
+    for name in names:
+        _change(name, "replay")
+
+
+@app.command()
+def dead(*, as_json: JsonOption = False) -> None:
+    """List dead runs, quarantined samples and vanished ones, with their reasons."""
+    with reporting():
+        database = bootstrap.open_existing_store(load(quiet=True))
+        try:
+            with database.read() as session:
+                dead_runs = runs.load_dead_runs(session, limit=1000)
+                troubled = [
+                    (row.name, sample)
+                    for row in watches.load_watches(session)
+                    for sample in samples.load_troubled(session, watch_id=row.id, limit=1000)
+                ]
+        finally:
+            database.close()
+        print_dead(out, dead_runs, troubled, as_json=as_json)
+
+
+def _change(watch: str, verb: str, *, to_s: int | None = None) -> None:
+    with reporting():
+        settings = load(quiet=True)
+        database = bootstrap.open_existing_store(settings)
+        lock = StoreLock(database)
+        try:
+            lock.acquire()
+        except StoreLockedError:
+            done = Control.read(settings.data_dir).request(watch, verb, actor=_actor(), to_s=to_s)
+        else:
+            with database.write() as session:
+                done = apply_change(
+                    session, watch=watch, verb=verb, actor=_actor(), now_ms=int(time.time() * 1000), to_s=to_s
+                )
+        finally:
+            lock.release()
+            database.close()
+        out.print(f"{watch}: {done}", markup=False)
+
+
+def _actor() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return f"uid {os.getuid()}"
+
+
+def _parse_time(text: str) -> int:
+    if text.isdecimal():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"{text!r} is no time: write unix seconds, or such as 2026-11-23T08:00:00Z"
+        ) from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())

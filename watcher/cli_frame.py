@@ -1,0 +1,78 @@
+"""What the commands have in common: the application, the consoles, errors to exit codes, signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from watcher.domain.errors import ConfigError, WatcherError
+from watcher.domain.redaction import redact
+from watcher.logs import configure_logging
+from watcher.settings import Settings, load_settings
+
+app = typer.Typer(
+    name="watcher",
+    help="Registers, thumbnails, embeds and picks every image that arrives in a datasource.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+# A pipe has no width; tables for one are as wide as they need to be.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """Turns errors into one clear text and an exit code: 2 for what a person must change, 1 for the rest."""
+    try:
+        yield
+    except ConfigError as error:
+        _print_error(error)
+        raise typer.Exit(2) from None
+    except WatcherError as error:
+        _print_error(error)
+        raise typer.Exit(1) from None
+
+
+def _print_error(error: Exception) -> None:
+    for line in redact(str(error)).splitlines():
+        err.print(f"watcher: {line}", markup=False)
+
+
+def load(*, quiet: bool = False) -> Settings:
+    """The settings, with logging set up; `quiet` for commands whose output is the answer, not the log."""
+    settings = load_settings(os.environ)
+    configure_logging(log_format=settings.log.format, level="WARNING" if quiet else settings.log.level)
+    return settings
+
+
+def watch_signals() -> threading.Event:
+    """An event that the first SIGINT or SIGTERM sets; the second one ends the process at once."""
+    asked = threading.Event()
+
+    def handle(number: int, _frame: object) -> None:
+        if asked.is_set():
+            os._exit(128 + number)
+        asked.set()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+    return asked
+
+
+def wait_for_signal(asked: threading.Event) -> None:
+    """Returns once the first signal came."""
+    while not asked.wait(1.0):  # bounded, so that the handler of a signal gets its turn on every platform
+        pass

@@ -1,0 +1,45 @@
+"""What the daemon's HTTP handlers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from starlette.responses import Response
+
+from watcher.database import Database
+from watcher.domain.clock import Clock
+from watcher.lightly.transport import Transport
+from watcher.ops.health import AccessWatch, Heartbeats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpsParts:
+    """What the pages need.
+
+    Attributes:
+        control_token: asked for by everything that changes something.
+        poll_now: brings the next poll of a watch forward; False for an unknown one.
+        audit_now: starts a full comparison of a watch; False for an unknown one.
+        next_polls: when each watch is polled next.
+    """
+
+    database: Database
+    transport: Transport
+    registry: CollectorRegistry
+    heartbeats: Heartbeats
+    access: AccessWatch
+    clock: Clock
+    control_token: str
+    poll_now: Callable[[str], bool]
+    audit_now: Callable[[str], bool]
+    next_polls: Callable[[], Mapping[str, datetime]]
+
+
+def build_json(value: object, *, status: int = 200) -> Response:
+    """A JSON answer that nobody keeps."""
+    headers = {"Cache-Control": "no-store"}
+    return Response(msgspec.json.encode(value), status, media_type="application/json", headers=headers)

@@ -1,0 +1,213 @@
+"""A full comparison of datasource, ledger and dataset: the proof that the polls missed nothing.
+
+Everything up to the mark is listed from the beginning. Names that are not in the ledger were missed by window and
+overlap; they are counted, put into the ledger, and go their way. Memory does not grow with the number of samples:
+the listed names and those of the dataset are kept in a temporary file while the ledger is read past them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from watcher.database import Database
+from watcher.domain.clock import Clock
+from watcher.domain.errors import CancelledError, ConfigError
+from watcher.domain.models import PollState, SampleState, Via, Watch, WatchConfig
+from watcher.domain.names import can_be_stored, explain_bad_name
+from watcher.lightly.mappings import iter_file_names
+from watcher.lightly.transport import Transport
+from watcher.lightly.wire.datasources import RawSample
+from watcher.lightly.workflows.listing import iter_pages
+from watcher.logs import get_logger
+from watcher.metrics import Metrics
+from watcher.store import polls, reconciles, samples, watches
+from watcher.store.reconciles import ReconcileReport
+
+_log = get_logger("reconcile")
+
+_PAGE = 2000
+_MOST_NAMED = 20
+_AHEAD_S = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciler:
+    """Reconciles one watch.
+
+    Attributes:
+        work_dir: for the temporary file, about 100 bytes a name.
+    """
+
+    database: Database
+    transport: Transport
+    config: WatchConfig
+    watch_id: int
+    clock: Clock
+    metrics: Metrics
+    work_dir: Path
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> ReconcileReport:
+        """Compares, repairs the ledger, and keeps the report.
+
+        Raises:
+            ConfigError: the watch was never polled.
+            WatcherError: the listing, the dataset or the store failed; nothing is concluded from half a listing.
+            CancelledError: `stop` was set.
+        """
+        started_ms = self._now_ms()
+        with self.database.read() as session:
+            watch = watches.load_watch_by_id(session, watch_id=self.watch_id)
+        if watch.mark_s is None:
+            raise ConfigError(f"the watch {watch.name!r} was never polled: there is nothing to compare yet")
+        with (
+            tempfile.TemporaryDirectory(prefix="reconcile-", dir=self.work_dir) as folder,
+            closing(sqlite3.connect(Path(folder) / "names.sqlite", isolation_level=None)) as names,
+        ):
+            names.execute("PRAGMA journal_mode = OFF")
+            names.execute("PRAGMA synchronous = OFF")
+            names.execute("CREATE TABLE listed (name TEXT PRIMARY KEY) WITHOUT ROWID")
+            names.execute("CREATE TABLE remote (name TEXT PRIMARY KEY) WITHOUT ROWID")
+            n_missing, missing = self._list_datasource(watch, watch.mark_s, names)
+            n_listed = names.execute("SELECT count(*) FROM listed").fetchone()[0]
+            self._list_after(watch, watch.mark_s, names)
+            for page in iter_file_names(self.transport, dataset_id=watch.dataset_id):
+                self._check_stop()
+                _insert(names, "remote", page)
+            n_gone, n_no_longer_listed, not_remote = self._read_ledger(names)
+            n_remote = names.execute("SELECT count(*) FROM remote").fetchone()[0]
+        with self.database.write() as session:
+            counts = samples.count_by_state(session)
+            report = ReconcileReport(
+                watch=watch.name,
+                started_ms=started_ms,
+                finished_ms=self._now_ms(),
+                to_s=watch.mark_s,
+                n_listed=n_listed,
+                n_missing=n_missing,
+                n_gone=n_gone,
+                n_no_longer_listed=n_no_longer_listed,
+                samples={state.value: counts[watch.name, state] for state in SampleState},
+                n_remote=n_remote,
+                n_unexplained=len(not_remote),
+                missing=missing,
+                done_but_not_remote=not_remote[:_MOST_NAMED],
+            )
+            reconciles.record_report(session, watch_id=watch.id, report=report)
+        (_log.info if report.is_clean else _log.warning)(
+            "reconcile.ended",
+            watch=watch.name,
+            listed=n_listed,
+            missing=n_missing,
+            gone=n_gone,
+            unexplained=report.n_unexplained,
+        )
+        return report
+
+    def _list_datasource(self, watch: Watch, to_s: int, names: sqlite3.Connection) -> tuple[int, list[str]]:
+        """Lists everything up to the mark; names nobody knew go into the ledger."""
+        now_ms = self._now_ms()
+        with self.database.write() as session:
+            poll = polls.create_reconcile_poll(session, watch_id=watch.id, to_s=to_s, now_ms=now_ms)
+        n_missing, missing = 0, list[str]()
+        for page in iter_pages(
+            self.transport,
+            dataset_id=watch.dataset_id,
+            from_s=0,
+            to_s=to_s,
+            max_pages=self.config.poll.max_pages,
+        ):
+            self._check_stop()
+            rows = [_build_row(row) for row in page.rows]
+            storable = [row for row in rows if can_be_stored(row[0])]
+            _insert(names, "listed", (row[0] for row in storable))
+            with self.database.write() as session:
+                known = samples.find_known(
+                    session, watch_id=watch.id, file_names=[row[0] for row in storable]
+                )
+                new = [row for row in storable if row[0] not in known]
+                n_new = samples.record_page(
+                    session,
+                    watch_id=watch.id,
+                    poll_id=poll.id,
+                    via=Via.RECONCILE,
+                    rows=new,
+                    now_ms=self._now_ms(),
+                )
+                polls.update_progress(
+                    session, poll_id=poll.id, via=Via.RECONCILE, cursor=None, n_listed=len(rows), n_new=n_new
+                )
+            n_missing += n_new
+            missing += [name for name, _, _ in new][: _MOST_NAMED - len(missing)]
+            self.metrics.samples_discovered.labels(watch=watch.name, via=Via.RECONCILE).inc(n_new)
+        with self.database.write() as session:
+            polls.finish_poll(session, poll_id=poll.id, state=PollState.DONE, now_ms=self._now_ms())
+        return n_missing, missing
+
+    def _list_after(self, watch: Watch, mark_s: int, names: sqlite3.Connection) -> None:
+        """Notes what was written since the mark: known objects that were written again did not vanish."""
+        for page in iter_pages(
+            self.transport,
+            dataset_id=watch.dataset_id,
+            from_s=mark_s + 1,
+            to_s=int(self.clock.now_s()) + _AHEAD_S,
+            max_pages=self.config.poll.max_pages,
+        ):
+            self._check_stop()
+            _insert(names, "listed", (row.file_name for row in page.rows if can_be_stored(row.file_name)))
+
+    def _read_ledger(self, names: sqlite3.Connection) -> tuple[int, int, list[str]]:
+        """Reads the ledger past the names; returns (gone, no longer listed, done but not on the server)."""
+        n_gone = n_no_longer_listed = after = 0
+        not_remote: list[str] = []
+        while True:
+            self._check_stop()
+            with self.database.read() as session:
+                page = reconciles.load_ledger_page(
+                    session, watch_id=self.watch_id, after_id=after, limit=_PAGE
+                )
+            if not page:
+                return n_gone, n_no_longer_listed, not_remote
+            after = page[-1][0]
+            listed = _find(names, "listed", [name for _, name, _, _ in page])
+            remote = _find(names, "remote", [name for _, name, _, _ in page])
+            vanished = [row for row in page if row[1] not in listed]
+            waiting = [row[0] for row in vanished if row[2] is SampleState.WAITING]
+            if waiting:
+                with self.database.write() as session:
+                    n_gone += reconciles.record_vanished(session, sample_ids=waiting, now_ms=self._now_ms())
+            n_no_longer_listed += sum(row[2] is SampleState.DONE for row in vanished)
+            not_remote += [row[1] for row in page if row[2] is SampleState.DONE and row[1] not in remote]
+
+    def _check_stop(self) -> None:
+        if self.stop.is_set():
+            raise CancelledError("the reconcile was stopped; the next one starts anew")
+
+    def _now_ms(self) -> int:
+        return int(self.clock.now_s() * 1000)
+
+
+def _build_row(row: RawSample) -> tuple[str, str, str | None]:
+    return row.file_name, row.read_url, explain_bad_name(row.file_name)
+
+
+def _insert(names: sqlite3.Connection, table: str, values: Iterable[str]) -> None:
+    names.execute("BEGIN")
+    names.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?)", ((value,) for value in values))  # noqa: S608
+    names.execute("COMMIT")
+
+
+def _find(names: sqlite3.Connection, table: str, wanted: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for start in range(0, len(wanted), 500):
+        chunk = wanted[start : start + 500]
+        marks = ",".join("?" * len(chunk))
+        query = f"SELECT name FROM {table} WHERE name IN ({marks})"  # noqa: S608 - a name of this module
+        found.update(name for (name,) in names.execute(query, chunk))
+    return found

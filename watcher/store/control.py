@@ -1,0 +1,149 @@
+"""What people change by command: durable, idempotent, each with a line in the audit log (who, when, what)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from watcher.domain.errors import StoreError
+from watcher.domain.models import PollState, RunState, SampleState, Watch
+from watcher.store import polls, runs, watches
+from watcher.store.tables import audit_log, batches, samples
+from watcher.store.tables import runs as runs_table
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One change; `at_ms` is unix milliseconds."""
+
+    at_ms: int
+    actor: str
+    verb: str
+    watch: str
+    facts: dict[str, Any]
+
+
+def pause(session: Session, *, watch: Watch, actor: str, now_ms: int) -> bool:
+    """Stops polls and new runs of a watch; what runs at the moment ends.
+
+    Returns:
+        False if it was paused already.
+    """
+    if watch.paused_ms is not None:
+        return False
+    watches.update_pause(session, watch_id=watch.id, paused_ms=now_ms)
+    _record(session, watch, actor, "pause", now_ms, {})
+    return True
+
+
+def resume(session: Session, *, watch: Watch, actor: str, now_ms: int) -> bool:
+    """Lets a paused watch go on; what arrived meanwhile is found by its next poll.
+
+    Returns:
+        False if it was not paused.
+    """
+    if watch.paused_ms is None:
+        return False
+    watches.update_pause(session, watch_id=watch.id, paused_ms=None)
+    _record(session, watch, actor, "resume", now_ms, {"paused_ms": watch.paused_ms})
+    return True
+
+
+def rewind(session: Session, *, watch: Watch, to_s: int, actor: str, now_ms: int) -> bool:
+    """Sets the mark back, so that the next poll lists everything after `to_s` again.
+
+    Known names are not processed twice. An interrupted listing is given up, since it belongs to the old mark.
+
+    Returns:
+        False if the mark stands there already.
+
+    Raises:
+        StoreError: the mark would go forward, past objects that were never listed.
+    """
+    if watch.mark_s is None or to_s > watch.mark_s:
+        stands = "it was never polled" if watch.mark_s is None else f"it stands at {watch.mark_s}"
+        raise StoreError(
+            f"the mark of {watch.name!r} can only go back, and {stands}: {to_s} would skip objects"
+        )
+    if to_s == watch.mark_s:
+        return False
+    unfinished = polls.load_unfinished_poll(session, watch_id=watch.id)
+    if unfinished is not None:
+        polls.finish_poll(
+            session,
+            poll_id=unfinished.id,
+            state=PollState.FAILED,
+            now_ms=now_ms,
+            error="the mark was set back",
+        )
+    watches.rewind_mark(session, watch_id=watch.id, mark_s=to_s)
+    _record(session, watch, actor, "rewind", now_ms, {"from_s": watch.mark_s, "to_s": to_s})
+    return True
+
+
+def replay(session: Session, *, watch: Watch, actor: str, now_ms: int) -> tuple[int, int]:
+    """Gives dead runs, quarantined samples and vanished ones another chance.
+
+    Returns:
+        (runs, samples) that were resubmitted.
+    """
+    dead = session.execute(
+        select(runs_table.c.id)
+        .join(batches, batches.c.id == runs_table.c.batch_id)
+        .where(batches.c.watch_id == watch.id, runs_table.c.state == RunState.DEAD)
+    ).scalars()
+    n_runs = 0
+    for run_id in dead.all():
+        runs.revive_run(session, run_id=run_id, now_ms=now_ms)
+        n_runs += 1
+    revived: Any = session.execute(
+        update(samples)
+        .where(
+            samples.c.watch_id == watch.id,
+            samples.c.state.in_([SampleState.QUARANTINED, SampleState.GONE]),
+        )
+        .values(
+            state=SampleState.WAITING,
+            batch_id=None,
+            attempts=samples.c.attempts + 1,
+            available_ms=now_ms,
+            changed_ms=now_ms,
+        )
+    )
+    n_samples = int(revived.rowcount)
+    if n_runs or n_samples:
+        _record(session, watch, actor, "replay", now_ms, {"runs": n_runs, "samples": n_samples})
+    return n_runs, n_samples
+
+
+def load_audit_log(session: Session, *, watch: Watch, limit: int) -> list[AuditEntry]:
+    """The last changes of a watch, newest first."""
+    statement = (
+        select(audit_log).where(audit_log.c.watch_id == watch.id).order_by(audit_log.c.id.desc()).limit(limit)
+    )
+    return [
+        AuditEntry(
+            at_ms=row.at_ms,
+            actor=row.actor,
+            verb=row.verb,
+            watch=watch.name,
+            facts=msgspec.json.decode(row.facts),
+        )
+        for row in session.execute(statement)
+    ]
+
+
+def _record(
+    session: Session, watch: Watch, actor: str, verb: str, now_ms: int, facts: dict[str, Any]
+) -> None:
+    session.execute(
+        insert(audit_log).values(
+            at_ms=now_ms,
+            actor=actor[:200],
+            verb=verb,
+            watch_id=watch.id,
+            facts=msgspec.json.encode(facts).decode(),
+        )
+    )
