@@ -310,3 +310,26 @@ def test_progress_ends_at_what_was_wanted(method, gap):
     run(method, min_distance=gap, progress=lambda done, total: told.append((done, total)))
     assert told[-1] == (20, 20)
     assert told == sorted(told)
+
+
+def test_equal_vectors_of_high_score_do_not_use_up_the_budget():
+    vectors = np.repeat(build_vectors(60, 64) / np.float32(8), 4, axis=0)
+    scores = np.repeat(np.linspace(0.1, 1, 60), 4)
+    picks = run(
+        "CORAL", vectors=vectors, candidates=np.arange(240), n_samples=60, min_distance=1e-6, scores=scores
+    )
+    assert len(picks.positions) == 60
+    assert len(set((picks.positions // 4).tolist())) == 60
+
+
+def test_neighbours_a_hair_nearer_than_the_minimum_distance_are_not_both_picked():
+    centres = np.arange(40, dtype=np.float32) * 20
+    vectors = np.zeros((80, 2), dtype=np.float32)
+    vectors[:40, 0] = centres
+    vectors[40:, 0] = centres
+    vectors[40:, 1] = 0.9999
+    picks = run(vectors=vectors, candidates=np.arange(80), n_samples=None, min_distance=1.0)
+    assert len(picks.positions) == 40
+    vectors[40:, 1] = 1.0
+    picks = run(vectors=vectors, candidates=np.arange(80), n_samples=None, min_distance=1.0)
+    assert len(picks.positions) == 80
