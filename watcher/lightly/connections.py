@@ -15,7 +15,6 @@ import socket
 import threading
 from collections.abc import Mapping
 from typing import Any, BinaryIO
-from urllib.parse import quote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -34,10 +33,9 @@ from watcher.domain.errors import (
     WatcherError,
 )
 from watcher.domain.redaction import redact
+from watcher.lightly.addresses import split_address
 
 _BUFFER_BYTES = 1 << 16
-_UNSENDABLE = re.compile(r"[^\x21-\x7e]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class _Call(threading.local):
@@ -279,31 +277,6 @@ def read_chunk(response: requests.Response, n_bytes: int, *, what: str) -> bytes
     else:
         return chunk
     raise TransportError(f"{what}: the answer broke off: {reason}")
-
-
-def split_address(url: str) -> tuple[str, str, str]:
-    """Cuts an absolute URL into the part that may be shown, the request target, and the whole to be sent.
-
-    Raises:
-        ConfigError: not an http or https URL with a host.
-    """
-    if _CONTROL.search(url):
-        raise ConfigError("an address holds a line break or another control character")
-    try:
-        parts = urlsplit(url)
-        scheme, host, _port = parts.scheme.lower(), parts.hostname, parts.port
-    except ValueError:
-        scheme, host = "", None
-    if scheme not in ("http", "https") or not host:
-        raise ConfigError("not an http or https address with a host name")
-    start = url.index("://") + 3
-    end = min((at for at in (url.find(mark, start) for mark in "/?#") if at >= 0), default=len(url))
-    origin = url[:end]
-    target = url[end:].split("#", 1)[0]
-    if not target.startswith("/"):
-        target = "/" + target
-    target = _UNSENDABLE.sub(lambda found: quote(found[0], safe=""), target)
-    return origin + target.split("?", 1)[0], target, origin + target
 
 
 def describe_failure(error: BaseException) -> str:

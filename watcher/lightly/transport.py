@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote
 
 import msgspec
 import requests
@@ -23,7 +23,6 @@ from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import (
     ApiException,
     CancelledError,
-    ConfigError,
     NotSentError,
     ProtocolError,
     TransportError,
@@ -32,6 +31,7 @@ from watcher.domain.errors import (
 )
 from watcher.domain.redaction import redact
 from watcher.lightly import signed_urls
+from watcher.lightly.addresses import QueryValue, build_url, check_server, check_token
 from watcher.lightly.answers import (
     Answer,
     build_exception,
@@ -41,16 +41,15 @@ from watcher.lightly.answers import (
     parse_http_date,
     read_answer,
 )
-from watcher.lightly.connections import Connections, split_address
+from watcher.lightly.connections import Connections
 from watcher.lightly.signed_urls import ReadResult, ReadStream
 
 __all__ = [
     "Answer",
+    "QueryValue",
     "RequestSeen",
     "ServerTime",
     "Transport",
-    "check_server",
-    "check_token",
     "is_missing_endpoint",
 ]
 
@@ -59,8 +58,6 @@ T = TypeVar("T")
 DEFAULT_RETRY = Backoff(base_s=0.5, cap_s=8.0, max_attempts=4)
 _RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 _RETRIED_UNSENT_STATUSES = frozenset({429, 503})
-
-QueryValue = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +276,12 @@ class Transport:
             CancelledError: `stop` was set during a wait.
         """
         endpoint = f"{method} {path_template}"
-        url = self._build_url(path_template, path_params or {}, query or {}, authenticated=authenticated)
+        url = build_url(
+            self.server,
+            path_template,
+            path_params or {},
+            {**(query or {}), "token": self._token if authenticated else None},
+        )
         content = None if body is None else msgspec.json.encode(body)
         repeatable = method != "POST" if idempotent is None else idempotent
 
@@ -387,23 +389,6 @@ class Transport:
             text = text.replace(secret, "***")
         return redact(text)
 
-    def _build_url(
-        self,
-        path_template: str,
-        path_params: Mapping[str, str],
-        query: Mapping[str, QueryValue],
-        *,
-        authenticated: bool,
-    ) -> str:
-        for name, value in path_params.items():
-            if value in ("", ".", ".."):
-                raise ConfigError(f"{path_template}: {name} must not be {value!r}")
-        path = path_template.format_map({name: quote(value, safe="") for name, value in path_params.items()})
-        pairs = [(name, str(value)) for name, value in query.items() if value is not None]
-        if authenticated:
-            pairs.append(("token", self._token))
-        return f"{self.server}{path}?{urlencode(pairs, quote_via=quote)}" if pairs else self.server + path
-
     def _attempt(self, method: str, endpoint: str, url: str, content: bytes | None) -> Answer:
         headers = {
             "Accept": "application/json",
@@ -444,40 +429,6 @@ class Transport:
             now_s=self.clock.now_s(),
             hide=self.hide_secrets,
         )
-
-
-def check_server(server: str) -> str:
-    """The server's address without trailing slashes.
-
-    Raises:
-        ConfigError: not an http(s) address, or one with a user, a query or a fragment.
-    """
-    text = server.strip().rstrip("/")
-    try:
-        split_address(text)
-    except ConfigError as error:
-        reason = str(error)
-    else:
-        parts = urlsplit(text)
-        if not (parts.query or parts.fragment or parts.username or parts.password):
-            return text
-        reason = "it must hold no user, query or fragment"
-    raise ConfigError(f"LIGHTLY_SERVER_LOCATION is not a usable address: {reason}")
-
-
-def check_token(token: str) -> str:
-    """The token as it is.
-
-    Raises:
-        ConfigError: it is blank, or holds blanks, control characters or characters beyond Latin-1.
-    """
-    if not token:
-        raise ConfigError("no token: give one, or set LIGHTLY_TOKEN")
-    if any(char.isspace() or not char.isprintable() or ord(char) > 0xFF for char in token):
-        raise ConfigError(
-            "the token holds blanks, line breaks or unusual characters; check how LIGHTLY_TOKEN was copied"
-        )
-    return token
 
 
 def _may_repeat(error: WatcherError, *, repeatable: bool) -> bool:

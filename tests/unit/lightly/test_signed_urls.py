@@ -27,7 +27,7 @@ from watcher.domain.errors import (
     TransportError,
     UnknownOutcomeError,
 )
-from watcher.lightly.connections import split_address
+from watcher.lightly.addresses import split_address
 
 SECRET = "top" + "secret" * 3
 QUERY = f"/x.jpg?X-Goog-Anything={SECRET}"
