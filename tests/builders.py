@@ -108,10 +108,17 @@ def cut(database: Database, watch: Watch, config: WatchConfig | None = None, *, 
         return cut_batches(session, watch_id=watch.id, config=chosen, now_ms=now_ms)
 
 
-def add_batch(database: Database, watch: Watch, names: Sequence[str], *, now_ms: int = NOW_MS) -> Batch:
+def add_batch(
+    database: Database,
+    watch: Watch,
+    names: Sequence[str],
+    *,
+    config: WatchConfig | None = None,
+    now_ms: int = NOW_MS,
+) -> Batch:
     """A batch of these names, with its first run."""
     list_names(database, watch, names, now_ms=now_ms)
-    assert cut(database, watch, now_ms=now_ms) == 1
+    assert cut(database, watch, config, now_ms=now_ms) == 1
     with database.read() as session:
         return batches.load_recent_batches(session, watch_id=watch.id, limit=1)[0]
 

@@ -147,10 +147,8 @@ def test_json_tells_what_the_page_shows(ops):
 
 def test_json_of_a_long_history_stays_short(sqlite_ops):
     watch = add_watch(sqlite_ops.database)
-    for n in range(30):
-        add_batch(sqlite_ops.database, watch, [f"{n:03d}"]) if n < 16 else list_names(
-            sqlite_ops.database, watch, [str(n)]
-        )
+    for n in range(16):
+        add_batch(sqlite_ops.database, watch, [f"{n:03d}"])
     (view,) = sqlite_ops.get("/api/v1/status").json()["watches"]
     assert len(view["polls"]) == 5
     assert len(view["batches"]) == 8
