@@ -46,6 +46,7 @@ from watcher.platform.context import Platform
 from watcher.platform.faults import Fault, too_large
 from watcher.platform.intake import Intake
 from watcher.platform.listings import Listings
+from watcher.platform.pages import views
 from watcher.platform.recent import Recent
 from watcher.platform.secrets import load_keys
 from watcher.platform.settings import PlatformConfig
@@ -130,6 +131,7 @@ def build_app(config: PlatformConfig, *, clock: Clock, platform: Platform | None
     routes = [
         Route(path, _build_endpoint(parts, methods), methods=list(methods)) for path, methods in ordered
     ]
+    routes += views.build_routes(parts)
     routes += [
         Route("/openapi.json", get_document),
         Route("/blobs/{key:anything}", transfers.get_blob, methods=["GET"]),

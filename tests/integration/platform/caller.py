@@ -54,7 +54,7 @@ class Caller:
         jsonschema.Draft202012Validator(close(schema)).validate(body)
 
     def _find(self, method: str, path: str) -> dict[str, Any]:
-        parts = path.split("?")[0].lstrip("/").split("/")
+        parts = path.split("?", maxsplit=1)[0].lstrip("/").split("/")
         for template, methods in sorted(
             self._document["paths"].items(), key=lambda item: [part[:1] == "{" for part in item[0].split("/")]
         ):

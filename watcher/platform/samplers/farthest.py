@@ -138,7 +138,7 @@ class _State:
 
 def _lower(nearest: Floats, squared: Floats, noise: Floats, limits: Floats | None) -> None:
     """Takes new squared distances into `nearest`, in place; both arrays are changed."""
-    pass
+    squared[squared < noise] = 0.0
     np.minimum(nearest, squared, out=nearest)
     if limits is not None:
         nearest[nearest < limits] = _OUT

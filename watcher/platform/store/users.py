@@ -87,3 +87,14 @@ def insert_share(session: Session, *, dataset_id: str, user_id: str) -> None:
 def delete_share(session: Session, *, dataset_id: str, user_id: str) -> None:
     """Ends sharing."""
     session.execute(delete(shares).where(shares.c.dataset_id == dataset_id, shares.c.user_id == user_id))
+
+
+def load_user(session: Session, *, user_id: str) -> User | None:
+    """The user of that id."""
+    row = session.execute(select(*_COLUMNS).where(users.c.id == user_id)).first()
+    return _to_user(row) if row else None
+
+
+def delete_user(session: Session, *, user_id: str) -> None:
+    """Removes a user who owns no dataset; fails on the database's own rules otherwise."""
+    session.execute(delete(users).where(users.c.id == user_id))
