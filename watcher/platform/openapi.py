@@ -76,7 +76,9 @@ def _build_operation(operation: Operation, found: dict[str, Any]) -> dict[str, A
         "content": {"application/json": {"schema": found[_key(ApiError)]}},
     }
     statuses = (
-        ("404", "422", "503") if operation.public else ("401", "403", "404", "409", "413", "422", "503")
+        ("403", "404", "422", "503")
+        if operation.public
+        else ("401", "403", "404", "409", "413", "422", "503")
     )
     described: dict[str, Any] = {
         "operationId": operation.name,

@@ -6,7 +6,7 @@ import csv
 import io
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import jsonschema
 import requests
@@ -21,7 +21,7 @@ class Caller:
         self.session.params = {"token": token}
         self._document = requests.get(f"{url}/openapi.json", timeout=10).json()
 
-    def __enter__(self) -> Caller:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
