@@ -1,0 +1,111 @@
+"""`watcher check-config`: what was understood, with secrets masked, or every problem by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from watcher.settings import Settings
+from watcher.settings_variables import iter_variables
+
+SECRET = "5ecr3t-t0ken"
+
+
+def row_of(output: str, variable: str) -> list[str]:
+    (line,) = (line for line in output.splitlines() if line.startswith(variable + " "))
+    return line.split()
+
+
+def test_settings_of_the_default_are_shown_with_where_they_come_from(command):
+    done = command(
+        "check-config", WATCHER_HTTP__PORT="9090", WATCHER_WATCHES__INCOMING__SCHEDULE__INTERVAL_S="12.5"
+    )
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert row_of(done.stdout, "WATCHER_HTTP__PORT") == ["WATCHER_HTTP__PORT", "9090", "environment"]
+    assert row_of(done.stdout, "WATCHER_HTTP__HOST") == ["WATCHER_HTTP__HOST", "127.0.0.1", "default"]
+    assert "1 watch(es) at the embedded platform" in done.stdout
+    assert "incoming: dataset incoming, every 12.5 s" in done.stdout
+    assert "steps upload -> embed -> sampling -> deliver" in done.stdout
+
+
+def test_settings_with_secrets_are_shown_masked(command, tmp_path):
+    (tmp_path / "token").write_text(SECRET)
+    done = command(
+        "check-config",
+        LIGHTLY_TOKEN_FILE=str(tmp_path / "token"),
+        LIGHTLY_SERVER_LOCATION=f"https://me:{SECRET}@api.example.com/?token={SECRET}",
+        WATCHER_STORE__URL=f"postgresql://me:{SECRET}@db/watcher",
+        WATCHER_PLATFORM__TOKEN=SECRET,
+        WATCHER_WATCHES__GATE__DATASET="gate",
+    )
+    assert done.exit_code == 0
+    assert SECRET not in done.output
+    assert row_of(done.stdout, "LIGHTLY_TOKEN") == ["LIGHTLY_TOKEN", "********", "LIGHTLY_TOKEN_FILE"]
+    assert row_of(done.stdout, "WATCHER_STORE__URL") == ["WATCHER_STORE__URL", "********", "environment"]
+    assert "1 watch(es) at https://***@api.example.com/?***:" in done.stdout
+
+
+def test_watches_are_shown_with_their_rules_and_their_next_poll(command):
+    done = command(
+        "check-config",
+        WATCHER_WATCHES__GATE__SCHEDULE__CRON="0 6 * * 0",
+        WATCHER_WATCHES__GATE__SAMPLING__BUDGET="7",
+        WATCHER_WATCHES__ROOF__STEPS="upload",
+    )
+    assert "gate: dataset gate, cron 0 6 * * 0 (next 20" in done.stdout
+    assert " 06:00:00 UTC)" in done.stdout
+    assert "budget=7" in done.stdout
+    assert "steps upload\n" in done.stdout
+
+
+def refuse(command, data_dir, name, variable, value, message):
+    done = command(name, **{variable: value})
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert all(line.startswith("watcher: ") for line in done.stderr.splitlines())
+    assert SECRET not in done.output
+    assert not data_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("WATCHER_HTTP__PROT", "1", "WATCHER_HTTP__PROT is not a setting: did you mean WATCHER_HTTP__PORT?"),
+        (
+            "WATCHER_HTTP__PORT",
+            "99999",
+            "WATCHER_HTTP__PORT='99999': input should be less than or equal to 65535",
+        ),
+        ("LIGHTLY_TOKEN", SECRET, "LIGHTLY_TOKEN is set, but not LIGHTLY_SERVER_LOCATION"),
+    ],
+)
+@pytest.mark.parametrize("name", ["check-config", "status", "migrate", "poll", "run", "platform"])
+def test_setting_that_is_wrong_is_refused_by_every_command_with_exit_code_two(
+    command, data_dir, name, variable, value, message
+):
+    refuse(command, data_dir, name, variable, value, message)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("WATCHER_WATCHES__GATE__SCHEDULE__CRON", "0 0 31 2 *", "never fires"),
+        (
+            "WATCHER_WATCHES__GATE__STEPS",
+            "sampling",
+            "the step sampling (method CORESET) needs the step embed",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["check-config", "poll", "run"])
+def test_watch_that_is_wrong_is_refused_by_every_command_that_needs_it(
+    command, data_dir, name, variable, value, message
+):
+    refuse(command, data_dir, name, variable, value, message)
+
+
+def test_all_variables_are_listed_with_default_and_meaning(command):
+    done = command("check-config", "--all", WATCHER_MISSPELT="1")
+    assert done.exit_code == 0
+    for variable in iter_variables(Settings):
+        assert variable.name in done.stdout
+    assert "(or in a file named by LIGHTLY_TOKEN_FILE)" in done.stdout

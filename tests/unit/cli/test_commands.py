@@ -1,0 +1,99 @@
+"""What all commands have in common: an answer or one clear line, and an exit code that tells."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_command_of_the_installed_package_runs_in_its_own_process(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "watcher", "check-config"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "WATCHER_HTTP__PROT": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "watcher: WATCHER_HTTP__PROT is not a setting: did you mean WATCHER_HTTP__PORT?\n"
+
+
+def test_command_without_the_daemons_libraries_says_what_to_install(tmp_path):
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('no typer', name='typer')")
+    done = subprocess.run(
+        [sys.executable, "-m", "watcher", "status"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "pip install 'datasource-watcher[daemon,platform]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["run", "poll", "status", "why", "migrate", "check-config", "platform", "demo"]
+)
+def test_command_explains_itself(command, name):
+    done = command(name, "--help")
+    assert done.exit_code == 0
+    assert "Usage: " in done.stdout
+
+
+def test_command_that_does_not_exist_is_refused(command):
+    assert command("pol").exit_code == 2
+
+
+def test_migrate_makes_the_stores_and_can_be_repeated(command, data_dir):
+    for _time in range(2):
+        done = command("migrate")
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert "store: version 0001" in done.stdout
+        assert "platform: version " in done.stdout
+    assert (data_dir / "watcher.sqlite").exists()
+    assert (data_dir / "platform" / "token").stat().st_mode & 0o777 == 0o600
+
+
+def test_migrate_where_the_data_directory_cannot_be_made_names_the_setting(command, data_dir):
+    data_dir.write_text("a file")
+    done = command("migrate")
+    assert done.exit_code == 2
+    assert f"the folder {data_dir} cannot be made" in done.stderr
+    assert "set WATCHER_DATA_DIR" in done.stderr
+
+
+def test_migrate_of_a_file_that_is_no_database_is_told(command, data_dir):
+    data_dir.mkdir()
+    (data_dir / "watcher.sqlite").write_text("no database " * 100)
+    done = command("migrate")
+    assert done.exit_code == 1
+    assert "is damaged or no SQLite database" in done.stderr
+
+
+def test_poll_of_an_unknown_watch_names_the_known_ones(command):
+    done = command("poll", "door", WATCHER_WATCHES__GATE__DATASET="g", WATCHER_WATCHES__ROOF__DATASET="r")
+    assert done.exit_code == 2
+    assert "there is no watch 'door'; configured are: gate, roof" in done.stderr
+
+
+def test_poll_of_an_unreachable_server_is_told_and_fails(command, free_port):
+    done = command(
+        "poll",
+        LIGHTLY_TOKEN="5ecr3t",
+        LIGHTLY_SERVER_LOCATION=f"http://127.0.0.1:{free_port}",
+        WATCHER_WATCHES__GATE__DATASET="g",
+    )
+    assert done.exit_code == 1
+    assert "gate: " in done.stderr
+    assert "5ecr3t" not in done.output
