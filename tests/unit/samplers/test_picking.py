@@ -333,3 +333,12 @@ def test_neighbours_a_hair_nearer_than_the_minimum_distance_are_not_both_picked(
     vectors[40:, 1] = 1.0
     picks = run(vectors=vectors, candidates=np.arange(80), n_samples=None, min_distance=1.0)
     assert len(picks.positions) == 80
+
+
+@pytest.mark.parametrize("method", ["CORESET", "CORAL"])
+def test_row_beside_the_mean_exactly_at_the_minimum_distance_is_picked(method):
+    rng = np.random.default_rng(8)
+    for _ in range(300):
+        vectors = rng.integers(-3, 4, (40, 2)).astype(np.float32)
+        picks = run(method, vectors=vectors, candidates=np.arange(40), n_samples=None, min_distance=1.0)
+        assert len(picks.positions) == len(np.unique(vectors, axis=0))

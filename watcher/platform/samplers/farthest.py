@@ -127,8 +127,10 @@ class _State:
         noise = rows.squares * _NOISE
         limits: Floats | None = None
         if min_distance is not None and min_distance > 0.0:
+            # The rounding of a squared distance near the limit grows with the row's length and with the limit.
             # Rows that count as equal are out, however small the limit.
-            limits = np.maximum(np.float32(min_distance**2) - noise, np.finfo(np.float32).tiny)
+            lowest = np.float32(min_distance**2 * (1 - 4 * float(_NOISE)))
+            limits = np.maximum(lowest - 2 * noise, np.finfo(np.float32).tiny)
         return cls(rows, nearest, by_row, noise, limits)
 
     def compute_keys(self) -> Floats:
