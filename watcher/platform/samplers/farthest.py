@@ -59,7 +59,7 @@ def pick_farthest(
         the positions in the order of picking.
 
     Cost:
-        at most one pass over the matrix a pick, mostly far fewer; memory 50 bytes a row, beside a pool of 4096
+        at most one pass over the matrix a pick, mostly far fewer; memory about 150 bytes a row at the peak, beside a pool of 4096
         rows.
     """
     if n_picks <= 0 or len(candidates) == 0:
