@@ -59,8 +59,8 @@ def pick_farthest(
         the positions in the order of picking.
 
     Cost:
-        at most one pass over the matrix a pick, mostly far fewer; memory about 150 bytes a row at the peak, beside a pool of 4096
-        rows.
+        at most one pass over the matrix a pick, mostly far fewer; about 150 bytes of memory a row at the
+        peak, beside a pool of 4096 rows.
     """
     if n_picks <= 0 or len(candidates) == 0:
         return np.empty(0, dtype=np.int64)
