@@ -1,0 +1,122 @@
+"""Users, for the operator: adding, listing, new tokens, limits, sharing. Works beside a running platform."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import IntegrityError
+
+from watcher.database import check_schema
+from watcher.domain.clock import Clock
+from watcher.domain.errors import ConfigError
+from watcher.platform.app import build_platform
+from watcher.platform.secrets import new_id
+from watcher.platform.store import datasets as dataset_store
+from watcher.platform.store import users as store
+from watcher.platform.store.tables import SCHEMA
+from watcher.platform.store.users import User
+
+if TYPE_CHECKING:
+    from watcher.platform.context import Platform
+    from watcher.platform.settings import PlatformConfig
+
+_TOKEN_BYTES = 24
+_MAX_NAME = 100
+
+
+@contextmanager
+def open_platform(config: PlatformConfig, *, clock: Clock) -> Iterator[Platform]:
+    """The parts of a platform for a command; refuses another schema than its own."""
+    platform = build_platform(config, clock=clock)
+    try:
+        check_schema(platform.database, SCHEMA)
+        yield platform
+    finally:
+        platform.listings.close()
+        platform.database.close()
+
+
+def add_user(
+    platform: Platform, *, name: str, max_samples: int | None = None, max_datasets: int | None = None
+) -> str:
+    """Adds a user and gives their token, which is shown this once only.
+
+    Raises:
+        ConfigError: the name is taken, empty or too long.
+    """
+    if not name.strip() or len(name) > _MAX_NAME or not name.isprintable():
+        raise ConfigError(f"the name of a user has 1 to {_MAX_NAME} printable characters")
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    now_s = platform.clock.now_s()
+    try:
+        with platform.database.write() as session:
+            store.insert_user(
+                session,
+                user_id=new_id(now_s),
+                name=name,
+                token_hash=platform.keys.hash_token(token),
+                now_ms=int(now_s * 1000),
+                max_samples=max_samples,
+                max_datasets=max_datasets,
+            )
+    except IntegrityError as error:
+        raise ConfigError(f"there is a user {name!r} already") from error
+    return token
+
+
+def list_users(platform: Platform) -> list[User]:
+    """All users by name; tokens cannot be read back."""
+    with platform.database.read() as session:
+        return store.load_users(session)
+
+
+def renew_token(platform: Platform, *, name: str) -> str:
+    """Gives a user another token; the old one ends within five seconds.
+
+    Raises:
+        ConfigError: there is no such user.
+    """
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    with platform.database.write() as session:
+        user = _find(store.load_user_by_name(session, name=name), name)
+        store.update_token(session, user_id=user.id, token_hash=platform.keys.hash_token(token))
+    return token
+
+
+def remove_user(platform: Platform, *, name: str) -> None:
+    """Removes a user who owns nothing any more.
+
+    Raises:
+        ConfigError: there is no such user, or datasets, jobs or configurations of theirs are left.
+    """
+    try:
+        with platform.database.write() as session:
+            user = _find(store.load_user_by_name(session, name=name), name)
+            store.delete_user(session, user_id=user.id)
+    except IntegrityError as error:
+        raise ConfigError(f"the user {name!r} still owns datasets: delete them first") from error
+
+
+def share_dataset(platform: Platform, *, dataset_id: str, name: str, shared: bool = True) -> None:
+    """Lets a user see and change a dataset that is not theirs, or ends that.
+
+    Raises:
+        ConfigError: there is no such user or dataset.
+    """
+    with platform.database.write() as session:
+        user = _find(store.load_user_by_name(session, name=name), name)
+        if dataset_store.load_dataset_by_id(session, dataset_id=dataset_id) is None:
+            raise ConfigError(f"there is no dataset {dataset_id}")
+        if shared:
+            store.insert_share(session, dataset_id=dataset_id, user_id=user.id)
+        else:
+            store.delete_share(session, dataset_id=dataset_id, user_id=user.id)
+
+
+def _find(user: User | None, name: str) -> User:
+    if user is None:
+        raise ConfigError(f"there is no user {name!r}")
+    return user
