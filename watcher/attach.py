@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from watcher.database import Database
+from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import Watch, WatchConfig
 from watcher.lightly import datasets, datasources
@@ -43,10 +44,12 @@ def attach_watch(
             dataset_id=dataset_id,
             datasource=DatasourceLocal(full_path=config.folder, purpose="INPUT_OUTPUT"),
         )
+        crash_point("attach.datasource_set")
     with database.write() as session:
         watch = watches.ensure_watch(
             session, name=config.name, server=server_identity, dataset_id=dataset_id, now_ms=now_ms
         )
+    crash_point("attach.watch_stored")
     _log.info("watch.attached", watch=watch.name, dataset_id=watch.dataset_id)
     return watch
 
@@ -60,4 +63,6 @@ def _find_dataset(transport: Transport, config: WatchConfig) -> str:
             f"the server has no dataset {config.dataset!r}: create it there and configure its datasource, or correct "
             f"WATCHER_WATCHES__{config.name.upper()}__DATASET"
         )
-    return datasets.create_dataset(transport, request=DatasetCreateRequest(name=config.dataset))
+    dataset_id = datasets.create_dataset(transport, request=DatasetCreateRequest(name=config.dataset))
+    crash_point("attach.dataset_created")
+    return dataset_id

@@ -18,6 +18,7 @@ from watcher.database import Database
 from watcher.dispatch.local import LocalDispatcher
 from watcher.domain.backoff import Backoff
 from watcher.domain.clock import Clock, SystemClock
+from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ConfigError, WatcherError
 from watcher.domain.models import WatchConfig
 from watcher.embedders.descriptor import DescriptorEmbedder
@@ -122,6 +123,7 @@ class Daemon:
         )
         with database.write() as session:
             n_left = runs.release_all(session, now_ms=self._now_ms())
+        crash_point("daemon.runs_released")
         if n_left:
             _log.info("runs.taken_up", n=n_left)
         for config in self.configs:

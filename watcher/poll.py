@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from watcher.database import Database
 from watcher.domain.clock import Clock
+from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ApiException, CancelledError, ListingLoopError, WatcherError
 from watcher.domain.models import Poll, PollState, Via, Watch, WatchConfig
 from watcher.domain.names import can_be_stored, explain_bad_name
@@ -90,6 +91,7 @@ class Poller:
                 n_late = self._list_query(poll, Via.OVERLAP)
                 with self.database.write() as session:
                     polls.update_query(session, poll_id=poll.id, via=Via.WINDOW)
+                crash_point("poll.query_turned")
                 poll = self._reload(poll)
             self._list_query(poll, Via.WINDOW)
         except Exception as error:
@@ -124,6 +126,7 @@ class Poller:
         window = compute_window(mark_s=watch.mark_s, server_now_s=server.date_s, rules=self.config.poll)
         with self.database.write() as session:
             poll = polls.create_poll(session, watch_id=self.watch_id, window=window, now_ms=self._now_ms())
+        crash_point("poll.created")
         return poll, False
 
     def _list_query(self, poll: Poll, via: Via) -> int:
@@ -184,6 +187,7 @@ class Poller:
                 n_listed=len(page.rows),
                 n_new=n_new,
             )
+        crash_point("poll.page_stored")
         self.metrics.samples_discovered.labels(watch=self.config.name, via=via).inc(n_new)
         return n_new
 
@@ -206,6 +210,7 @@ class Poller:
             watches.update_mark(session, watch_id=self.watch_id, mark_s=mark_s, now_ms=now_ms)
             polls.finish_poll(session, poll_id=poll.id, state=PollState.DONE, now_ms=now_ms)
             n_batches = cut_batches(session, watch_id=self.watch_id, config=self.config, now_ms=now_ms)
+        crash_point("poll.mark_moved")
         return n_batches, mark_s
 
     def _tell_remote_mark(self, mark_s: int) -> None:
@@ -218,11 +223,13 @@ class Poller:
             datasources.update_processed_until(
                 self.transport, dataset_id=watch.dataset_id, timestamp_s=mark_s
             )
+            crash_point("poll.remote_mark_told")
         except WatcherError as error:
             _log.warning("mark.not_told", watch=self.config.name, error=str(error))
             return
         with self.database.write() as session:
             watches.update_remote_mark(session, watch_id=self.watch_id, remote_mark_s=mark_s)
+        crash_point("poll.remote_mark_stored")
 
     def _record_interruption(self, poll: Poll, error: Exception, *, resumed: bool, pages_before: int) -> None:
         """Keeps the listing for the next cycle, unless going on with it led nowhere."""
@@ -239,6 +246,7 @@ class Poller:
                 )
             else:
                 polls.record_error(session, poll_id=poll.id, error=redact(str(error)))
+        crash_point("poll.interruption_stored")
 
     def _reload(self, poll: Poll) -> Poll:
         with self.database.read() as session:

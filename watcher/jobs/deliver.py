@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ApiException, StoreUnavailableError
 from watcher.domain.models import Delivery, Pick
 from watcher.domain.pipeline import Done, Outcome
@@ -43,6 +44,7 @@ def run_deliver(context: RunContext) -> Outcome:
     )
     with context.database.write() as session:
         picks.record_delivery(session, delivery=delivery)
+    crash_point("deliver.recorded")
     return Done({"sink": sink.name, "location": str(path), "n_picks": len(picked)})
 
 

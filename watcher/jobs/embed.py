@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ApiException, ImageError, ReadUrlRefusedError, SampleGoneError, WatcherError
 from watcher.domain.models import Sample
 from watcher.domain.pipeline import Discard, Done, Outcome
@@ -52,6 +53,7 @@ def run_embed(context: RunContext) -> Outcome:
         embedding_id = upload_embeddings_csv(
             context.transport, dataset_id=context.watch.dataset_id, path=path, name=context.batch.key
         )
+        crash_point("embed.csv_uploaded")
     wait_until_processed(
         context.transport,
         dataset_id=context.watch.dataset_id,
@@ -61,6 +63,7 @@ def run_embed(context: RunContext) -> Outcome:
     )
     with context.database.write() as session:
         batches.record_embedding(session, batch_id=context.batch.id, embedding_id=embedding_id)
+    crash_point("embed.recorded")
     _delete_old_embeddings(context)
     return Done({"n_computed": n_computed, "n_rows": n_rows, "embedder": context.parts.embedder.name})
 
@@ -77,6 +80,7 @@ def _compute_batch_vectors(context: RunContext) -> int:
                     embedder=context.parts.embedder.name,
                     rows=[(sample.file_name, vector) for sample, vector in zip(chunk, computed, strict=True)],
                 )
+            crash_point("embed.vectors_stored")
             n_computed += len(chunk)
             context.check()
     return n_computed
@@ -189,6 +193,7 @@ def _embed_foreign(context: RunContext, file_names: list[str]) -> dict[str, Vect
                 embedder=context.parts.embedder.name,
                 rows=list(computed.items()),
             )
+        crash_point("embed.foreign_vectors_stored")
     return computed
 
 
@@ -203,9 +208,11 @@ def _delete_old_embeddings(context: RunContext) -> None:
             embeddings.delete_embedding(
                 context.transport, dataset_id=context.watch.dataset_id, embedding_id=embedding_id
             )
+            crash_point("embed.old_deleted")
         except WatcherError as error:
             if not (isinstance(error, ApiException) and error.status == 404):
                 _log.info("embedding.not_deleted", embedding_id=embedding_id, reason=str(error))
                 return
         with context.database.write() as session:
             batches.forget_embedding(session, batch_id=batch_id)
+        crash_point("embed.old_forgotten")

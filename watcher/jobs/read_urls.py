@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from watcher.domain.crash_points import crash_point
 from watcher.jobs.context import RunContext
 from watcher.lightly.workflows.listing import iter_pages
 from watcher.store import polls, samples
@@ -47,6 +48,7 @@ def renew_read_urls(context: RunContext, *, file_names: Collection[str]) -> dict
         listed = [(row.file_name, row.read_url) for row in page.rows]
         with context.database.write() as session:
             samples.refresh_unfinished(session, watch_id=context.watch.id, rows=listed)
+        crash_point("read_urls.page_refreshed")
         found.update((name, url) for name, url in listed if name in wanted)
         if len(found) == len(wanted):
             break

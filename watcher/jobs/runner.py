@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.orm import Session
 
 from watcher.domain.backoff import Backoff
+from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ApiException, CancelledError, StoreUnavailableError, WatcherError
 from watcher.domain.models import BatchState, Run, RunState, Step
 from watcher.domain.pipeline import Discard, Done, Outcome, Snooze, compute_next_step
@@ -84,6 +85,7 @@ class Runner:
             )
         if run is None:
             return False
+        crash_point("runner.claimed")
         lost, ended = threading.Event(), threading.Event()
         heart = threading.Thread(
             target=self._keep_lease, args=(run, lost, ended), name=f"lease-{run.id}", daemon=True
@@ -113,6 +115,7 @@ class Runner:
         duration_s = clock.monotonic_s() - begun_s
         with self._parts.database.write() as session:
             label, held = self._record(session, context, outcome)
+        crash_point("runner.recorded")
         metrics = self._parts.metrics
         metrics.runs.labels(watch=context.watch.name, step=run.step, outcome=label).inc()
         metrics.run_duration_s.labels(step=run.step, outcome=label).observe(duration_s)
@@ -252,6 +255,7 @@ class Runner:
             try:
                 with self._parts.database.write() as session:
                     held = runs.extend_lease(session, run_id=run.id, owner=self._owner, until_ms=until_ms)
+                crash_point("runner.lease_extended")
             except StoreUnavailableError as error:
                 _log.warning("lease.not_extended", run=run.id, error=str(error))
                 continue

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain.bitmask import BitMask
+from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ProtocolError
 from watcher.domain.models import SamplingMethod
 from watcher.domain.pipeline import Done, Outcome
@@ -73,11 +74,13 @@ def run_sampling(context: RunContext) -> Outcome:
         adopt_existing=True,
         first_wait_s=_FIRST_WAIT_S,
     )
+    crash_point("sampling.ended")
     picked = BitMask.from_hex(tag.bit_mask_data) - before
     file_names = _find_file_names(context, picked)
     with context.database.write() as session:
         _store_picks(context, session, file_names)
         batches.record_sampling_tag(session, batch_id=batch.id, tag_id=tag.id, tag_name=tag.name)
+    crash_point("sampling.recorded")
     return Done({"tag": tag.name, "n_picks": len(file_names), "n_preselected": len(before)})
 
 

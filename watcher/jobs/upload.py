@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import (
     ApiException,
     ImageError,
@@ -121,8 +122,10 @@ def run_upload(context: RunContext) -> Outcome:
         img_type=_IMAGE_TYPES[context.config.upload.mode],
         upsize_tag_name=f"{context.batch.key}-new",
     )
+    crash_point("upload.tag_made")
     with context.database.write() as session:
         batches.record_query_tag(session, batch_id=context.batch.id, tag_id=tag.id)
+    crash_point("upload.tag_recorded")
     return Done({"n_registered": n_registered, "tag": tag.name})
 
 
@@ -194,6 +197,7 @@ def _upload_one(context: RunContext, sample: Sample) -> _Uploaded:
         look_up_first=context.run.attempt > 1 or sample.attempts > 0,
         with_write_urls=rules.mode is not UploadMode.METADATA,
     )
+    crash_point("upload.sample_registered")
     _send_files(context, ensured, image, read)
     return _Uploaded(sample, ensured.sample_id, read.size, read.last_modified_s)
 
@@ -209,8 +213,10 @@ def _send_files(context: RunContext, ensured: EnsuredSample, image: DecodedImage
             kind="thumb",
             body=build_thumbnail(image),
         )
+        crash_point("upload.thumbnail_put")
     if mode is UploadMode.FULL:
         put_sample_file(context.transport, dataset_id=dataset_id, sample=ensured, kind="full", body=read.body)
+        crash_point("upload.file_put")
 
 
 def _record(context: RunContext, uploaded: _Uploaded) -> None:
@@ -224,6 +230,7 @@ def _record(context: RunContext, uploaded: _Uploaded) -> None:
             modified_s=uploaded.modified_s,
             now_ms=context.now_ms(),
         )
+    crash_point("upload.sample_recorded")
     if sample.via is Via.OVERLAP and uploaded.modified_s is not None:
         lateness_s = sample.discovered_ms / 1000 - uploaded.modified_s
         context.parts.metrics.sample_lateness_s.labels(watch=context.watch.name).observe(max(0.0, lateness_s))
@@ -243,6 +250,7 @@ def _set_aside(context: RunContext, sample: Sample, error: ImageError) -> None:
         else:
             samples.record_quarantined(session, sample_id=sample.id, reason=str(error), now_ms=now_ms)
             event = "sample.quarantined"
+    crash_point("upload.sample_set_aside")
     _log.warning(event, watch=context.watch.name, file_name=sample.file_name, reason=str(error))
 
 
@@ -263,6 +271,7 @@ def _retry_with_fresh_urls(context: RunContext, trouble: _Trouble) -> None:
             reason = "the datasource no longer lists it"
             samples.record_gone(session, sample_id=sample.id, reason=reason, now_ms=context.now_ms())
             _log.warning("sample.vanished", watch=context.watch.name, file_name=sample.file_name)
+    crash_point("upload.vanished_recorded")
     for start in range(0, len(again), _PAGE):
         _upload_page(context, again[start : start + _PAGE], trouble)
     trouble.failures += [
@@ -287,3 +296,4 @@ def _quarantine_refused(context: RunContext, trouble: _Trouble, *, n_registered:
                 reason=f"refused by the server: {error}",
                 now_ms=context.now_ms(),
             )
+    crash_point("upload.refused_recorded")

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from watcher.domain.crash_points import crash_point
+
 
 class ManifestLine(msgspec.Struct, frozen=True, kw_only=True):
     """A picked sample.
@@ -54,7 +56,9 @@ class ManifestSink:
                     file.write(msgspec.json.encode(line) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
+            crash_point("manifest.written")
             os.replace(temporary, path)  # noqa: PTH105 - the name of the system call is the point
+            crash_point("manifest.renamed")
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)  # noqa: PTH108

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
+from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import (
     ApiException,
     CancelledError,
@@ -82,6 +83,7 @@ def upload_embeddings_csv(
     target = _ensure_write_url(transport, dataset_id, name)
     if isinstance(target, DatasetEmbeddingData):
         return target.id
+    crash_point("embedding.promised")
     for last_try in (False, True):
         try:
             _put_csv(transport, target.signed_write_url, Path(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import (
     ApiException,
     CancelledError,
@@ -80,6 +81,7 @@ def run_sampling(
             job_id = samplings.create_sampling(
                 transport, dataset_id=dataset_id, embedding_id=embedding_id, request=request
             )
+            crash_point("sampling.asked")
             tag_id = _wait_for_tag_id(transport, job_id, stop, end_s, first_wait_s, on_progress)
             return tags.fetch_tag(transport, dataset_id=dataset_id, tag_id=tag_id)
         except UnknownOutcomeError:
