@@ -12,22 +12,18 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
+from benchmarks.made_up_server import DATASET_ID, TOKEN, made_up_server
 from benchmarks.official import build_environment
 
 N_OBJECTS = 100_000
 SMALL, LARGE = 10_000, 1_000_000
 MOST_GROWTH_MB = 30
 PAGE = 1000
-TOKEN = "benchmark-token"
-DATASET_ID = "0123456789abcdef01234567"
 
 _PLATFORM = """
 import sys, threading
@@ -167,51 +163,5 @@ def _run(python: str, code: str, arguments: list[str]) -> dict[str, Any]:
 
 
 def _measure_peak(n_rows: int) -> dict[str, Any]:
-    with _made_up_server(n_rows) as server, tempfile.TemporaryDirectory() as folder:
+    with made_up_server(n_rows) as server, tempfile.TemporaryDirectory() as folder:
         return _run(sys.executable, _OURS, [server, TOKEN, DATASET_ID, folder])
-
-
-@contextmanager
-def _made_up_server(n_rows: int) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            address = urlsplit(self.path)
-            if address.path.endswith("/datasource/list"):
-                start = int(parse_qs(address.query).get("cursor", ["0"])[0])
-                end = min(n_rows, start + PAGE)
-                rows = [
-                    {
-                        "fileName": f"camera/frame-{n:09d}.jpg",
-                        "readUrl": f"http://127.0.0.1/{n:09d}?signature={n:032d}",
-                    }
-                    for n in range(start, end)
-                ]
-                self._answer({"hasMore": end < n_rows, "cursor": str(end), "data": rows})
-            else:
-                self._answer({"processedUntilTimestamp": 0})
-
-        def do_PUT(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self._answer({})
-
-        def _answer(self, value: object) -> None:
-            body = json.dumps(value).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()

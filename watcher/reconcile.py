@@ -17,12 +17,12 @@ from pathlib import Path
 
 from watcher.database import Database
 from watcher.domain.clock import Clock
+from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import CancelledError, ConfigError
-from watcher.domain.models import PollState, SampleState, Via, Watch, WatchConfig
+from watcher.domain.models import SampleState, Via, Watch, WatchConfig
 from watcher.domain.names import can_be_stored, explain_bad_name
 from watcher.lightly.mappings import iter_file_names
 from watcher.lightly.transport import Transport
-from watcher.lightly.wire.datasources import RawSample
 from watcher.lightly.workflows.listing import iter_pages
 from watcher.logs import get_logger
 from watcher.metrics import Metrics
@@ -34,6 +34,15 @@ _log = get_logger("reconcile")
 _PAGE = 2000
 _MOST_NAMED = 20
 _AHEAD_S = 86_400
+_TABLES = (
+    "PRAGMA journal_mode = OFF",
+    "PRAGMA synchronous = OFF",
+    "PRAGMA cache_size = -32000",
+    *(
+        f"CREATE TABLE {name} (name TEXT PRIMARY KEY, url TEXT NOT NULL) WITHOUT ROWID"
+        for name in ("listed", "later", "remote")
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +50,7 @@ class Reconciler:
     """Reconciles one watch.
 
     Attributes:
-        work_dir: for the temporary file, about 100 bytes a name.
+        work_dir: for the temporary file, about 400 bytes a name.
     """
 
     database: Database
@@ -70,18 +79,19 @@ class Reconciler:
             tempfile.TemporaryDirectory(prefix="reconcile-", dir=self.work_dir) as folder,
             closing(sqlite3.connect(Path(folder) / "names.sqlite", isolation_level=None)) as names,
         ):
-            names.execute("PRAGMA journal_mode = OFF")
-            names.execute("PRAGMA synchronous = OFF")
-            names.execute("CREATE TABLE listed (name TEXT PRIMARY KEY) WITHOUT ROWID")
-            names.execute("CREATE TABLE remote (name TEXT PRIMARY KEY) WITHOUT ROWID")
-            n_missing, missing = self._list_datasource(watch, watch.mark_s, names)
-            n_listed = names.execute("SELECT count(*) FROM listed").fetchone()[0]
-            self._list_after(watch, watch.mark_s, names)
+            for statement in _TABLES:
+                names.execute(statement)
+            n_listed = self._list(watch, names, "listed", from_s=0, to_s=watch.mark_s)
+            # Known objects that were written again since the mark did not vanish.
+            ahead_s = int(self.clock.now_s()) + _AHEAD_S
+            self._list(watch, names, "later", from_s=watch.mark_s + 1, to_s=ahead_s)
+            n_remote = 0
             for page in iter_file_names(self.transport, dataset_id=watch.dataset_id):
                 self._check_stop()
-                _insert(names, "remote", page)
+                _insert(names, "remote", ((name, "") for name in page))
+                n_remote += len(page)
             n_gone, n_no_longer_listed, not_remote = self._read_ledger(names)
-            n_remote = names.execute("SELECT count(*) FROM remote").fetchone()[0]
+            n_missing, missing = self._record_missing(watch, watch.mark_s, names)
         with self.database.write() as session:
             counts = samples.count_by_state(session)
             report = ReconcileReport(
@@ -100,6 +110,7 @@ class Reconciler:
                 done_but_not_remote=not_remote[:_MOST_NAMED],
             )
             reconciles.record_report(session, watch_id=watch.id, report=report)
+        crash_point("reconcile.reported")
         (_log.info if report.is_clean else _log.warning)(
             "reconcile.ended",
             watch=watch.name,
@@ -110,60 +121,28 @@ class Reconciler:
         )
         return report
 
-    def _list_datasource(self, watch: Watch, to_s: int, names: sqlite3.Connection) -> tuple[int, list[str]]:
-        """Lists everything up to the mark; names nobody knew go into the ledger."""
-        now_ms = self._now_ms()
-        with self.database.write() as session:
-            poll = polls.create_reconcile_poll(session, watch_id=watch.id, to_s=to_s, now_ms=now_ms)
-        n_missing, missing = 0, list[str]()
+    def _list(self, watch: Watch, names: sqlite3.Connection, table: str, *, from_s: int, to_s: int) -> int:
+        """Lists a window into a table; returns the number of rows."""
+        n_listed = 0
         for page in iter_pages(
             self.transport,
             dataset_id=watch.dataset_id,
-            from_s=0,
+            from_s=from_s,
             to_s=to_s,
             max_pages=self.config.poll.max_pages,
         ):
             self._check_stop()
-            rows = [_build_row(row) for row in page.rows]
-            storable = [row for row in rows if can_be_stored(row[0])]
-            _insert(names, "listed", (row[0] for row in storable))
-            with self.database.write() as session:
-                known = samples.find_known(
-                    session, watch_id=watch.id, file_names=[row[0] for row in storable]
-                )
-                new = [row for row in storable if row[0] not in known]
-                n_new = samples.record_page(
-                    session,
-                    watch_id=watch.id,
-                    poll_id=poll.id,
-                    via=Via.RECONCILE,
-                    rows=new,
-                    now_ms=self._now_ms(),
-                )
-                polls.update_progress(
-                    session, poll_id=poll.id, via=Via.RECONCILE, cursor=None, n_listed=len(rows), n_new=n_new
-                )
-            n_missing += n_new
-            missing += [name for name, _, _ in new][: _MOST_NAMED - len(missing)]
-            self.metrics.samples_discovered.labels(watch=watch.name, via=Via.RECONCILE).inc(n_new)
-        with self.database.write() as session:
-            polls.finish_poll(session, poll_id=poll.id, state=PollState.DONE, now_ms=self._now_ms())
-        return n_missing, missing
-
-    def _list_after(self, watch: Watch, mark_s: int, names: sqlite3.Connection) -> None:
-        """Notes what was written since the mark: known objects that were written again did not vanish."""
-        for page in iter_pages(
-            self.transport,
-            dataset_id=watch.dataset_id,
-            from_s=mark_s + 1,
-            to_s=int(self.clock.now_s()) + _AHEAD_S,
-            max_pages=self.config.poll.max_pages,
-        ):
-            self._check_stop()
-            _insert(names, "listed", (row.file_name for row in page.rows if can_be_stored(row.file_name)))
+            rows = [(row.file_name, row.read_url) for row in page.rows if can_be_stored(row.file_name)]
+            _insert(names, table, rows)
+            n_listed += len(rows)
+        return n_listed
 
     def _read_ledger(self, names: sqlite3.Connection) -> tuple[int, int, list[str]]:
-        """Reads the ledger past the names; returns (gone, no longer listed, done but not on the server)."""
+        """Reads the ledger past the names, and takes those it knows out of `listed`.
+
+        Returns:
+            (gone, no longer listed, done but not on the server).
+        """
         n_gone = n_no_longer_listed = after = 0
         not_remote: list[str] = []
         while True:
@@ -176,14 +155,50 @@ class Reconciler:
                 return n_gone, n_no_longer_listed, not_remote
             after = page[-1][0]
             listed = _find(names, "listed", [name for _, name, _, _ in page])
-            remote = _find(names, "remote", [name for _, name, _, _ in page])
-            vanished = [row for row in page if row[1] not in listed]
+            names.execute("BEGIN")
+            names.executemany("DELETE FROM listed WHERE name = ?", ((name,) for name in listed))
+            names.execute("COMMIT")
+            later = _find(names, "later", [name for _, name, _, _ in page if name not in listed])
+            vanished = [row for row in page if row[1] not in listed and row[1] not in later]
             waiting = [row[0] for row in vanished if row[2] is SampleState.WAITING]
             if waiting:
                 with self.database.write() as session:
                     n_gone += reconciles.record_vanished(session, sample_ids=waiting, now_ms=self._now_ms())
+                crash_point("reconcile.vanished_recorded")
             n_no_longer_listed += sum(row[2] is SampleState.DONE for row in vanished)
-            not_remote += [row[1] for row in page if row[2] is SampleState.DONE and row[1] not in remote]
+            done = [name for _, name, state, _ in page if state is SampleState.DONE]
+            remote = _find(names, "remote", done)
+            not_remote += [name for name in done if name not in remote]
+
+    def _record_missing(self, watch: Watch, to_s: int, names: sqlite3.Connection) -> tuple[int, list[str]]:
+        """What is left in `listed` no poll ever found; it goes into the ledger now."""
+        n_missing, missing, after = 0, list[str](), ""
+        while True:
+            self._check_stop()
+            query = "SELECT name, url FROM listed WHERE name > ? ORDER BY name LIMIT ?"
+            page = names.execute(query, (after, _PAGE)).fetchall()
+            if not page:
+                return n_missing, missing
+            after = page[-1][0]
+            now_ms = self._now_ms()
+            with self.database.write() as session:
+                if n_missing == 0:
+                    poll = polls.create_reconcile_poll(session, watch_id=watch.id, to_s=to_s, now_ms=now_ms)
+                n_new = samples.record_page(
+                    session,
+                    watch_id=watch.id,
+                    poll_id=poll.id,
+                    via=Via.RECONCILE,
+                    rows=[(name, url, explain_bad_name(name)) for name, url in page],
+                    now_ms=now_ms,
+                )
+                polls.update_progress(
+                    session, poll_id=poll.id, via=Via.RECONCILE, cursor=None, n_listed=len(page), n_new=n_new
+                )
+            crash_point("reconcile.page_stored")
+            n_missing += len(page)
+            missing += [name for name, _ in page][: _MOST_NAMED - len(missing)]
+            self.metrics.samples_discovered.labels(watch=watch.name, via=Via.RECONCILE).inc(n_new)
 
     def _check_stop(self) -> None:
         if self.stop.is_set():
@@ -193,13 +208,9 @@ class Reconciler:
         return int(self.clock.now_s() * 1000)
 
 
-def _build_row(row: RawSample) -> tuple[str, str, str | None]:
-    return row.file_name, row.read_url, explain_bad_name(row.file_name)
-
-
-def _insert(names: sqlite3.Connection, table: str, values: Iterable[str]) -> None:
+def _insert(names: sqlite3.Connection, table: str, rows: Iterable[tuple[str, str]]) -> None:
     names.execute("BEGIN")
-    names.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?)", ((value,) for value in values))  # noqa: S608
+    names.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?, ?)", rows)  # noqa: S608 - a name of this module
     names.execute("COMMIT")
 
 
