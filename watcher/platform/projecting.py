@@ -17,6 +17,7 @@ from watcher.platform.store import embeddings as embedding_store
 
 if TYPE_CHECKING:
     from watcher.platform.context import Platform
+    from watcher.platform.isolation import JobFacts
     from watcher.platform.store.jobs import JobRow
 
 Points = np.ndarray[tuple[int, int], np.dtype[np.float64]]
@@ -24,7 +25,7 @@ Points = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 def carry_out(
     platform: Platform,
-    job: JobRow,
+    job: JobFacts,
     *,
     progress: Callable[[int, int], None],
     cancelled: Callable[[], bool],

@@ -22,6 +22,7 @@ from watcher.platform.store import tags as tag_store
 
 if TYPE_CHECKING:
     from watcher.platform.context import Platform
+    from watcher.platform.isolation import JobFacts
     from watcher.platform.samplers import Picks
     from watcher.platform.store.jobs import JobRow
 
@@ -106,7 +107,7 @@ def _find_scores(session: Session, tag_id: str, score_type: str | None) -> list[
 
 def carry_out(
     platform: Platform,
-    job: JobRow,
+    job: JobFacts,
     *,
     progress: Callable[[int, int], None],
     cancelled: Callable[[], bool],

@@ -18,6 +18,7 @@ from watcher.domain.errors import CancelledError, StoreError
 from watcher.logs import get_logger
 from watcher.platform import jobs, projecting, samplings
 from watcher.platform.faults import Fault
+from watcher.platform.isolation import JobFacts, WorkerCrashedError, run_isolated
 from watcher.platform.store import datasets as dataset_store
 from watcher.platform.store import jobs as store
 
@@ -94,9 +95,7 @@ class JobWorker:
         compute, keep = _KINDS[job.type]
         with Heartbeat(self._platform, job.id, self._owner, self._stop) as heartbeat:
             try:
-                outcome = compute(
-                    self._platform, job, progress=heartbeat.report, cancelled=heartbeat.should_stop
-                )
+                outcome = self._compute(compute, job, heartbeat)
             except CancelledError:
                 if heartbeat.is_cancelled:
                     self._finish(job, error="cancelled")
@@ -108,6 +107,9 @@ class JobWorker:
                 return
             except (ValueError, MemoryError) as error:
                 self._finish(job, error=str(error) or type(error).__name__)
+                return
+            except WorkerCrashedError as error:
+                self._finish(job, error=f"{error}: too little memory?")
                 return
             except FileNotFoundError:
                 self._finish(job, error="the uploaded embedding is missing on the server: upload it again")
@@ -123,6 +125,13 @@ class JobWorker:
             self._finish(job, keep=lambda session: keep(session, job, outcome, now_ms=self._now_ms()))
         except Fault as fault:
             self._finish(job, error=fault.text)
+
+    def _compute(self, compute: Callable[..., Any], job: store.JobRow, heartbeat: Heartbeat) -> Any:
+        facts = JobFacts(id=job.id, dataset_id=job.dataset_id, type=job.type, arguments=job.arguments)
+        hooks: dict[str, Any] = {"progress": heartbeat.report, "cancelled": heartbeat.should_stop}
+        if self._platform.config.isolate_jobs:
+            return run_isolated(self._platform.config, compute, facts, **hooks)
+        return compute(self._platform, facts, **hooks)
 
     def _finish(
         self,

@@ -28,7 +28,13 @@ def build_server(tmp_path: Path, root: Path) -> Iterator[Callable[..., PlatformS
     servers: list[PlatformServer] = []
 
     def build(*, clock=None, work: bool = True, **changes) -> PlatformServer:
-        settings = {"token": TOKEN, "datasource_root": root, "data_dir": tmp_path / "data", "port": 0}
+        settings = {
+            "token": TOKEN,
+            "datasource_root": root,
+            "data_dir": tmp_path / "data",
+            "port": 0,
+            "isolate_jobs": False,
+        }
         server = PlatformServer(PlatformConfig(**{**settings, **changes}), clock=clock, work=work)
         server.start()
         servers.append(server)

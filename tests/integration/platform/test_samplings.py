@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -256,3 +257,49 @@ def test_jobs_are_listed_for_their_user_alone(server, api):
         assert other("GET", "/v1/jobs") == []
         other.refused("GET", f"/v1/jobs/{job}", 404, "JOB_UNKNOWN")
         other.refused("POST", f"/v1/jobs/{job}/cancel", 404, "JOB_UNKNOWN")
+
+
+def test_sampling_in_a_process_of_its_own_gives_the_same(build_server):
+    with Caller(build_server(isolate_jobs=True).url, TOKEN) as api:
+        dataset, _initial, embedding = prepare(api)
+        picked = bits(sample(api, dataset, embedding, "picked"))
+        job = api.wait(start(api, dataset, embedding, "endless", n=-1)["jobId"])
+        assert "nSamples" in job["error"]
+        assert len(api("GET", f"{dataset}/tags")) == 2
+    with Caller(build_server(isolate_jobs=False).url, TOKEN) as api:
+        assert bits(sample(api, dataset, embedding, "again")) == picked
+
+
+def sleep_in_the_process(*_arguments, **_more):
+    time.sleep(600)
+
+
+def die_in_the_process(*_arguments, **_more):
+    import os
+
+    os.kill(os.getpid(), 9)
+
+
+def test_process_of_a_cancelled_job_is_ended(build_server, monkeypatch):
+    from watcher.platform import jobs, worker
+
+    monkeypatch.setitem(worker._KINDS, jobs.SAMPLING, (sleep_in_the_process, None))
+    with Caller(build_server(isolate_jobs=True).url, TOKEN) as api:
+        dataset, _initial, embedding = prepare(api)
+        job = start(api, dataset, embedding, "picked")["jobId"]
+        while not multiprocessing.active_children():
+            time.sleep(0.05)
+        api("POST", f"/v1/jobs/{job}/cancel")
+        assert api.wait(job)["error"] == "cancelled"
+        assert multiprocessing.active_children() == []
+
+
+def test_death_of_the_process_ends_the_job_and_not_the_server(build_server, monkeypatch):
+    from watcher.platform import jobs, worker
+
+    monkeypatch.setitem(worker._KINDS, jobs.SAMPLING, (die_in_the_process, None))
+    with Caller(build_server(isolate_jobs=True).url, TOKEN) as api:
+        dataset, _initial, embedding = prepare(api)
+        job = api.wait(start(api, dataset, embedding, "picked")["jobId"])
+        assert job["status"] == "FAILED"
+        assert "code -9" in job["error"]
