@@ -65,20 +65,27 @@ def test_fault_11_a_broken_file_does_not_end_the_upload(through, folder_of):
 
 
 def test_fault_12_a_sample_registered_without_its_image_gets_it_in_the_next_run(through, folder_of, man):
-    folder = folder_of("a.png", "b.png")
-    man.rules.append(
-        lambda asked: (403, b"no") if asked.method == "PUT" and _is_write_url(asked.path) else None
-    )
-    with pytest.warns(UserWarning, match="2 failed"):
+    folder = folder_of("a.png", "b.png", "c.png")
+    accepted: list[str] = []
+
+    def accept_one(asked):
+        if asked.method != "PUT" or not _is_write_url(asked.path):
+            return None
+        accepted.append(asked.path)
+        return None if asked.path == accepted[0] else (403, b"no")
+
+    man.rules.append(accept_one)
+    with pytest.warns(UserWarning, match="1 uploaded, 0 skipped, 0 corrupted, 2 failed"):
         report = through.upload_dataset(str(folder), verbose=False)
     assert report.tag is None
-    assert len(through.get_filenames()) == 2
+    assert through.get_all_tags() == []
+    assert len(through.get_filenames()) == 3
     man.rules.clear()
     report = through.upload_dataset(str(folder), verbose=False)
-    assert sorted(report.uploaded) == ["a.png", "b.png"]
-    assert report.tag.tot_size == 2
-    assert _has_thumbnail(through, "a.png")
-    assert len(through.get_filenames()) == 2
+    assert {"a.png", "b.png", "c.png"} == {*report.uploaded}
+    assert report.tag.tot_size == 3
+    assert all(_has_thumbnail(through, name) for name in ("a.png", "b.png", "c.png"))
+    assert len(through.get_filenames()) == 3
 
 
 def test_fault_13_a_repeated_put_sends_the_whole_body(through, folder_of, man):
