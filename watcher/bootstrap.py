@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -83,6 +84,7 @@ def open_store(settings: Settings) -> Database:
         StoreUnavailableError: the database cannot be reached.
     """
     database = build_database(settings.store_url)
+    _keep_private(database)
     try:
         if not has_schema(database, SCHEMA):
             upgrade_schema(database, SCHEMA)
@@ -92,6 +94,14 @@ def open_store(settings: Settings) -> Database:
         database.close()
         raise
     return database
+
+
+def _keep_private(database: Database) -> None:
+    """Makes a new SQLite file readable by its owner alone, since read URLs are in it; SQLite's other files follow."""
+    if database.is_sqlite:
+        path = Path(str(database.engine.url.database))
+        with contextlib.suppress(OSError):  # what is wrong with the place is told when the store is opened
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
 def open_existing_store(settings: Settings) -> Database:
