@@ -40,7 +40,7 @@ from watcher.platform import (
     transfers,
     versions,
 )
-from watcher.platform.blobs import FolderBlobs
+from watcher.platform.blobs import BlobStore, FolderBlobs
 from watcher.platform.calls import Call, Operation, Redirect, Stream
 from watcher.platform.context import Platform
 from watcher.platform.faults import Fault, too_large
@@ -100,12 +100,21 @@ def build_platform(config: PlatformConfig, *, clock: Clock) -> Platform:
         intake=Intake(database),
         keys=keys,
         vault=Vault(keys),
-        blobs=FolderBlobs(config.data_dir / "blobs"),
+        blobs=_build_blobs(config),
         listings=Listings(config.data_dir / "listings", clock),
         users=Recent(clock, keep_s=5.0),
         sources=Recent(clock, keep_s=2.0),
         jobs_ready=threading.Event(),
     )
+
+
+def _build_blobs(config: PlatformConfig) -> BlobStore:
+    folder = config.data_dir / "blobs"
+    if config.blob_url is None:
+        return FolderBlobs(folder)
+    from watcher.platform.bucketblobs import BucketBlobs  # noqa: PLC0415 - obstore loads slowly
+
+    return BucketBlobs(config.blob_url, folder)
 
 
 def build_app(config: PlatformConfig, *, clock: Clock, platform: Platform | None = None) -> Starlette:

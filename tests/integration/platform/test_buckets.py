@@ -15,6 +15,8 @@ from moto.server import ThreadedMotoServer
 from tests.integration.platform.caller import Caller
 from tests.integration.platform.conftest import TOKEN
 from tests.integration.platform.test_datasources import list_all
+from tests.integration.platform.test_samples import WEBP
+from watcher.domain.errors import ConfigError
 
 SECRET = "the-secret-access-key"
 NAMES = [
@@ -215,3 +217,41 @@ def test_role_is_stored_but_not_assumed(api, dataset):
     }
     api("PUT", f"{dataset}/datasource", json=settings)
     api.refused("GET", f"{dataset}/datasource/list", 422, "DATASET_DATASOURCE_ACTION_NOT_IMPLEMENTED")
+
+
+def test_uploads_in_a_bucket_work_like_those_in_a_folder(build_server, s3_url, bucket, monkeypatch, tmp_path):
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_REGION": "eu-central-1",
+        "AWS_ENDPOINT": s3_url,
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    server = build_server(blob_url="s3://pictures/uploads")
+    blobs = server.platform.blobs
+    with Caller(server.url, TOKEN) as api:
+        dataset = api.create_dataset()
+        names = ["a.jpg", "b.jpg", "c.jpg"]
+        first, *_rest = api.create_samples(dataset, names)
+        path = f"{dataset}/samples/{first}"
+        api.refused("GET", f"{path}/readurl", 404, "SAMPLE_THUMBNAME_UNKNOWN", params={"type": "thumbnail"})
+        url = api("GET", f"{path}/writeurl", params={"isThumbnail": "true"})
+        assert requests.put(url, data=WEBP, timeout=5).status_code == 200
+        answer = requests.get(api("GET", f"{path}/readurl", params={"type": "thumbnail"}), timeout=5)
+        assert (answer.content, answer.headers["Content-Type"]) == (WEBP, "image/webp")
+        api.create_initial_tag(dataset)
+        embedding = api.upload_embedding(dataset, names, [[0.0, 1.0], [2.0, 3.0], [9.0, 9.0]])
+        config = {"stoppingCondition": {"nSamples": 2, "minDistance": -1}}
+        body = {"newTagName": "picked", "method": "CORESET", "config": config, "rowCount": 3}
+        job = api("POST", f"{dataset}/embeddings/{embedding}/sampling", json=body)["jobId"]
+        assert api.wait(job)["status"] == "FINISHED"
+        assert blobs.exists(f"{dataset[-24:]}/thumb/{first[-2:]}/{first}")
+        assert not list((tmp_path / "data" / "blobs" / "uploads").iterdir())
+        api("DELETE", dataset)
+        assert not blobs.exists(f"{dataset[-24:]}/thumb/{first[-2:]}/{first}")
+
+
+def test_blob_url_that_names_no_store_is_told(build_server):
+    with pytest.raises(ConfigError, match="s3://"):
+        build_server(blob_url="ftp://somewhere")

@@ -203,7 +203,7 @@ class CloudSource:
         return OpenBlob(
             size=entry["size"],
             modified_s=entry["last_modified"].timestamp(),
-            file=cast("BinaryIO", _Reader(reader)),
+            file=cast("BinaryIO", Reader(reader)),
         )
 
     def exists(self, name: str) -> bool:
@@ -262,16 +262,18 @@ def _translated_unless_missing() -> Iterator[None]:
         raise _explain(error) from error
 
 
-class _Reader:
+class Reader:
     """obstore's reader with the three methods that serving needs."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
 
     def read(self, size: int = -1) -> bytes:
+        """The next bytes; all that are left without a size."""
         return bytes(self._reader.read(size if size >= 0 else None))
 
     def close(self) -> None:
+        """Ends reading."""
         self._reader.close()
 
     def __enter__(self) -> Self:
