@@ -10,6 +10,8 @@ import boto3
 import pytest
 import requests
 from botocore.config import Config
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from moto.server import ThreadedMotoServer
 
 from tests.integration.platform.caller import Caller
@@ -65,8 +67,10 @@ def bucket(s3_url):
     )
     client.create_bucket(Bucket="pictures", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
 
-    def put(name: str, content: bytes | None = None) -> None:
-        client.put_object(Bucket="pictures", Key=name, Body=name.encode() if content is None else content)
+    def put(name: str, content: bytes | None = None, **more) -> None:
+        client.put_object(
+            Bucket="pictures", Key=name, Body=name.encode() if content is None else content, **more
+        )
 
     return put
 
@@ -145,6 +149,13 @@ def test_full_picture_in_a_bucket_needs_no_upload(api, dataset, bucket):
     api.refused("GET", f"{dataset}/samples/{second}/readurl", 404, "NOT_FOUND")
 
 
+PRIVATE_KEY = (
+    rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    .private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    .decode()
+)
 GCS = {"type": "service_account", "private_key": "k", "private_key_id": "i", "client_email": "e"}
 EVIL = [
     s3(s3Region="evil.example/"),
@@ -255,3 +266,24 @@ def test_uploads_in_a_bucket_work_like_those_in_a_folder(build_server, s3_url, b
 def test_blob_url_that_names_no_store_is_told(build_server):
     with pytest.raises(ConfigError, match="s3://"):
         build_server(blob_url="ftp://somewhere")
+
+
+def test_google_bucket_is_listed_and_its_objects_are_served_by_the_platform(build_server, s3_url, bucket):
+    """Over the part of Google's XML interface that is the same as S3's; nothing here signs for Google."""
+    for name in NAMES:
+        bucket(f"incoming/{name}", ACL="public-read")  # the double knows no tokens of Google's
+    with Caller(build_server(gcs_endpoint=s3_url, page_size=3).url, TOKEN) as api:
+        dataset = api.create_dataset()
+        settings = {
+            "type": "GCS",
+            "fullPath": "gs://pictures/incoming",
+            "purpose": "INPUT",
+            "gcsProjectId": "p",
+            "gcsCredentials": json.dumps({**GCS, "private_key": PRIVATE_KEY}),
+        }
+        api("PUT", f"{dataset}/datasource", json=settings)
+        assert api("GET", f"{dataset}/datasource")["gcsCredentials"] == "***"
+        assert sorted(list_all(api, dataset)) == sorted(NAMES)
+        row = api("GET", f"{dataset}/datasource/list")["data"][0]
+        assert row["readUrl"].startswith(api.url)
+        assert requests.get(row["readUrl"], timeout=5).content == f"incoming/{row['fileName']}".encode()
