@@ -33,7 +33,7 @@ lint: setup ## ruff, mypy, import-linter
 	$(BIN)/lint-imports
 
 test: lint ## lint and all tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 bench: setup ## all benchmarks, printed as ratios and limits
 	$(BIN)/python -m benchmarks
