@@ -71,6 +71,7 @@ def run_sampling(context: RunContext) -> Outcome:
         deadline_s=rules.time_limit_s,
         cancel=context.stop,
         on_progress=lambda _job: context.check(),
+        on_wait=context.check,
         adopt_existing=True,
         first_wait_s=_FIRST_WAIT_S,
     )

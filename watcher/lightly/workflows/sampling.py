@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from watcher.domain.clock import Clock
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import (
     ApiException,
@@ -26,6 +27,7 @@ MIN_POLL_S = 0.2
 MAX_POLL_S = 60.0
 MAX_CONSECUTIVE_FAILURES = 20
 _MAX_TRIES = 3
+_LONGEST_PAUSE_S = 30.0
 
 
 def run_sampling(
@@ -37,6 +39,7 @@ def run_sampling(
     deadline_s: float,
     cancel: threading.Event | None = None,
     on_progress: Callable[[JobStatusData], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
     adopt_existing: bool = False,
     first_wait_s: float = 1.0,
     present_tags: list[TagData] | None = None,
@@ -44,7 +47,8 @@ def run_sampling(
     """Starts a sampling, waits for its job, gives the tag of the picked samples.
 
     The name of the new tag is the natural key: after an unknown outcome the tag of that name is looked up before
-    the sampling is started again, and a job that fails because an earlier one took the name counts as done.
+    the sampling is started again, and a job that fails because an earlier one took the name counts as done. A name
+    that is taken although there is no such tag yet belongs to a job that was lost sight of: its tag is waited for.
 
     Args:
         transport: the way.
@@ -54,6 +58,7 @@ def run_sampling(
         deadline_s: longest time in all, in seconds. The server's job is not stopped when it is over.
         cancel: set it to stop waiting.
         on_progress: called with the state of the job after each poll.
+        on_wait: called after each wait for a job whose id is not known.
         adopt_existing: whether a tag of the name counts as this sampling's result; else it is an error.
         first_wait_s: wait before the first poll, in seconds; later ones are the server's, within 0.2 s and 60 s.
         present_tags: the tags of the dataset, if the caller has just fetched them.
@@ -76,7 +81,8 @@ def run_sampling(
             return found
         raise DatasetError(f"there is a tag {request.new_tag_name!r} already: choose another name")
     adopt = adopt_existing
-    for number in range(1, _MAX_TRIES + 1):
+    wait_s, n_unknown = first_wait_s, 0
+    while True:
         try:
             job_id = samplings.create_sampling(
                 transport, dataset_id=dataset_id, embedding_id=embedding_id, request=request
@@ -86,22 +92,37 @@ def run_sampling(
             return tags.fetch_tag(transport, dataset_id=dataset_id, tag_id=tag_id)
         except UnknownOutcomeError:
             adopt = True
-            if number == _MAX_TRIES:
+            n_unknown += 1
+            if n_unknown == _MAX_TRIES:
                 raise
         except SamplingError:
             found = _find_adoptable(transport, dataset_id, request.new_tag_name, adopt=adopt)
             if found is None:
                 raise
+            return found
         except ApiException as error:
-            if error.code != "TAG_NAME_EXISTS":
+            if error.code != "TAG_NAME_EXISTS" or not adopt:
                 raise
-            found = _find_adoptable(transport, dataset_id, request.new_tag_name, adopt=adopt)
-            if found is None:
-                raise
-        found = found or _find_adoptable(transport, dataset_id, request.new_tag_name, adopt=adopt)
+        found = _find_adoptable(transport, dataset_id, request.new_tag_name, adopt=adopt)
         if found is not None:
             return found
-    raise SamplingError("the sampling could not be started")
+        # A job whose id was lost holds the name: its tag is about to come, or the name is free again if it fails.
+        _pause(clock, stop, wait_s, end_s, name=request.new_tag_name)
+        wait_s = min(_LONGEST_PAUSE_S, wait_s * 2)
+        if on_wait is not None:
+            on_wait()
+
+
+def _pause(clock: Clock, stop: threading.Event, wait_s: float, end_s: float, *, name: str) -> None:
+    left_s = end_s - clock.monotonic_s()
+    if left_s <= 0:
+        raise DeadlineExceededError(
+            f"the sampling {name!r} did not end in time; it goes on at the server: look for its tag later"
+        )
+    if clock.wait_s(stop, min(wait_s, left_s)):
+        raise CancelledError(
+            f"asked to stop while the sampling {name!r} was running; it goes on at the server"
+        )
 
 
 def _find_adoptable(transport: Transport, dataset_id: str, name: str, *, adopt: bool) -> TagData | None:
