@@ -54,6 +54,19 @@ def claim_run(
         .correlate(batches)
         .scalar_subquery()
     )
+    # A replayed batch is older than the one under way, which ends its run first: tags change one run at a time.
+    other, other_batch = aliased(runs), aliased(batches)
+    is_another_running = (
+        select(other.c.id)
+        .join(other_batch, other_batch.c.id == other.c.batch_id)
+        .where(
+            other.c.state == RunState.RUNNING,
+            other_batch.c.watch_id == batches.c.watch_id,
+            other_batch.c.id != batches.c.id,
+        )
+        .correlate(batches)
+        .exists()
+    )
     candidate = (
         select(runs.c.id)
         .join(batches, batches.c.id == runs.c.batch_id)
@@ -62,6 +75,7 @@ def claim_run(
             runs.c.state == RunState.READY,
             runs.c.available_ms <= now_ms,
             batches.c.id == oldest_open,
+            ~is_another_running,
             watches.c.paused_ms.is_(None),
         )
         .order_by(runs.c.available_ms, runs.c.id)
