@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from watcher.domain.errors import ConfigError
 from watcher.settings import Settings, load_settings
-from watcher.settings_variables import iter_variables
+from watcher.settings_variables import explain_validation, iter_variables
 
 SECRET = "5ecr3t-t0ken"
 SECRETS = [
@@ -187,3 +190,17 @@ def test_variables_of_any_name_are_read_or_refused_by_name_but_never_crash(envir
     except ConfigError as error:
         text = str(error)
     assert not text or any(name in text for name in environ)
+
+
+class Vault(BaseModel):
+    key: Annotated[SecretStr, Field(min_length=100)]
+    size: Annotated[int, Field(le=5)]
+
+
+def test_secret_that_is_itself_wrong_is_named_but_not_shown():
+    with pytest.raises(ValidationError) as caught:
+        Vault.model_validate({"key": SECRET, "size": "6"})
+    text = explain_validation(caught.value, Vault)
+    assert "WATCHER_KEY: value should have at least 100 items" in text
+    assert "WATCHER_SIZE='6': " in text
+    assert SECRET not in text

@@ -71,6 +71,22 @@ def test_claim_of_a_batch_that_waits_for_a_retry_does_not_let_the_next_one_pass(
     assert claim(database, now_ms=NOW_MS + 60_000).id == run.id
 
 
+def test_claim_of_a_replayed_batch_waits_for_the_run_under_way_of_a_newer_one(database, watch):
+    first, second = (add_batch(database, watch, [name]) for name in "ab")
+    dead = claim(database)
+    end(database, dead, state=RunState.DEAD, error="why")
+    finish(database, first, BatchState.DEAD)
+    running = claim(database)
+    assert running.batch_id == second.id
+    with database.write() as session:
+        runs.revive_run(session, run_id=dead.id, now_ms=NOW_MS)
+    roof = add_batch(database, add_watch(database, "roof"), ["a"])
+    assert claim(database).batch_id == roof.id
+    assert claim(database) is None
+    end(database, running)
+    assert claim(database).id == dead.id
+
+
 def test_claims_of_two_watches_do_not_wait_for_each_other(database, watch):
     gate = add_batch(database, watch, ["a"])
     roof = add_batch(database, add_watch(database, "roof"), ["a"])
