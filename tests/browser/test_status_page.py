@@ -1,0 +1,131 @@
+"""The status page of a real daemon in a real browser."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.acceptance.daemon_process import DaemonProcess, wait_for
+
+WATCH = "WATCHER_WATCHES__INCOMING__"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+NASTY = "<img src=x onerror=document.title='owned'>.jpg"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    running = DaemonProcess(
+        tmp_path_factory.mktemp("browser") / "data",
+        **{
+            f"{WATCH}SCHEDULE__INTERVAL_S": "0.5",
+            f"{WATCH}POLL__HOLD_BACK_S": "0",
+            f"{WATCH}BATCH__MIN_SAMPLES": "6",
+            f"{WATCH}BATCH__MAX_WAIT_S": "2",
+            f"{WATCH}SAMPLING__BUDGET": "4",
+        },
+    )
+    running.start()
+    incoming = running.data_dir / "incoming"
+    for number in range(5):
+        _write_picture(incoming / f"picture-{number}.jpg", number)
+    _write_picture(incoming / NASTY.replace("/", "_"), 9)
+    (incoming / "broken.jpg").write_text("no picture")
+    wait_for(
+        lambda: _count(running, "done") == 6 and _count(running, "quarantined") == 1,
+        limit_s=60,
+        what="six done, one set aside",
+        explain=running.read_log,
+    )
+    yield running
+    running.terminate()
+
+
+def _write_picture(path: Path, seed: int) -> None:
+    small = np.random.default_rng(seed).integers(0, 255, (3, 4, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(small).resize((400, 300), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+    path.write_bytes(buffer.getvalue())
+
+
+def _count(daemon: DaemonProcess, state: str) -> int:
+    watches = daemon.status()["watches"]
+    return int(watches[0]["samples"][state]) if watches else -1
+
+
+@pytest.fixture(scope="module")
+def browser(chromium_path: Path) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=str(chromium_path), args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Browser, daemon: DaemonProcess) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1100, "height": 900})
+    opened = context.new_page()
+    troubles: list[str] = []
+    opened.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: troubles.append(str(error)))
+    opened.goto(f"{daemon.http}/", wait_until="networkidle")
+    yield opened
+    context.close()
+    assert not troubles
+
+
+def test_status_page_shows_states_steps_and_what_was_set_aside(page: Page) -> None:
+    states = {
+        box.inner_text().split("\n")[1]: box.inner_text().split("\n")[0]
+        for box in page.locator(".states div").all()
+    }
+    assert states == {"waiting": "0", "processing": "0", "done": "6", "quarantined": "1", "gone": "0"}
+    assert page.get_by_text("upload · embed · sampling · deliver").first.is_visible()
+    assert "broken.jpg" in page.locator("table").last.inner_text()
+
+
+def test_status_page_shows_the_latest_picks_as_pictures(page: Page) -> None:
+    pictures = page.locator(".picks img")
+    assert pictures.count() == 4
+    for number in range(4):
+        pictures.nth(number).scroll_into_view_if_needed()
+        assert pictures.nth(number).evaluate("image => image.decode().then(() => image.naturalWidth)") == 128
+
+
+def test_status_page_takes_file_names_as_text(page: Page) -> None:
+    assert page.title() == "Datasource Watcher"
+    assert "?e=" not in page.content()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_status_page_fits_a_phone_and_follows_its_scheme(
+    browser: Browser, daemon: DaemonProcess, scheme: str
+) -> None:
+    context = browser.new_context(viewport={"width": 375, "height": 700}, color_scheme=scheme)  # type: ignore[arg-type]
+    opened = context.new_page()
+    opened.goto(f"{daemon.http}/", wait_until="networkidle")
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 375
+    background = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == ("rgb(244, 246, 248)" if scheme == "light" else "rgb(14, 19, 25)")
+    context.close()
+
+
+def test_status_page_can_be_read_without_script(browser: Browser, daemon: DaemonProcess) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto(f"{daemon.http}/")
+    assert opened.get_by_role("heading", name="incoming").is_visible()
+    context.close()
