@@ -52,6 +52,8 @@ def run() -> None:
         out.print("Draining; once more ends at once.")
         if not daemon.stop():
             out.print("Some work was still under way; it goes on at the next start.")
+            sys.stdout.flush()
+            os._exit(0)  # the interpreter would wait for the threads of that work
 
 
 @app.command()

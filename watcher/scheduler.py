@@ -11,6 +11,7 @@ from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -44,21 +45,27 @@ def build_trigger(config: WatchConfig) -> BaseTrigger:
         raise ConfigError(
             f"the cron line {config.cron!r} has {len(fields)} fields, not five: minute hour day month weekday"
         )
+    minute, hour, day, month, weekday = fields
+    # As in crontab, a line that names both a day and a weekday fires on either.
+    days = [(day, weekday)] if "*" in (day[0], weekday[0]) else [(day, "*"), ("*", weekday)]
     try:
-        trigger = CronTrigger(
-            minute=fields[0],
-            hour=fields[1],
-            day=fields[2],
-            month=fields[3],
-            day_of_week=_name_weekdays(fields[4]),
-            jitter=jitter,
-            timezone=UTC,
-        )
+        triggers = [
+            CronTrigger(
+                minute=minute,
+                hour=hour,
+                day=day,
+                month=month,
+                day_of_week=_name_weekdays(weekday),
+                jitter=jitter,
+                timezone=UTC,
+            )
+            for day, weekday in days
+        ]
     except ValueError as error:
         raise ConfigError(f"the cron line {config.cron!r} cannot be read: {error}") from error
-    if trigger.get_next_fire_time(None, datetime.now(UTC)) is None:
+    if any(trigger.get_next_fire_time(None, datetime.now(UTC)) is None for trigger in triggers):
         raise ConfigError(f"the cron line {config.cron!r} never fires: there is no such day")
-    return trigger
+    return triggers[0] if len(triggers) == 1 else OrTrigger(triggers)
 
 
 def _name_weekdays(field: str) -> str:

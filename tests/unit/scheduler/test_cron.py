@@ -99,6 +99,15 @@ def test_cron_line_with_steps_and_lists_fires_at_each():
     ]
 
 
+def test_cron_line_with_day_and_weekday_fires_on_either_as_crontab_does():
+    times = fire_times("0 12 15 * fri", n=6)
+    assert {(time.day, time.isoweekday()) for time in times if time.isoweekday() != 5} <= {
+        (15, n) for n in range(1, 8)
+    }
+    assert any(time.day == 15 and time.isoweekday() != 5 for time in times)
+    assert any(time.day != 15 and time.isoweekday() == 5 for time in times)
+
+
 def test_cron_line_of_the_leap_day_waits_for_it():
     assert fire_times("0 0 29 2 *", n=1) == [datetime(2028, 2, 29, tzinfo=UTC)]
 
