@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the environments of the two generations of official clients, each once. 1.5.26 needs no torch; 1.2.8 wants one at
+# Builds what the tests here need, each once: the environments of the two generations of official clients. 1.5.26 needs no torch; 1.2.8 wants one at
 # import, the CPU build will do (found wherever pip is set up to look).
 set -eu
 cd "$(dirname "$0")/../.."
@@ -19,4 +19,11 @@ if [ ! -e .official-1.2.8/.built ]; then
     .official-1.2.8/bin/python $pip lightly==1.2.8 torch==2.13.0 torchvision==0.28.0 \
         pytorch-lightning==2.6.6
     touch .official-1.2.8/.built
+fi
+
+# The double of Azure's blob store, where there is npm.
+if [ ! -e .official-azurite/.built ] && command -v npm >/dev/null; then
+    mkdir -p .official-azurite
+    npm install --prefix .official-azurite --silent --no-fund --no-audit azurite@3.35.0
+    touch .official-azurite/.built
 fi

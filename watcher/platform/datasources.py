@@ -303,7 +303,9 @@ def sign_reads(call: Call, dataset_id: str, source: Source, names: Sequence[str]
     if source.objects is not None:
         signed = source.objects.sign_reads(names, ttl_s=call.platform.config.read_url_ttl_s)
         if signed is not None:
-            return signed
+            own = [name for name, url in zip(names, signed, strict=True) if url is None]
+            served = dict(zip(own, signing.sign_files(call, dataset_id, own), strict=True)) if own else {}
+            return [url if url is not None else served[name] for name, url in zip(names, signed, strict=True)]
     return signing.sign_files(call, dataset_id, names)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
 from tests.integration.platform.caller import Caller
 from tests.integration.platform.conftest import TOKEN
@@ -303,3 +305,26 @@ def test_death_of_the_process_ends_the_job_and_not_the_server(build_server, monk
         job = api.wait(start(api, dataset, embedding, "picked")["jobId"])
         assert job["status"] == "FAILED"
         assert "code -9" in job["error"]
+
+
+def test_worker_that_lost_its_lease_stores_nothing(build_server, monkeypatch):
+    real, entered, go_on = samplers.pick, threading.Event(), threading.Event()
+
+    def slow(**arguments):
+        entered.set()
+        go_on.wait(30)
+        return real(**{**arguments, "cancelled": None})
+
+    monkeypatch.setattr(samplers, "pick", slow)
+    server = build_server(job_lease_s=30.0)
+    with Caller(server.url, TOKEN) as api:
+        dataset, _initial, embedding = prepare(api)
+        job = start(api, dataset, embedding, "picked")["jobId"]
+        assert entered.wait(30)
+        with server.platform.database.write() as session:
+            session.execute(text("UPDATE platform_jobs SET lease_owner = 'another'"))
+        go_on.set()
+        second = api.wait(start(api, dataset, embedding, "after it", method="RANDOM")["jobId"])
+        assert second["status"] == "FINISHED"  # so the worker is done with the first one
+        assert api("GET", f"/v1/jobs/{job}")["status"] == "RUNNING"
+        assert "picked" not in [tag["name"] for tag in api("GET", f"{dataset}/tags")]

@@ -28,8 +28,8 @@ class ObjectSource(Protocol):
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
 
-    def sign_reads(self, names: Sequence[str], *, ttl_s: int) -> list[str] | None:
-        """URLs signed by the store itself; None if the platform has to serve the objects."""
+    def sign_reads(self, names: Sequence[str], *, ttl_s: int) -> Sequence[str | None] | None:
+        """URLs signed by the store itself; None, for some or for all, where the platform has to serve the object."""
 
     def verify(self, *, probe: str) -> dict[str, str]:
         """Tries each right (`canRead`, `canWrite`, `canList`, `canOverwrite`); gives the reasons of those missing."""

@@ -45,6 +45,7 @@ _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 _SCHEMES = ("s3://", "gs://", "az://", "azure://", "obs://")
 _TOKEN_URIS = ("https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token")
 _GCS_FIELDS = ("private_key", "private_key_id", "client_email")
+_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]+")
 _CHUNK = 1000
 _CLIENT = {"timeout": "60s", "connect_timeout": "10s"}
 _RETRY = {"max_retries": 3, "retry_timeout": dt.timedelta(seconds=60)}
@@ -154,17 +155,21 @@ def _build_azure(
     return CloudSource(
         AzureStore(config=config, client_options=_client(endpoint), **common),
         can_sign=not is_signature,
+        # obstore 0.12 signs the encoded path, Azure checks the decoded one.
+        plain_only=True,
     )
 
 
 def _explain(error: Exception) -> Fault:
-    if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):
+    text = str(error)
+    kinds = (PermissionDeniedError, UnauthenticatedError, PermissionError)
+    # A refused listing comes without a class of its own.
+    if isinstance(error, kinds) or "403 Forbidden" in text or "401 Unauthorized" in text:
         return invalid("the store refused the credentials: check them and their rights", _CREDENTIALS)
     if isinstance(error, (NotFoundError, FileNotFoundError)):
         return invalid("the store has no such bucket", _INVALID)
     # The driver's texts hold addresses with their queries, and tell more than a user needs.
-    detail = redact(str(error)).partition("\n")[0][:200]
-    return invalid(f"the store cannot be used: {detail}", _INVALID)
+    return invalid(f"the store cannot be used: {redact(text).partition(chr(10))[0][:200]}", _INVALID)
 
 
 @contextmanager
@@ -178,9 +183,12 @@ def _translated() -> Iterator[None]:
 class CloudSource:
     """The objects below a prefix of a bucket."""
 
-    def __init__(self, store: S3Store | GCSStore | AzureStore, *, can_sign: bool = True) -> None:
+    def __init__(
+        self, store: S3Store | GCSStore | AzureStore, *, can_sign: bool = True, plain_only: bool = False
+    ) -> None:
         self._store = store
         self._can_sign = can_sign
+        self._plain_only = plain_only
 
     def scan(self, *, from_s: int, to_s: int) -> Iterator[tuple[int, str]]:
         """Lists the whole prefix, since no store lists by time; a thousand objects in memory at once."""
@@ -215,14 +223,17 @@ class CloudSource:
             return False
         return True
 
-    def sign_reads(self, names: Sequence[str], *, ttl_s: int) -> list[str] | None:
+    def sign_reads(self, names: Sequence[str], *, ttl_s: int) -> Sequence[str | None] | None:
         """URLs of the store itself, if the credentials can make them."""
         if not self._can_sign:
             return None
-        if not names:
-            return []
+        chosen = [name for name in names if not self._plain_only or _PLAIN.fullmatch(name)]
+        if not chosen:
+            return [None] * len(names)
         with _translated():
-            return list(obstore.sign(self._store, "GET", list(names), expires_in=dt.timedelta(seconds=ttl_s)))
+            signed = obstore.sign(self._store, "GET", chosen, expires_in=dt.timedelta(seconds=ttl_s))
+        urls = dict(zip(chosen, signed, strict=True))
+        return [urls.get(name) for name in names]
 
     def verify(self, *, probe: str) -> dict[str, str]:
         """Lists, and writes, overwrites, reads and removes an object below `.lightly/`."""

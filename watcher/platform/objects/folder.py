@@ -153,7 +153,7 @@ class FolderSource:
         blob.file.close()
         return True
 
-    def sign_reads(self, names: Sequence[str], *, ttl_s: int) -> list[str] | None:
+    def sign_reads(self, names: Sequence[str], *, ttl_s: int) -> Sequence[str | None] | None:
         """The platform serves the files itself."""
         del names, ttl_s
         return None
