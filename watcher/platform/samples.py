@@ -11,21 +11,17 @@ from sqlalchemy.exc import IntegrityError
 
 from watcher.lightly.wire.datasets import CreateEntityResponse
 from watcher.lightly.wire.samples import (
-    CreateSampleWithWriteUrlsResponse,
     SampleCreateRequest,
     SampleData,
     SamplePartialData,
     SampleUpdateRequest,
-    SampleWriteUrls,
 )
-from watcher.platform import access, datasources, signing
-from watcher.platform.blobs import build_sample_key
+from watcher.platform import access
 from watcher.platform.calls import (
     PAGE_OFFSET,
     PAGE_SIZE,
     Call,
     Operation,
-    Redirect,
     Stream,
     boolean,
     check_size,
@@ -41,8 +37,6 @@ from watcher.platform.store import samples as store
 MAX_NAME_BYTES = 2048
 MODE = choice("mode", "ids", "fileNames", "full")
 FILE_NAME = text("fileName")
-KIND = choice("type", "full", "thumbnail")
-IS_THUMBNAIL = boolean("isThumbnail", required=True)
 _CHUNK = 2000
 # The greatest values that the strict client 1.5.26 takes; none may be negative.
 _NUMBERS = {"sharpness": math.inf, "snr": math.inf, "luminance": 100.0, "uniformRowRatio": 1.0}
@@ -196,7 +190,8 @@ def _check_custom(call: Call, custom: str | None) -> None:
     check_size(custom, limit, "customMetaData", "CUSTOM_METADATA_AT_MAX_SIZE")
 
 
-def _create(call: Call) -> tuple[str, str]:
+def create(call: Call) -> tuple[str, str]:
+    """Registers the sample of the body; gives the ids of its dataset and itself."""
     row = build_sample_row(call, call.read(SentSample))
     dataset_id = call.path["datasetId"]
     if not is_id(dataset_id):
@@ -209,24 +204,8 @@ def _create(call: Call) -> tuple[str, str]:
 
 def create_sample(call: Call) -> CreateEntityResponse:
     """Registers a sample; a name that is there already gives back its id."""
-    _dataset_id, sample_id = _create(call)
+    _dataset_id, sample_id = create(call)
     return CreateEntityResponse(id=sample_id)
-
-
-def create_sample_with_urls(call: Call) -> CreateSampleWithWriteUrlsResponse:
-    """Registers a sample and signs its write URLs."""
-    dataset_id, sample_id = _create(call)
-    return CreateSampleWithWriteUrlsResponse(
-        id=sample_id, sample_write_urls=_sign_writes(call, dataset_id, sample_id)
-    )
-
-
-def _sign_writes(call: Call, dataset_id: str, sample_id: str) -> SampleWriteUrls:
-    full, thumb = (
-        signing.sign_write(call, build_sample_key(dataset_id, sample_id, thumbnail=thumbnail))
-        for thumbnail in (False, True)
-    )
-    return SampleWriteUrls(full=full, thumb=thumb)
 
 
 def _stream(call: Call, columns: Sequence[str] | None) -> Stream:
@@ -317,49 +296,6 @@ def update_sample(call: Call) -> None:
         raise invalid("another sample of the dataset has that name", "CONFLICT") from error
 
 
-def _read_url(call: Call) -> str:
-    thumbnail = (KIND.of(call) or "full") == "thumbnail"
-    with call.platform.database.read() as session:
-        dataset = access.find_dataset(session, call)
-        sample = access.find_sample(session, call, dataset.id)
-        source = None if thumbnail else datasources.load_source(call.platform, session, dataset.id)
-    key = build_sample_key(dataset.id, sample.id, thumbnail=thumbnail)
-    if call.platform.blobs.exists(key):
-        return signing.sign_read(call, key)
-    if source is not None and source.objects is not None and source.objects.exists(sample.file_name):
-        return datasources.sign_reads(call, dataset.id, source, [sample.file_name])[0]
-    if thumbnail:
-        raise unknown("SAMPLE_THUMBNAME_UNKNOWN", "no thumbnail was uploaded for this sample")
-    raise unknown("NOT_FOUND", "no image was uploaded for this sample, and its datasource has none")
-
-
-def get_read_url(call: Call) -> str:
-    """A signed URL of the image or its thumbnail."""
-    return _read_url(call)
-
-
-def redirect_to_image(call: Call) -> Redirect:
-    """Leads to the image or its thumbnail."""
-    return Redirect(_read_url(call))
-
-
-def get_write_url(call: Call) -> str:
-    """A signed URL to upload the image or its thumbnail."""
-    thumbnail = IS_THUMBNAIL.must(call)
-    with call.platform.database.read() as session:
-        dataset = access.find_dataset(session, call)
-        sample = access.find_sample(session, call, dataset.id)
-    return signing.sign_write(call, build_sample_key(dataset.id, sample.id, thumbnail=thumbnail))
-
-
-def get_write_urls(call: Call) -> SampleWriteUrls:
-    """Signed URLs to upload both."""
-    with call.platform.database.read() as session:
-        dataset = access.find_dataset(session, call)
-        sample = access.find_sample(session, call, dataset.id)
-    return _sign_writes(call, dataset.id, sample.id)
-
-
 _ALL = "/v1/datasets/{datasetId}/samples"
 _ONE = _ALL + "/{sampleId}"
 _PAGE = (PAGE_SIZE, PAGE_OFFSET)
@@ -384,16 +320,6 @@ OPERATIONS = (
         status=201,
     ),
     Operation(
-        "POST",
-        _ALL + "/withWriteUrls",
-        "createSampleWithWriteUrlsByDatasetId",
-        create_sample_with_urls,
-        "Register a sample and get its write URLs",
-        reply=CreateSampleWithWriteUrlsResponse,
-        body=SampleCreateRequest,
-        status=201,
-    ),
-    Operation(
         "GET",
         _ALL + "/partial",
         "getSamplesPartialByDatasetId",
@@ -411,40 +337,5 @@ OPERATIONS = (
         "Change a sample",
         body=SampleUpdateRequest,
         query=(boolean("enableDatasetUpdate"),),
-    ),
-    Operation(
-        "GET",
-        _ONE + "/readurl",
-        "getSampleImageReadUrlById",
-        get_read_url,
-        "Signed URL to read an image",
-        reply=str,
-        query=(KIND,),
-    ),
-    Operation(
-        "GET",
-        _ONE + "/readurlRedirect",
-        "getSampleImageResourceRedirectById",
-        redirect_to_image,
-        "Redirect to an image",
-        status=302,
-        query=(KIND,),
-    ),
-    Operation(
-        "GET",
-        _ONE + "/writeurl",
-        "getSampleImageWriteUrlById",
-        get_write_url,
-        "Signed URL to write one file",
-        reply=str,
-        query=(IS_THUMBNAIL,),
-    ),
-    Operation(
-        "GET",
-        _ONE + "/writeurls",
-        "getSampleImageWriteUrlsById",
-        get_write_urls,
-        "Signed URLs to write image and thumbnail",
-        reply=SampleWriteUrls,
     ),
 )

@@ -20,28 +20,19 @@ from watcher.lightly.wire.tags import (
     TagUpdateRequest,
     TagUpsizeRequest,
 )
-from watcher.platform import access, datasources
+from watcher.platform import access
 from watcher.platform.calls import (
-    PAGE_OFFSET,
-    PAGE_SIZE,
     Call,
     Operation,
     Stream,
-    boolean,
-    choice,
-    integer,
-    text,
 )
 from watcher.platform.faults import invalid, taken, unknown
 from watcher.platform.secrets import new_id
 from watcher.platform.store import datasets as dataset_store
 from watcher.platform.store import jobs as job_store
-from watcher.platform.store import samples as sample_store
 from watcher.platform.store import tags as store
 
 MAX_NAME = 255
-NAME_FORMAT = choice("fileNameFormat", "NAME", "DATASOURCE_FULL", "REDIRECTED_READ_URL")
-_CHUNK = 1000
 _NO_TAGS = "the dataset has no initial tag yet: upload samples and create it first"
 
 
@@ -318,75 +309,6 @@ def combine_masks(call: Call) -> TagBitMaskResponse:
         return TagBitMaskResponse(bit_mask_data=_combine(session, dataset.id, request).to_hex())
 
 
-def iter_samples(
-    call: Call, dataset_id: str, mask: BitMask, *, columns: tuple[str, ...], chunk: int = _CHUNK
-) -> Iterator[list[sample_store.SampleRow]]:
-    """The samples of a mask in mapping order, piece by piece."""
-    positions: list[int] = []
-    for position in mask:
-        positions.append(position)
-        if len(positions) == chunk:
-            yield _load(call, dataset_id, positions, columns)
-            positions = []
-    if positions:
-        yield _load(call, dataset_id, positions, columns)
-
-
-def _load(
-    call: Call, dataset_id: str, positions: list[int], columns: tuple[str, ...]
-) -> list[sample_store.SampleRow]:
-    with call.platform.database.read() as session:
-        return sample_store.load_samples_at(
-            session, dataset_id=dataset_id, positions=positions, columns=columns
-        )
-
-
-def get_filenames(call: Call) -> Stream:
-    """The names in a tag, in mapping order."""
-    with call.platform.database.read() as session:
-        dataset = access.find_dataset(session, call)
-        mask = decode_mask(access.find_tag(session, dataset.id, call.path["tagId"]).mask)
-
-    def chunks() -> Iterator[bytes]:
-        opening = b"["
-        for rows in iter_samples(call, dataset.id, mask, columns=("file_name",)):
-            yield opening + msgspec.json.encode([row.file_name for row in rows])[1:-1]
-            opening = b","
-        yield b"[]" if opening == b"[" else b"]"
-
-    return Stream(chunks())
-
-
-def export_filenames(call: Call) -> Stream:
-    """The names in a tag as one JSON text, a line each.
-
-    Everything comes at offset 0 and nothing behind it: 1.5.26 compares characters with the page size, so any other
-    cut would make it lose or repeat lines.
-    """
-    kind = NAME_FORMAT.of(call) or "NAME"
-    with call.platform.database.read() as session:
-        dataset = access.find_dataset(session, call)
-        mask = decode_mask(access.find_tag(session, dataset.id, call.path["tagId"]).mask)
-        source = datasources.load_source(call.platform, session, dataset.id) if kind != "NAME" else None
-    if PAGE_OFFSET.of(call):
-        return Stream(iter([b'""']))
-
-    def chunks() -> Iterator[bytes]:
-        yield b'"'
-        separator = b""
-        for rows in iter_samples(call, dataset.id, mask, columns=("file_name",)):
-            names = [row.file_name for row in rows]
-            if kind == "REDIRECTED_READ_URL":
-                names = datasources.sign_redirects(call, dataset.id, names)
-            elif kind == "DATASOURCE_FULL" and source is not None:
-                names = [source.prefix + name for name in names]
-            yield separator + msgspec.json.encode("\n".join(names))[1:-1]
-            separator = b"\\n"
-        yield b'"'
-
-    return Stream(chunks())
-
-
 _ALL = "/v1/datasets/{datasetId}/tags"
 _ONE = _ALL + "/{tagId}"
 OPERATIONS = (
@@ -442,30 +364,4 @@ OPERATIONS = (
     Operation("GET", _ONE, "getTagByTagId", get_tag, "Read a tag", reply=TagData),
     Operation("PUT", _ONE, "updateTagByTagId", update_tag, "Change a tag", body=TagUpdateRequest),
     Operation("DELETE", _ONE, "deleteTagByTagId", delete_tag, "Delete a tag"),
-    Operation(
-        "GET",
-        _ONE + "/filenames",
-        "getFilenamesByTagId",
-        get_filenames,
-        "Names of the samples in a tag",
-        reply=list[str],
-    ),
-    Operation(
-        "GET",
-        _ONE + "/export/basic/filenames",
-        "exportTagToBasicFilenames",
-        export_filenames,
-        "Names of the samples in a tag, as text",
-        reply=str,
-        query=(
-            integer("expiresIn"),
-            text("accessControl"),
-            NAME_FORMAT,
-            boolean("includeMetaData"),
-            text("format"),
-            boolean("previewExample"),
-            PAGE_SIZE,
-            PAGE_OFFSET,
-        ),
-    ),
 )

@@ -1,0 +1,172 @@
+"""Listings of a datasource's objects: pages, shards, restrictions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import msgspec
+
+from watcher.lightly.wire.datasources import DivideAndConquerCursors, RawSample, RawSamplesPage
+from watcher.platform import access, datasources
+from watcher.platform.calls import Call, Operation, boolean, integer, text
+from watcher.platform.faults import invalid, unknown
+from watcher.platform.listings import (
+    FIRST,
+    MAX_SECOND,
+    Cursor,
+    Listings,
+    Row,
+    Snapshot,
+    decode_cursor,
+    encode_cursor,
+)
+from watcher.platform.objects.base import ObjectSource, Source
+
+FROM = integer("from", maximum=MAX_SECOND)
+TO = integer("to", maximum=MAX_SECOND)
+CURSOR = text("cursor", max_length=16_384)
+RELEVANT = text("relevantFilenamesFileName", min_length=4)
+REDIRECTED = boolean("useRedirectedReadUrl")
+SHARDS = integer("dncShards", minimum=1, maximum=1000, required=True)
+_MAX_RELEVANT_BYTES = 64 * 1024 * 1024
+
+
+def _open_listing(call: Call) -> tuple[str, Source, ObjectSource]:
+    dataset_id = call.path["datasetId"]
+    source = call.platform.sources.find(call.caller.id, dataset_id)
+    if source is None:
+        with call.platform.database.read() as session:
+            dataset = access.find_dataset(session, call)
+            source = datasources.load_source(call.platform, session, dataset.id)
+        if source is None:
+            raise unknown("DATASET_DATASOURCE_UNKNOWN", datasources.NO_DATASOURCE)
+        call.platform.sources.keep(source, call.caller.id, dataset_id)
+    if source.objects is None:
+        raise invalid(
+            "a datasource of type LIGHTLY has no objects to list", "DATASET_DATASOURCE_ILLEGAL_ACTION"
+        )
+    return dataset_id, source, source.objects
+
+
+def _take(listings: Listings, objects: ObjectSource, state: Cursor) -> tuple[str, Snapshot]:
+    def rows() -> Iterator[Row]:
+        if state.from_s > state.to_s:
+            return
+        found = objects.scan(from_s=state.from_s, to_s=state.to_s)
+        if not state.relevant:
+            yield from found
+            return
+        relevant = _load_relevant(objects, state.relevant)
+        yield from (row for row in found if row[1] in relevant)
+
+    return listings.take(rows)
+
+
+def _load_relevant(objects: ObjectSource, name: str) -> frozenset[str]:
+    blob = objects.open(name)
+    if blob is None:
+        raise invalid(
+            f"the datasource has no file {name[:200]!r}", "DATASET_DATASOURCE_RELEVANT_FILENAMES_INVALID"
+        )
+    with blob.file:
+        if blob.size > _MAX_RELEVANT_BYTES:
+            raise invalid("the list of relevant names is too long", "DATASET_DATASOURCE_FILE_TOO_LARGE")
+        try:
+            lines = blob.file.read(_MAX_RELEVANT_BYTES).decode().splitlines()
+        except UnicodeDecodeError as error:
+            raise invalid(
+                "the list of relevant names is not UTF-8", "DATASET_DATASOURCE_RELEVANT_FILENAMES_INVALID"
+            ) from error
+    return frozenset(line for line in lines if line)
+
+
+def _start(call: Call, dataset_id: str, source: Source) -> Cursor:
+    to_s = TO.of(call)
+    return Cursor(
+        dataset_id=dataset_id,
+        source=source.digest,
+        from_s=FROM.of(call) or 0,
+        to_s=MAX_SECOND if to_s is None else to_s,
+        after=FIRST,
+        until=None,
+        snapshot="",
+        relevant=RELEVANT.of(call) or "",
+    )
+
+
+def list_raw_samples(call: Call) -> RawSamplesPage:
+    """One page of objects in order of time, each with a URL to read it."""
+    platform = call.platform
+    text_cursor = CURSOR.of(call)
+    dataset_id, source, objects = _open_listing(call)
+    if text_cursor:
+        state = decode_cursor(text_cursor, platform.keys)
+        if state.dataset_id != dataset_id:
+            raise invalid("the cursor belongs to another dataset")
+        if state.source != source.digest:
+            raise invalid("the datasource was changed meanwhile: start the listing again without the cursor")
+    else:
+        state = _start(call, dataset_id, source)
+    limit = platform.config.page_size
+    name, page = state.snapshot, None
+    snapshot = platform.listings.find(name) if name else None
+    if snapshot is not None:
+        # LookupError: another request just pushed it out.
+        with contextlib.suppress(LookupError):
+            page = snapshot.read(after=state.after, until=state.until, limit=limit)
+    if page is None:
+        name, snapshot = _take(platform.listings, objects, state)
+        page = snapshot.read(after=state.after, until=state.until, limit=limit)
+    urls = (
+        datasources.sign_redirects(call, dataset_id, page.names)
+        if REDIRECTED.of(call)
+        else datasources.sign_reads(call, dataset_id, source, page.names)
+    )
+    following = msgspec.structs.replace(state, after=page.last, snapshot=name)
+    return RawSamplesPage(
+        has_more=page.more,
+        cursor=encode_cursor(following, platform.keys),
+        data=[RawSample(file_name=name, read_url=url) for name, url in zip(page.names, urls, strict=True)],
+    )
+
+
+def split_listing(call: Call) -> DivideAndConquerCursors:
+    """Cursors of shards that together list every object once."""
+    n_shards = SHARDS.must(call)
+    dataset_id, source, objects = _open_listing(call)
+    state = _start(call, dataset_id, source)
+    if n_shards == 1:
+        return DivideAndConquerCursors(cursors=[encode_cursor(state, call.platform.keys)])
+    name, snapshot = _take(call.platform.listings, objects, state)
+    return DivideAndConquerCursors(
+        cursors=[
+            encode_cursor(
+                msgspec.structs.replace(state, after=after, until=until, snapshot=name), call.platform.keys
+            )
+            for after, until in snapshot.split(n_shards)
+        ]
+    )
+
+
+_ALL = "/v1/datasets/{datasetId}/datasource"
+OPERATIONS = (
+    Operation(
+        "GET",
+        _ALL + "/list",
+        "getListOfRawSamplesFromDatasourceByDatasetId",
+        list_raw_samples,
+        "List objects",
+        reply=RawSamplesPage,
+        query=(FROM, TO, CURSOR, RELEVANT, REDIRECTED),
+    ),
+    Operation(
+        "GET",
+        _ALL + "/list/dnc",
+        "getDivideAndConquerListOfRawSamplesFromDatasourceByDatasetId",
+        split_listing,
+        "Split a listing into shards",
+        reply=DivideAndConquerCursors,
+        query=(FROM, TO, RELEVANT, SHARDS),
+    ),
+)
