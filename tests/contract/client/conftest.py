@@ -29,6 +29,7 @@ class Target:
     url: str
     token: str
     datasource_root: Path | None
+    page_size: int | None = None
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +50,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     )
     server.start()
     try:
-        yield Target(server.url, TOKEN, root)
+        yield Target(server.url, TOKEN, root, page_size=10)
     finally:
         server.stop()
 

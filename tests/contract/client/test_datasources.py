@@ -90,12 +90,12 @@ def test_download_new_raw_samples_twice_gives_each_object_once(client, objects):
     assert [name for name, _ in client.download_new_raw_samples()] == ["new.jpg"]
 
 
-def test_new_raw_samples_window_moves_the_mark_afterwards(client, objects):
+def test_new_raw_samples_window_moves_the_mark_afterwards(client, objects, target):
     for number in range(25):
         _put(objects, f"{number}.jpg", T0)
     with client.new_raw_samples_window() as window:
         pages = list(window)
         assert client.get_processed_until_timestamp() == 0
-    assert len(pages) >= 2
+    assert len(pages) == 3 or target.page_size is None
     assert sum(len(page.rows) for page in pages) == 25
     assert client.get_processed_until_timestamp() == window.to_s

@@ -100,14 +100,14 @@ def test_fault_06_a_mark_moved_by_somebody_else_is_told_and_never_set_back(throu
     assert through.get_processed_until_timestamp() > time.time() + 500
 
 
-def test_fault_07_pages_are_handed_out_as_they_come(through, objects, man):
+def test_fault_07_pages_are_handed_out_as_they_come(through, objects, man, target):
     for number in range(35):
         _put(objects, f"{number}.jpg")
     rows = through.iter_raw_samples(0, T0)
     next(rows)
     assert man.count("GET", "datasource/list") == 1
     assert len(list(rows)) == 34
-    assert man.count("GET", "datasource/list") >= 4
+    assert man.count("GET", "datasource/list") == 4 or target.page_size is None
 
 
 def test_fault_08_a_failing_page_is_tried_again(through, objects, man):

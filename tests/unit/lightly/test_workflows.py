@@ -116,6 +116,39 @@ def test_run_sampling_that_fails_because_an_earlier_one_took_the_name_counts_as_
     assert _sample(connect(start(answer).url), adopt_existing=True).id == "c" * 24
 
 
+def test_run_sampling_waits_for_the_job_of_a_request_whose_answer_was_lost(start, connect):
+    server = _Sampling()
+    n_posts = [0]
+
+    def answer(seen):
+        if not seen.path.endswith("/sampling"):
+            return server(seen)
+        n_posts[0] += 1
+        if n_posts[0] == 1:
+            return Reply(body=b"{", headers={"Content-Length": "99", "Connection": "close"})
+        if n_posts[0] == 3:
+            server.tags = [TAG, {**TAG, "id": "c" * 24, "name": "picked"}]
+        return Reply(409, {"code": "TAG_NAME_EXISTS", "error": "reserved"})
+
+    assert _sample(connect(start(answer).url)).id == "c" * 24
+    assert n_posts[0] == 3
+
+
+def test_run_sampling_of_a_reserved_name_ends_by_the_deadline_or_at_once(start, connect):
+    server = _Sampling()
+
+    def answer(seen):
+        if seen.path.endswith("/sampling"):
+            return Reply(409, {"code": "TAG_NAME_EXISTS", "error": "reserved"})
+        return server(seen)
+
+    transport = connect(start(answer).url)
+    with pytest.raises(ApiException, match="reserved"):
+        _sample(transport)
+    with pytest.raises(DeadlineExceededError, match="did not end in time"):
+        _sample(transport, adopt_existing=True, deadline_s=0.5)
+
+
 def test_run_sampling_gives_up_after_many_failing_polls_in_a_row(start, connect, monkeypatch):
     from watcher.domain.backoff import Backoff
 

@@ -81,7 +81,7 @@ def run_sampling(
             return found
         raise DatasetError(f"there is a tag {request.new_tag_name!r} already: choose another name")
     adopt = adopt_existing
-    wait_s, n_unknown = first_wait_s, 0
+    wait_s, n_unknown = max(MIN_POLL_S, first_wait_s), 0
     while True:
         try:
             job_id = samplings.create_sampling(
