@@ -5,12 +5,13 @@ So a job that needs much memory or processor neither slows the answers of the se
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 from watcher.domain.clock import SystemClock
@@ -20,6 +21,14 @@ from watcher.platform.settings import PlatformConfig
 
 _POLL_S = 0.2
 _END_S = 5.0
+_PROGRAM = """
+import sys
+from multiprocessing.connection import Connection
+pipe = Connection(int(sys.argv[1]))
+sys.path[:] = pipe.recv()
+from watcher.platform.isolation import serve
+serve(pipe)
+"""
 Compute = Callable[..., Any]
 
 
@@ -52,14 +61,17 @@ def run_isolated(
         WorkerCrashedError: the process ended by itself.
         Exception: what `compute` raised.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(
-        target=_serve, args=(config, compute, job, theirs), name="platform-job", daemon=True
-    )
-    process.start()
-    theirs.close()
+    ours, theirs = Pipe()
+    with theirs:
+        # Not multiprocessing's own processes: these would carry out the calling program's main module once more.
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and a constant program
+            [sys.executable, "-c", _PROGRAM, str(theirs.fileno())],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+        )
     try:
+        ours.send(sys.path)
+        ours.send((config, compute, job))
         while True:
             if cancelled():
                 raise CancelledError("the job was stopped before it was complete")
@@ -67,9 +79,9 @@ def run_isolated(
                 continue
             try:
                 kind, value = ours.recv()
-            except EOFError as error:
-                process.join(_END_S)
-                raise WorkerCrashedError(f"the worker process ended with code {process.exitcode}") from error
+            except (EOFError, ConnectionResetError) as error:
+                code = process.wait(_END_S)
+                raise WorkerCrashedError(f"the worker process ended with code {code}") from error
             if kind == "progress":
                 progress(*value)
             elif kind == "done":
@@ -78,12 +90,8 @@ def run_isolated(
                 raise _revive(value)
     finally:
         ours.close()
-        process.terminate()
-        process.join(_END_S)
-        if process.is_alive():
-            process.kill()
-            process.join(_END_S)
-        process.close()
+        process.kill()
+        process.wait(_END_S)
 
 
 def _revive(error: tuple[str, Any]) -> Exception:
@@ -91,7 +99,9 @@ def _revive(error: tuple[str, Any]) -> Exception:
     return Fault(*value) if kind == "Fault" else value
 
 
-def _serve(config: PlatformConfig, compute: Compute, job: JobFacts, pipe: Connection) -> None:
+def serve(pipe: Connection) -> None:
+    """What the process does: one computing, told by the pipe."""
+    config, compute, job = pipe.recv()
     from watcher.platform.app import build_platform  # noqa: PLC0415 - the worker is imported by the application's users
 
     def leave_with_parent() -> None:

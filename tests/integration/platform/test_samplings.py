@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -272,28 +272,31 @@ def test_sampling_in_a_process_of_its_own_gives_the_same(build_server):
         assert bits(sample(api, dataset, embedding, "again")) == picked
 
 
-def sleep_in_the_process(*_arguments, **_more):
+def sleep_in_the_process(platform, _job, **_more):
+    (platform.config.data_dir / "pid").write_text(str(os.getpid()))
     time.sleep(600)
 
 
 def die_in_the_process(*_arguments, **_more):
-    import os
-
     os.kill(os.getpid(), 9)
 
 
-def test_process_of_a_cancelled_job_is_ended(build_server, monkeypatch):
+def test_process_of_a_cancelled_job_is_ended(build_server, monkeypatch, tmp_path):
     from watcher.platform import jobs, worker
 
     monkeypatch.setitem(worker._KINDS, jobs.SAMPLING, (sleep_in_the_process, None))
     with Caller(build_server(isolate_jobs=True).url, TOKEN) as api:
         dataset, _initial, embedding = prepare(api)
         job = start(api, dataset, embedding, "picked")["jobId"]
-        while not multiprocessing.active_children():
+        note = tmp_path / "data" / "pid"
+        while not (note.exists() and note.read_text()):
             time.sleep(0.05)
+        pid = int(note.read_text())
+        assert pid != os.getpid()
         api("POST", f"/v1/jobs/{job}/cancel")
         assert api.wait(job)["error"] == "cancelled"
-        assert multiprocessing.active_children() == []
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def test_death_of_the_process_ends_the_job_and_not_the_server(build_server, monkeypatch):
