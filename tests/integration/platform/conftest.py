@@ -46,9 +46,11 @@ def build_server(tmp_path: Path, root: Path) -> Iterator[Callable[..., PlatformS
 
 
 @pytest.fixture
-def server(build_server, database_url: str) -> PlatformServer:
-    """One platform on each kind of database."""
-    return build_server(database_url=database_url)
+def server(build_server, database_url: str) -> Iterator[PlatformServer]:
+    """One platform on each kind of database; stopped before the database goes."""
+    server = build_server(database_url=database_url)
+    yield server
+    server.stop(5.0)
 
 
 @pytest.fixture

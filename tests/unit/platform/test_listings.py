@@ -28,12 +28,12 @@ def test_pages_and_shards_give_every_row_once_in_order(tmp_path: Path, rows, pag
         assert kept.find(name) is snapshot
         found = []
         for after, until in snapshot.split(shards):
-            more = True
+            place, more = after, True
             while more:
-                piece = snapshot.read(after=after, until=until, limit=page)
+                piece = snapshot.read(after=place, until=until, limit=page)
                 assert len(piece.names) <= page
                 found += piece.names
-                after, more = piece.last, piece.more
+                place, more = piece.last, piece.more
         assert found == [text for _second, text in sorted((second, text) for text, second in rows.items())]
         kept.close()
         assert kept.find(name) is None
