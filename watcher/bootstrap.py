@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -150,6 +151,16 @@ def make_folders(settings: Settings, configs: list[WatchConfig]) -> None:
 def work_dir(settings: Settings) -> Path:
     """Where temporary files go: beside the data, so that they have its room."""
     return settings.data_dir / "work"
+
+
+def clear_work_dir(settings: Settings) -> None:
+    """Removes what a killed process left there; only while this one holds the store, so that nobody works on it."""
+    for path in work_dir(settings).iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def migrate(settings: Settings) -> list[str]:

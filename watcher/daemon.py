@@ -13,7 +13,7 @@ from functools import partial
 from prometheus_client import PlatformCollector, ProcessCollector
 
 from watcher.attach import attach_watch
-from watcher.bootstrap import build_platform_config, make_folders, open_store, work_dir
+from watcher.bootstrap import build_platform_config, clear_work_dir, make_folders, open_store, work_dir
 from watcher.database import Database
 from watcher.dispatch.local import LocalDispatcher
 from watcher.domain.backoff import Backoff
@@ -99,6 +99,7 @@ class Daemon:
         database = self._database = open_store(self.settings)
         self._lock = StoreLock(database)
         self._lock.acquire()
+        clear_work_dir(self.settings)
         self._metrics.leader.set(1)
         server = self.settings.lightly_server_location
         if self.settings.is_embedded:

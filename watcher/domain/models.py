@@ -310,6 +310,11 @@ class Run:
     error: str | None = None
     result: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def was_begun_before(self) -> bool:
+        """Whether an earlier attempt may have left effects; also one that a shutdown or a replay took off the count."""
+        return self.attempt > 1 or self.available_ms > self.created_ms
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:

@@ -69,8 +69,11 @@ def _fetch_read_urls(context: RunContext, picked: list[Pick]) -> dict[str, str]:
     unserved: list[str] = []
     for pick in picked:
         context.check()
+        if pick.remote_id is None:
+            # Somebody else registered it; the batch that will find it there has not come yet.
+            unserved.append(pick.file_name)
+            continue
         try:
-            assert pick.remote_id is not None
             urls[pick.file_name] = remote_samples.fetch_read_url(
                 context.transport, dataset_id=context.watch.dataset_id, sample_id=pick.remote_id, kind="full"
             )

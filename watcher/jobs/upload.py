@@ -194,7 +194,7 @@ def _upload_one(context: RunContext, sample: Sample) -> _Uploaded:
         dataset_id=context.watch.dataset_id,
         request=request,
         # An earlier attempt may have registered it without our hearing of it.
-        look_up_first=context.run.attempt > 1 or sample.attempts > 0,
+        look_up_first=context.run.was_begun_before or sample.attempts > 0,
         with_write_urls=rules.mode is not UploadMode.METADATA,
     )
     crash_point("upload.sample_registered")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import tempfile
 from collections.abc import Iterable
@@ -49,7 +50,10 @@ class ManifestSink:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{batch_key}.jsonl"
-        handle, temporary = tempfile.mkstemp(prefix=".manifest-", dir=self.folder)
+        # What a killed attempt left; should it live, it fails for want of its file and is repeated.
+        for left in self.folder.glob(f".{glob.escape(batch_key)}.*"):
+            left.unlink(missing_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{batch_key}.", dir=self.folder)
         try:
             with os.fdopen(handle, "wb") as file:
                 for line in lines:

@@ -1,0 +1,116 @@
+"""What an attempt that ended early left behind is found, and neither made twice nor left lying about."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+import watcher.jobs.upload
+from tests.integration.daemon.conftest import Scene
+from tests.integration.daemon.test_pipeline import Pipeline, _put_pictures, pipeline
+from watcher.domain.errors import CancelledError, ReadUrlRefusedError
+from watcher.domain.models import BatchState, RunState, SampleState
+from watcher.lightly import datasets, samples
+from watcher.lightly.wire.samples import SampleCreateRequest
+from watcher.ops.changes import apply_change
+from watcher.sinks.manifest import ManifestSink
+
+__all__ = ["pipeline"]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the server was asked to register each name; this platform alone would not mind."""
+    counts: Counter[str] = Counter()
+    real = samples.create_sample_with_write_urls
+
+    def count(transport: Any, *, dataset_id: str, request: SampleCreateRequest) -> Any:
+        counts[request.file_name] += 1
+        return real(transport, dataset_id=dataset_id, request=request)
+
+    monkeypatch.setattr(samples, "create_sample_with_write_urls", count)
+    return counts
+
+
+def _fail_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    real = watcher.jobs.upload.put_sample_file
+    failed: list[int] = []
+
+    def put(*args: Any, **kwargs: Any) -> None:
+        if not failed:
+            failed.append(1)
+            raise error
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(watcher.jobs.upload, "put_sample_file", put)
+
+
+def test_sample_registered_before_a_shutdown_is_looked_up_afterwards(
+    pipeline: Pipeline, asked: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put_pictures(pipeline.scene, ["a.jpg"])
+    pipeline.poll()
+    _fail_once(monkeypatch, CancelledError("interrupted by a shutdown"))
+    pipeline.run_once()
+    assert [(run.state, run.attempt) for run in pipeline.load_runs()] == [(RunState.READY, 0)]
+    pipeline.run_all()
+    assert pipeline.states() == {"a.jpg": SampleState.DONE}
+    assert asked == {"a.jpg": 1}
+
+
+def test_sample_registered_before_a_replay_is_looked_up_afterwards(
+    pipeline: Pipeline, asked: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put_pictures(pipeline.scene, ["a.jpg"])
+    pipeline.poll()
+    with monkeypatch.context() as patch:
+
+        def refuse(*_args: Any, **_kwargs: Any) -> None:
+            raise ReadUrlRefusedError("no")
+
+        patch.setattr(watcher.jobs.upload, "put_sample_file", refuse)
+        patch.setattr(watcher.jobs.upload, "renew_read_urls", lambda *_a, **_k: {"a.jpg": "x"})
+        pipeline.run_all()
+    assert pipeline.load_batch_state() is BatchState.DEAD
+    n_before = asked["a.jpg"]
+    _replay(pipeline.scene)
+    pipeline.run_all()
+    assert pipeline.states() == {"a.jpg": SampleState.DONE}
+    assert asked["a.jpg"] == n_before == 1
+
+
+def _replay(scene: Scene) -> None:
+    with scene.database.write() as session:
+        apply_change(
+            session,
+            watch=scene.config.name,
+            verb="replay",
+            actor="tester",
+            now_ms=int(time.time() * 1000),
+            to_s=None,
+        )
+
+
+def test_pick_that_only_somebody_else_registered_is_delivered(pipeline: Pipeline) -> None:
+    """Its own batch, which will find it registered, comes later."""
+    _put_pictures(pipeline.scene, ["a.jpg"])
+    pipeline.poll()
+    transport = pipeline.scene.build_transport()
+    (dataset,) = datasets.fetch_datasets(transport)
+    samples.create_sample(transport, dataset_id=dataset.id, request=SampleCreateRequest(file_name="b.jpg"))
+    _put_pictures(pipeline.scene, ["b.jpg"])
+    pipeline.poll()
+    pipeline.run_all()
+    assert pipeline.states() == dict.fromkeys(["a.jpg", "b.jpg"], SampleState.DONE)
+    assert {pipeline.load_batch_state(1), pipeline.load_batch_state(2)} == {BatchState.DONE}
+
+
+def test_manifest_that_a_killed_attempt_left_half_written_is_removed(tmp_path) -> None:
+    sink = ManifestSink(tmp_path)
+    (tmp_path / ".cams-000001.abcdef").write_text("half")
+    (tmp_path / ".cams-000002.abcdef").write_text("another batch's")
+    sink.deliver(batch_key="cams-000001", lines=[])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".cams-000002.abcdef", "cams-000001.jsonl"]
