@@ -11,7 +11,7 @@ import pytest
 import watcher.jobs.upload
 from tests.integration.daemon.conftest import Scene
 from tests.integration.daemon.test_pipeline import Pipeline, _put_pictures, pipeline
-from watcher.domain.errors import CancelledError, ReadUrlRefusedError
+from watcher.domain.errors import CancelledError, TransportError
 from watcher.domain.models import BatchState, RunState, SampleState
 from watcher.lightly import datasets, samples
 from watcher.lightly.wire.samples import SampleCreateRequest
@@ -69,10 +69,9 @@ def test_sample_registered_before_a_replay_is_looked_up_afterwards(
     with monkeypatch.context() as patch:
 
         def refuse(*_args: Any, **_kwargs: Any) -> None:
-            raise ReadUrlRefusedError("no")
+            raise TransportError("cut")
 
         patch.setattr(watcher.jobs.upload, "put_sample_file", refuse)
-        patch.setattr(watcher.jobs.upload, "renew_read_urls", lambda *_a, **_k: {"a.jpg": "x"})
         pipeline.run_all()
     assert pipeline.load_batch_state() is BatchState.DEAD
     n_before = asked["a.jpg"]
