@@ -28,8 +28,10 @@ def find_peer(version: str) -> str:
     """The Python of an environment with that version of `lightly`; made when it is missing."""
     python = ROOT / f".official-{version}" / "bin" / "python"
     if not (python.parent.parent / ".built").exists():
-        print("   building the environments of the official clients; this takes minutes", flush=True)
-        subprocess.run(["sh", str(ROOT / "tests" / "official" / "build_environments.sh")], check=True)
+        print(f"   building the environment of lightly {version}; this may take minutes", flush=True)
+        subprocess.run(
+            ["sh", str(ROOT / "tests" / "official" / "build_environments.sh"), version], check=True
+        )
     return str(python)
 
 

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.client_servers import find_peer
 from benchmarks.made_up_server import DATASET_ID, TOKEN, made_up_server
-from benchmarks.official import build_environment
 
 N_OBJECTS = 100_000
 SMALL, LARGE = 10_000, 1_000_000
@@ -98,12 +98,12 @@ def main() -> int:
 
 def _compare_speed(root: Path) -> bool:
     _make_objects(root / "objects", N_OBJECTS)
-    peer = build_environment("1.5.26")
+    peer = find_peer("1.5.26")
     with _platform(root) as server:
         dataset_id = _make_dataset(server)
         arguments = [server, TOKEN, dataset_id]
         ours = _run(sys.executable, _OURS, [*arguments, str(root)])
-        theirs = _run(str(peer), _LIGHTLY, arguments)
+        theirs = _run(peer, _LIGHTLY, arguments)
     assert ours["n"] == theirs["n"] == N_OBJECTS, (ours, theirs)
     ours_rate, their_rate = ours["n"] / ours["s"], theirs["n"] / theirs["s"]
     print(f"   durable poll into SQLite      {ours_rate:>9,.0f} rows/s, peak {ours['mb']:.0f} MB")
