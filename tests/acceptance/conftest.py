@@ -1,0 +1,7 @@
+"""Stores for the tests over whole processes."""
+
+from __future__ import annotations
+
+from tests.stores import migrated_file, migrated_url, store_url
+
+__all__ = ["migrated_file", "migrated_url", "store_url"]

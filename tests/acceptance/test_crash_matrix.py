@@ -1,0 +1,250 @@
+"""`kill -9` at every named point between two durable effects: the end is that of a run that was never killed.
+
+Every point of `watcher.domain.crash_points` is in exactly one scenario below, which leads a real daemon there. The
+daemons of most scenarios share one platform, each over a dataset of its own, and are killed alone; those of
+`first start` have theirs inside and take it along.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import watcher.platform.samples
+from tests.acceptance.crash_scene import WATCH, CrashScene
+from tests.acceptance.forge import Forge
+from watcher.database import build_database
+from watcher.domain.crash_points import NAMES
+from watcher.lightly import datasets, samples
+from watcher.lightly.wire.samples import SampleCreateRequest
+from watcher.platform.faults import invalid
+from watcher.platform.server import PlatformServer
+from watcher.platform.settings import PlatformConfig
+
+PICTURES = [f"{number}.jpg" for number in range(4)]
+SLOW_S = 2.5
+# Which passing of a point is told where another one leads elsewhere: the first batch makes the initial tag, the
+# second one upsizes it and has a preselected tag.
+POINTS = {
+    "pipeline": [
+        "attach.watch_stored",
+        "daemon.runs_released",
+        "deliver.recorded",
+        "embed.csv_uploaded",
+        "embed.recorded:2",
+        "embed.vectors_stored",
+        "embedding.promised:2",
+        "manifest.renamed",
+        "manifest.written:2",
+        "poll.created",
+        "poll.mark_moved",
+        "poll.page_stored",
+        "poll.page_stored:2",
+        "poll.query_turned",
+        "poll.remote_mark_stored",
+        "poll.remote_mark_told",
+        "runner.claimed",
+        "runner.claimed:6",
+        "runner.recorded:4",
+        "sampling.asked",
+        "sampling.asked:2",
+        "sampling.ended:2",
+        "sampling.recorded",
+        "upload.file_put",
+        "upload.sample_recorded:2",
+        "upload.sample_registered",
+        "upload.sample_registered:4",
+        "upload.sample_set_aside",
+        "upload.tag_made",
+        "upload.tag_made:2",
+        "upload.tag_recorded:2",
+        "upload.thumbnail_put",
+    ],
+    "third batch": ["embed.old_deleted", "embed.old_forgotten"],
+    "first start": ["attach.dataset_created", "attach.datasource_set"],
+    "vanished": ["read_urls.page_refreshed", "upload.vanished_recorded"],
+    "refused": ["upload.refused_recorded"],
+    "interrupted": ["poll.interruption_stored"],
+    "foreign": ["embed.foreign_vectors_stored"],
+    "slow": ["runner.lease_extended"],
+    "audit": ["reconcile.page_stored", "reconcile.reported", "reconcile.vanished_recorded"],
+}
+
+
+@pytest.fixture(scope="session")
+def forge() -> Iterator[Forge]:
+    made = Forge()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformServer]:
+    root = tmp_path_factory.mktemp("platform")
+    (root / "objects").mkdir()
+    config = PlatformConfig(
+        token="matrix-token",
+        datasource_root=root / "objects",
+        data_dir=root / "platform",
+        port=0,
+        page_size=3,
+        isolate_jobs=False,
+    )
+    build = watcher.platform.samples.build_sample_row
+
+    def build_or_refuse(call: Any, request: Any) -> dict[str, Any]:
+        if "refused" in request.file_name:
+            raise invalid("this one is not wanted")
+        if "slow" in request.file_name:
+            time.sleep(SLOW_S)
+        return build(call, request)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watcher.platform.samples, "build_sample_row", build_or_refuse)
+        started = PlatformServer(config)
+        started.start()
+        yield started
+        started.stop()
+
+
+@pytest.fixture
+def make_scene(tmp_path: Path, forge: Forge, server: PlatformServer) -> Iterator[Callable[..., CrashScene]]:
+    made: list[CrashScene] = []
+
+    def make(name: str, *, store_url: str | None = None, embedded: bool = False) -> CrashScene:
+        root = tmp_path / name
+        root.mkdir()
+        url = store_url or f"sqlite:///{root / 'store.sqlite'}"
+        scene = CrashScene(root, forge, store_url=url, server=None if embedded else server)
+        made.append(scene)
+        return scene
+
+    yield make
+    for scene in made:
+        scene.kill()
+
+
+def _prepare(scene: CrashScene, scenario: str) -> None:
+    """Leads the scene to where the scenario begins, the same with and without the crash."""
+    names = {
+        "pipeline": PICTURES,
+        "refused": ["a.jpg", "refused.jpg"],
+        "slow": ["slow.jpg"],
+        "third batch": PICTURES[:3],
+        "audit": PICTURES,
+    }.get(scenario, PICTURES[:2])
+    scene.put_pictures(names)
+    if scenario in {"third batch", "foreign"}:
+        scene.environ[f"{WATCH}BATCH__MAX_SAMPLES"] = "1"
+    if scenario == "pipeline":
+        scene.put("no picture.jpg", b"text", 1)
+    elif scenario == "vanished":
+        scene.run_until_crash("poll.mark_moved")
+        (scene.folder / names[0]).unlink()
+    elif scenario == "foreign":
+        transport = scene.build_transport()
+        (dataset,) = datasets.fetch_datasets_by_name(transport, name=scene.dataset, exact=True)
+        request = SampleCreateRequest(file_name="somebody else's.jpg")
+        samples.create_sample(transport, dataset_id=dataset.id, request=request)
+        shutil.copy2(scene.folder / names[-1], scene.folder / request.file_name)
+
+
+def _crash(scene: CrashScene, scenario: str, point: str) -> None:
+    if scenario == "interrupted":
+        scene.run_until_crash("poll.created")
+        away = scene.folder.with_name(f"{scene.folder.name}-away")
+        scene.folder.rename(away)
+        scene.run_until_crash(point)
+        away.rename(scene.folder)
+    else:
+        scene.run_until_crash(point)
+
+
+def _load_expected(
+    scenario: str, tmp_path_factory: pytest.TempPathFactory, make_scene: Callable[..., CrashScene]
+) -> dict[str, Any]:
+    """The end state without a crash; run once for all workers of this test run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if base.name.startswith("popen-") else base
+    path = shared / f"uncrashed {scenario}.json"
+    with (shared / f"uncrashed {scenario}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            scene = make_scene("uncrashed", embedded=scenario == "first start")
+            _prepare(scene, scenario)
+            path.write_text(json.dumps(scene.run_to_rest()))
+    expected: dict[str, Any] = json.loads(path.read_text())
+    return expected
+
+
+# A request or a file does not depend on the store, so on Postgres only the points behind its transactions are tried.
+BEHIND_TRANSACTIONS = re.compile(
+    r"_stored|_recorded|recorded|forgotten|claimed|created|moved|turned|released|refreshed"
+)
+
+
+def _list_cases() -> Iterator[Any]:
+    for scenario, points in POINTS.items():
+        for point in points:
+            for store in ("sqlite", "postgres"):
+                quick = scenario != "slow" and BEHIND_TRANSACTIONS.search(point) and ":" not in point
+                if scenario != "audit" and (store == "sqlite" or quick):
+                    yield pytest.param(store, scenario, point, id=f"{store}-{scenario}-{point}")
+
+
+@pytest.mark.parametrize(("store_url", "scenario", "point"), [*_list_cases()], indirect=["store_url"])
+def test_daemon_killed_at_a_point_ends_as_if_it_had_not_been(
+    store_url: str,
+    scenario: str,
+    point: str,
+    make_scene: Callable[..., CrashScene],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    expected = _load_expected(scenario, tmp_path_factory, make_scene)
+    scene = make_scene("crashed", store_url=store_url, embedded=scenario == "first start")
+    _prepare(scene, scenario)
+    _crash(scene, scenario, point)
+    assert scene.run_to_rest() == expected
+
+
+@pytest.mark.parametrize("point", POINTS["audit"])
+def test_audit_killed_at_a_point_tells_and_repairs_the_same_when_repeated(
+    point: str, store_url: str, make_scene: Callable[..., CrashScene]
+) -> None:
+    scene = make_scene("crashed", store_url=store_url)
+    scene.environ |= {f"{WATCH}BATCH__MIN_SAMPLES": "100", f"{WATCH}BATCH__MAX_SAMPLES": "100"}
+    scene.environ[f"{WATCH}BATCH__MAX_WAIT_S"] = "1000"
+    _prepare(scene, "audit")
+    assert scene.run_command("poll")[0] == 0
+    (scene.folder / PICTURES[0]).unlink()
+    scene.put("older than any overlap.jpg", b"x", 0)
+    code, text = scene.run_command("audit", crash_at=point)
+    assert code == -signal.SIGKILL, text + scene.read_log()
+    scene.run_command("audit")
+    code, text = scene.run_command("audit", "--json")
+    assert code == 0, text + scene.read_log()
+    database = build_database(store_url)
+    try:
+        ledger = {row[0]: (row[1], row[3]) for row in scene.collect_store(database)["ledger"]}
+    finally:
+        database.close()
+    assert ledger == {
+        PICTURES[0]: ("gone", "window"),
+        **dict.fromkeys(PICTURES[1:], ("waiting", "window")),
+        "older than any overlap.jpg": ("waiting", "reconcile"),
+    }
+    assert list((scene.data_dir / "work").iterdir()) == []
+
+
+def test_every_point_is_in_the_matrix_once_or_by_its_passings() -> None:
+    led_to = [point.partition(":")[0] for points in POINTS.values() for point in points]
+    assert set(led_to) == NAMES
