@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint bench lock image-check clean
+.PHONY: help setup run demo test test-official lint bench lock image-check clean
 
 help: ## what there is
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## .venv with everything, from the hashed lock
 
@@ -34,6 +34,10 @@ lint: setup ## ruff, mypy, import-linter
 
 test: lint ## lint and all tests
 	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+test-official: setup ## the released official clients against the platform (builds their environments first)
+	sh tests/official/build_environments.sh
+	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest tests/official/clients.py tests/official/azure.py
 
 bench: setup ## all benchmarks, printed as ratios and limits
 	$(BIN)/python -m benchmarks
