@@ -7,21 +7,23 @@ import threading
 import time
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from watcher.domain.errors import ConfigError, DeadlineExceededError
 
 _START_LIMIT_S = 30.0
 _POLL_S = 0.01
+_MAX_HEADER_BYTES = 64 * 1024
 
 
 class ThreadedServer:
     """Serves one application.
 
-    The socket is bound in `start`, so a port that is taken is an error of the caller, not of a thread.
+    Binding comes first and by itself, so a port that is taken is an error of the caller, not of a thread, and the
+    address is known before the application is ready.
     """
 
-    def __init__(self, app: Starlette, *, host: str, port: int, name: str, setting: str) -> None:
+    def __init__(self, app: ASGIApp, *, host: str, port: int, name: str, setting: str) -> None:
         """Keeps the values.
 
         Args:
@@ -33,7 +35,6 @@ class ThreadedServer:
         """
         self._app = app
         self._host = host
-        self._wanted_port = port
         self._name = name
         self._setting = setting
         self._server: uvicorn.Server | None = None
@@ -41,26 +42,37 @@ class ThreadedServer:
         self._socket: socket.socket | None = None
         self.port = port
 
+    def bind(self) -> None:
+        """Takes the address; connections wait until `start`.
+
+        Raises:
+            ConfigError: the address cannot be bound.
+        """
+        self._socket = _bind(self._host, self.port, name=self._name, setting=self._setting)
+        self.port = self._socket.getsockname()[1]
+
     def start(self) -> None:
-        """Binds, and returns when the server answers.
+        """Starts the thread, and returns when the server answers; binds first if nobody did.
 
         Raises:
             ConfigError: the address cannot be bound.
             DeadlineExceededError: it did not start within 30 s.
         """
-        self._socket = _bind(self._host, self._wanted_port, name=self._name, setting=self._setting)
-        self.port = self._socket.getsockname()[1]
+        if self._socket is None:
+            self.bind()
         config = uvicorn.Config(
             self._app,
             log_config=None,
             access_log=False,
-            lifespan="off",
             server_header=False,
+            interface="asgi3",  # a bound method would be taken for the older kind
+            lifespan="off",
+            ws="none",
+            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=10,
         )
-        server = uvicorn.Server(config)
-        self._server = server
+        server = self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
             target=server.run, kwargs={"sockets": [self._socket]}, name=self._name, daemon=True
         )
@@ -69,24 +81,33 @@ class ThreadedServer:
         while not server.started:
             if not self._thread.is_alive() or time.monotonic() > ends_s:
                 raise DeadlineExceededError(f"the {self._name} did not start; the log tells why")
-            time.sleep(_POLL_S)
+            self._thread.join(_POLL_S)
 
     @property
     def url(self) -> str:
         """Where a client on this machine reaches the server."""
-        host = "127.0.0.1" if self._host in {"0.0.0.0", ""} else "[::1]" if self._host == "::" else self._host  # noqa: S104
-        return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
+        anywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
+        host = anywhere.get(self._host, self._host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def ask_to_stop(self, *, within_s: float) -> None:
+        """Takes no more requests, and gives those under way the time; does not wait."""
+        if self._server is not None:
+            self._server.config.timeout_graceful_shutdown = max(1, int(within_s))
+            self._server.should_exit = True
 
     def stop(self, *, timeout_s: float = 10.0) -> None:
-        """Answers what is under way and ends; harmless if it was not started."""
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
+        """Answers what is under way and ends; harmless if it was not started, or twice."""
+        self.ask_to_stop(within_s=timeout_s)
+        if self._thread is not None and self._server is not None:
             self._thread.join(timeout=timeout_s)
             if self._thread.is_alive():
                 self._server.force_exit = True
-                self._thread.join(timeout=1.0)
+                self._thread.join(timeout=5.0)
+        self._thread = self._server = None
         if self._socket is not None:
             self._socket.close()
+            self._socket = None
 
 
 def _bind(host: str, port: int, *, name: str, setting: str) -> socket.socket:
@@ -95,7 +116,7 @@ def _bind(host: str, port: int, *, name: str, setting: str) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
-        bound.listen(1024)
+        bound.listen(2048)
     except OSError as error:
         bound.close()
         raise ConfigError(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import signal
-import socket
 import threading
 import time
-from typing import Any
 
-import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from watcher.database import check_schema, upgrade_schema
 from watcher.domain.clock import Clock, SystemClock
-from watcher.domain.errors import ConfigError, DeadlineExceededError
+from watcher.domain.errors import ConfigError
 from watcher.logs import get_logger
 from watcher.platform import blobs
 from watcher.platform.app import build_app, build_platform
@@ -24,12 +21,11 @@ from watcher.platform.settings import PlatformConfig
 from watcher.platform.store import users as user_store
 from watcher.platform.store.tables import SCHEMA
 from watcher.platform.worker import JobWorker
+from watcher.serving import ThreadedServer
 
 _log = get_logger(__name__)
 FIRST_USER = "owner"
-_START_S = 30.0
 _STALE_S = 86_400.0
-_MAX_HEADER_BYTES = 64 * 1024
 
 
 class PlatformServer:
@@ -52,17 +48,15 @@ class PlatformServer:
         self._work = work
         self._platform: Platform | None = None
         self._worker: JobWorker | None = None
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
-        self._port = config.port
+        self._app: ASGIApp | None = None
+        self._http = ThreadedServer(
+            self._answer, host=config.host, port=config.port, name="platform", setting="the platform's port"
+        )
 
     @property
     def url(self) -> str:
         """Where it answers, with the real port once started."""
-        host = self.config.host
-        if host in ("0.0.0.0", "::", ""):  # noqa: S104 - recognised, not bound
-            host = "127.0.0.1"
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+        return self._http.url
 
     @property
     def platform(self) -> Platform:
@@ -78,35 +72,21 @@ class PlatformServer:
             ConfigError: the port is taken, or the folder cannot be used.
             StoreError: the database cannot be used as it is.
         """
-        listener = self._bind()
+        self._http.bind()
         try:
             self._prepare()
-            self._serve(listener)
+            self._app = build_app(self.config, clock=self._clock, platform=self._platform)
+            self._http.start()
         except BaseException:
-            listener.close()
             self.stop(5.0)
             raise
         _log.info("platform.started", url=self.url)
 
-    def _bind(self) -> socket.socket:
-        host, port = self.config.host, self.config.port
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            listener.close()
-            if error.errno == errno.EADDRINUSE:
-                raise ConfigError(
-                    f"port {port} is taken by another program: set another one for the platform, or 0 for any"
-                ) from error
-            raise ConfigError(
-                f"the platform cannot listen at {host}:{port}: {error.strerror or error}"
-            ) from error
-        listener.listen(2048)
-        self._port = listener.getsockname()[1]
-        return listener
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application, which is built only after the address is known to be free."""
+        if self._app is None:
+            raise LookupError("the platform has not been started")
+        await self._app(scope, receive, send)
 
     def _prepare(self) -> None:
         try:
@@ -128,45 +108,14 @@ class PlatformServer:
             self._worker = JobWorker(self._platform)
             self._worker.start()
 
-    def _serve(self, listener: socket.socket) -> None:
-        app: Any = build_app(self.config, clock=self._clock, platform=self._platform)
-        settings = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            ws="none",
-            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=30,
-        )
-        server = self._server = uvicorn.Server(settings)
-        self._thread = threading.Thread(
-            target=server.run, kwargs={"sockets": [listener]}, name="platform-http", daemon=True
-        )
-        self._thread.start()
-        limit = time.monotonic() + _START_S
-        while not server.started:
-            if not self._thread.is_alive() or time.monotonic() > limit:
-                raise DeadlineExceededError("the platform's HTTP server did not start")
-            self._thread.join(0.01)
-
     def stop(self, timeout_s: float = 30.0) -> None:
         """Lets requests under way end, gives a running job back, and closes everything."""
         limit = time.monotonic() + timeout_s
-        if self._server is not None:
-            self._server.config.timeout_graceful_shutdown = max(1, int(timeout_s))
-            self._server.should_exit = True
+        self._http.ask_to_stop(within_s=timeout_s)
         if self._worker is not None:
             self._worker.stop(max(0.1, limit - time.monotonic()))
             self._worker = None
-        if self._thread is not None and self._thread.is_alive():
-            self._thread.join(max(0.1, limit - time.monotonic()))
-            if self._thread.is_alive() and self._server is not None:
-                self._server.force_exit = True
-                self._thread.join(5.0)
-        self._thread = self._server = None
+        self._http.stop(timeout_s=max(0.1, limit - time.monotonic()))
         if self._platform is not None:
             self._platform.listings.close()
             self._platform.database.close()
