@@ -40,6 +40,7 @@ def build_platform_config(
         ConfigError: the token cannot be kept, or is too short.
     """
     state_dir = data_dir or settings.data_dir / "platform"
+    database_url = settings.platform.database_url
     if token is None and settings.platform.token is not None:
         token = settings.platform.token.get_secret_value()
     return PlatformConfig(
@@ -49,6 +50,9 @@ def build_platform_config(
         host=settings.platform.host if host is None else host,
         port=settings.platform.port if port is None else port,
         read_url_ttl_s=settings.platform.read_url_ttl_s,
+        database_url=None if database_url is None else database_url.get_secret_value(),
+        blob_url=settings.platform.blob_url,
+        url_base=settings.platform.url_base,
     )
 
 

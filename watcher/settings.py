@@ -61,6 +61,11 @@ class PlatformSettings(_Group):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     token: SecretStr | None = Field(None, description="token it asks for; made at the first start if absent")
     read_url_ttl_s: int = Field(3600, ge=10, le=604800, description="life of a read URL")
+    database_url: SecretStr | None = Field(
+        None, description="sqlite:///FILE or postgresql://...; default: a file beside its uploads"
+    )
+    blob_url: str | None = Field(None, description="s3://bucket/prefix, gs:// or az:// for uploads; default: a folder")
+    url_base: str | None = Field(None, description="what signed URLs start with, behind a proxy")
 
 
 class LogSettings(_Group):

@@ -18,6 +18,7 @@ SECRETS = [
     "LIGHTLY_TOKEN",
     "WATCHER_STORE__URL",
     "WATCHER_PLATFORM__TOKEN",
+    "WATCHER_PLATFORM__DATABASE_URL",
 ]
 
 
@@ -39,6 +40,7 @@ def read_secret(settings: Settings, variable: str) -> str | None:
         "LIGHTLY_TOKEN": settings.lightly_token,
         "WATCHER_STORE__URL": settings.store.url,
         "WATCHER_PLATFORM__TOKEN": settings.platform.token,
+        "WATCHER_PLATFORM__DATABASE_URL": settings.platform.database_url,
     }[variable]
     return None if value is None else value.get_secret_value()
 
