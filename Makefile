@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-official lint bench lock image-check clean
+.PHONY: help setup run demo test test-official lint bench mutations lock image-check clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test-official: setup ## the released official clients against the platform (buil
 
 bench: setup ## all benchmarks, printed as ratios and limits
 	$(BIN)/python -m benchmarks
+
+mutations: setup ## breaks rules on purpose and expects their tests to go red
+	$(BIN)/python -m tests.mutations
 
 image-check: setup ## builds the image with buildah and runs its daemon
 	deploy/image-check.sh

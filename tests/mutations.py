@@ -1,0 +1,245 @@
+"""Breaks one rule after the other in a copy of the package and expects its test to go red: `make mutations`.
+
+Not part of `make test`, since it runs tests for some minutes; that each break still finds its place in the code, and
+each test exists, is tested there (`tests/scenarios/test_guarantees.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("watcher", "tests", "migrations", "pyproject.toml")
+_LIMIT_S = 180
+_DAEMON = "tests/integration/daemon"
+_STORE = "tests/unit/store"
+_SCENARIOS = "tests/scenarios"
+
+
+@dataclass(frozen=True)
+class Break:
+    """A rule that is broken on purpose: `old`, which stands once in the file, becomes `new`."""
+
+    rule: str
+    path: str
+    old: str
+    new: str
+    test: str
+
+
+BREAKS = [
+    Break(
+        "the mark moves only after the last page",
+        "watcher/poll.py",
+        "window=window, now_ms=self._now_ms())\n",
+        "window=window, now_ms=self._now_ms())\n"
+        "            watches.update_mark(\n"
+        "                session, watch_id=self.watch_id, mark_s=window.to_s, now_ms=self._now_ms()\n"
+        "            )\n",
+        f"{_DAEMON}/test_poll.py::test_poll_interrupted_between_pages_goes_on_at_its_cursor[sqlite]",
+    ),
+    Break(
+        "what lies before the mark is listed again",
+        "watcher/domain/window.py",
+        "max(0, mark_s - rules.overlap_s) if rules.overlap_s > 0 else None",
+        "None",
+        f"{_SCENARIOS}/test_time.py::test_scenario_01_second_file_of_a_second_that_was_listed_already_is_found[sqlite]",
+    ),
+    Break(
+        "an interrupted listing goes on at its cursor",
+        "watcher/poll.py",
+        "cursor=page.cursor_next,",
+        "cursor=None,",
+        f"{_DAEMON}/test_poll.py::test_poll_interrupted_between_pages_goes_on_at_its_cursor[sqlite]",
+    ),
+    Break(
+        "the end of the window is frozen before the listing",
+        "watcher/poll.py",
+        "mark_s = poll.to_s if watch.mark_s is None else max(watch.mark_s, poll.to_s)",
+        "mark_s = int(self.clock.now_s())",
+        f"{_SCENARIOS}/test_time.py::test_scenario_04_end_of_the_window_is_frozen_however_long_the_listing_takes"
+        "[sqlite]",
+    ),
+    Break(
+        "a mark that the server refused does not count as told",
+        "watcher/poll.py",
+        "error=str(error))\n            return\n        with",
+        "error=str(error))\n        with",
+        f"{_DAEMON}/test_poll.py"
+        "::test_poll_when_the_server_refuses_the_mark_keeps_its_own_and_tells_it_next_time[sqlite]",
+    ),
+    Break(
+        "an error is never an empty listing",
+        "watcher/poll.py",
+        "pages_before=before[0])\n            raise\n",
+        "pages_before=before[0])\n",
+        f"{_SCENARIOS}/test_time.py::test_scenario_29_failing_source_is_an_error_and_no_empty_listing[sqlite]",
+    ),
+    Break(
+        "a known name keeps its row",
+        "watcher/store/samples.py",
+        "INSERT OR IGNORE INTO samples",
+        "INSERT OR REPLACE INTO samples",
+        f"{_STORE}/test_ledger.py"
+        "::test_page_with_known_names_counts_only_the_new_and_keeps_the_first_discovery[sqlite]",
+    ),
+    Break(
+        "a sample is looked up after an interrupted attempt",
+        "watcher/jobs/upload.py",
+        "look_up_first=context.run.was_begun_before or sample.attempts > 0",
+        "look_up_first=False",
+        f"{_DAEMON}/test_leftovers.py::test_sample_registered_before_a_shutdown_is_looked_up_afterwards[sqlite]",
+    ),
+    Break(
+        "a sample is looked up after an unknown outcome",
+        "watcher/lightly/workflows/register.py",
+        "            look_up = True\n",
+        "            look_up = False\n",
+        f"{_SCENARIOS}/test_effects.py"
+        "::test_scenario_10_request_that_was_accepted_but_timed_out_is_looked_up_and_not_repeated"
+        "[sqlite-watcher.lightly.samples-create_sample_with_write_urls]",
+    ),
+    Break(
+        "a sampling that was lost sight of is waited for",
+        "watcher/lightly/workflows/sampling.py",
+        'if error.code != "TAG_NAME_EXISTS" or not adopt:',
+        "if error:",
+        f"{_DAEMON}/test_lost_sampling.py::test_sampling_that_a_killed_attempt_had_asked_for_is_waited_for[sqlite]",
+    ),
+    Break(
+        "who lost the lease writes nothing",
+        "watcher/store/runs.py",
+        ".where(runs.c.id == run_id, runs.c.lease_owner == owner, runs.c.state == RunState.RUNNING)\n"
+        "        .values(lease_owner=None",
+        ".where(runs.c.id == run_id)\n        .values(lease_owner=None",
+        "tests/unit/jobs/test_runner.py::test_run_whose_lease_was_lost_writes_nothing_over_the_new_owner[sqlite]",
+    ),
+    Break(
+        "a run whose lease ran out is taken up",
+        "watcher/store/runs.py",
+        "    _release_expired(session, now_ms=now_ms)\n    older",
+        "    older",
+        f"{_STORE}/test_claims.py::test_lease_that_ran_out_lets_another_take_the_run_and_refuses_the_first[sqlite]",
+    ),
+    Break(
+        "the batches of a watch go one after another",
+        "watcher/store/runs.py",
+        "            batches.c.id == oldest_open,\n",
+        "",
+        f"{_STORE}/test_claims.py::test_claim_takes_only_of_the_oldest_open_batch_of_a_watch[sqlite]",
+    ),
+    Break(
+        "one daemon a store",
+        "watcher/store/lock.py",
+        "fcntl.LOCK_EX | fcntl.LOCK_NB",
+        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        f"{_STORE}/test_lock.py::test_lock_held_by_another_process_is_refused_and_free_after_its_kill[sqlite]",
+    ),
+    Break(
+        "a half-written file waits",
+        "watcher/jobs/upload.py",
+        "if error.truncated and sample.attempts < rules.settle_attempts:",
+        "if not error:",
+        f"{_DAEMON}/test_pipeline.py::test_truncated_file_waits_and_is_done_once_it_is_whole[sqlite]",
+    ),
+    Break(
+        "an expired URL is renewed before the sample is blamed",
+        "watcher/jobs/upload.py",
+        "            if sample.file_name in found:\n",
+        "            if not sample:\n",
+        f"{_DAEMON}/test_pipeline.py::test_sample_whose_read_url_expired_gets_a_fresh_one[sqlite]",
+    ),
+    Break(
+        "picks differ from all earlier picks",
+        "watcher/jobs/sampling.py",
+        "preselected_tag_id=before_id,",
+        "preselected_tag_id=None,",
+        f"{_DAEMON}/test_pipeline.py::test_two_batches_are_registered_embedded_picked_and_delivered[sqlite]",
+    ),
+    Break(
+        "a batch is done only when it is delivered",
+        "watcher/jobs/deliver.py",
+        "    except OSError as error:\n        raise StoreUnavailableError(",
+        "    except OSError as error:\n        return Done({})\n        raise StoreUnavailableError(",
+        f"{_SCENARIOS}/test_effects.py::test_scenario_12_batch_is_done_only_when_its_delivery_is[sqlite]",
+    ),
+    Break(
+        "what a killed process left is removed at the start",
+        "watcher/daemon.py",
+        "        clear_work_dir(self.settings)\n",
+        "",
+        "tests/acceptance/test_crash_matrix.py"
+        "::test_daemon_killed_at_a_point_ends_as_if_it_had_not_been[sqlite-pipeline-embed.csv_uploaded]",
+    ),
+    Break(
+        "an effect has a crash point behind it",
+        "watcher/poll.py",
+        '        crash_point("poll.page_stored")\n',
+        "",
+        "tests/unit/domain/test_crash_points.py"
+        "::test_every_durable_effect_of_the_daemon_has_a_crash_point_behind_it",
+    ),
+]
+
+
+def run_test(root: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    """Runs tests over the package in a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT_S * len(tests),
+        check=False,
+    )
+
+
+def copy_package(root: Path) -> None:
+    """Copies what the tests need."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, root / name)
+
+
+def main() -> int:
+    """Returns 0 only if every test is green without its break and red with it."""
+    say = sys.stdout.write
+    with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
+        root = Path(folder)
+        copy_package(root)
+        sound = run_test(root, *sorted({each.test for each in BREAKS}))
+        if sound.returncode:
+            say(f"not green to begin with:\n{sound.stdout[-3000:]}")
+            return 1
+        survivors = 0
+        for each in BREAKS:
+            path = root / each.path
+            text = path.read_text(encoding="utf-8")
+            begun_s = time.monotonic()
+            path.write_text(text.replace(each.old, each.new), encoding="utf-8")
+            try:
+                code = run_test(root, each.test).returncode
+            finally:
+                path.write_text(text, encoding="utf-8")
+            # 1: tests failed; anything else is no verdict.
+            survivors += code != 1
+            verdict = "red" if code == 1 else f"NOT RED ({code})"
+            say(f"{verdict:8} {time.monotonic() - begun_s:5.1f} s  {each.rule}\n")
+            sys.stdout.flush()
+    say(f"{len(BREAKS) - survivors} of {len(BREAKS)} breaks were noticed\n")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
