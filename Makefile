@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-WORKERS ?= 2
+# Twice the cores of a small machine: most tests wait for processes and servers of their own.
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test test-official lint bench mutations lock image-check clean

@@ -7,16 +7,12 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import watcher.jobs.deliver
-import watcher.jobs.embed
-import watcher.jobs.sampling
 import watcher.jobs.upload
 from tests.integration.daemon.conftest import Scene
 from watcher.domain.backoff import Backoff
@@ -188,63 +184,6 @@ def test_upload_mode_decides_what_the_server_has(pipeline: Pipeline, mode: Uploa
     )
     body = transport.read_url_bytes(url, max_bytes=10**7).body
     assert body == (pipeline.scene.folder / "a.jpg").read_bytes()
-
-
-def _crash_once(
-    monkeypatch: pytest.MonkeyPatch, module: object, name: str, *, after: bool
-) -> Callable[[], int]:
-    """Lets the first call of a function crash, before or after its effect, as a killed process would leave it."""
-    real = getattr(module, name)
-    calls: list[int] = []
-
-    def crash(*args: object, **kwargs: object) -> object:
-        calls.append(1)
-        if len(calls) > 1:
-            return real(*args, **kwargs)
-        if after:
-            real(*args, **kwargs)
-        raise RuntimeError(f"killed {'after' if after else 'before'} {name}")
-
-    monkeypatch.setattr(module, name, crash)
-    return lambda: len(calls)
-
-
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        (watcher.jobs.upload, "ensure_sample"),
-        (watcher.jobs.upload, "put_sample_file"),
-        (watcher.jobs.upload.samples, "record_registered"),
-        (watcher.jobs.upload, "ensure_initial_or_upsize_tag"),
-        (watcher.jobs.upload.batches, "record_query_tag"),
-        (watcher.jobs.embed.vectors, "record_vectors"),
-        (watcher.jobs.embed, "upload_embeddings_csv"),
-        (watcher.jobs.embed.batches, "record_embedding"),
-        (watcher.jobs.sampling, "run_remote_sampling"),
-        (watcher.jobs.sampling.batches, "record_sampling_tag"),
-        (watcher.jobs.deliver.picks, "record_delivery"),
-    ],
-)
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_crash_at_an_effect_doubles_and_loses_nothing(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, module: object, name: str, after: bool
-) -> None:
-    names = [f"{number}.jpg" for number in range(5)]
-    _put_pictures(pipeline.scene, names)
-    pipeline.poll()
-    count = _crash_once(monkeypatch, module, name, after=after)
-    pipeline.run_all()
-    assert count() > 1, "the crash point was never passed again"
-    assert pipeline.states() == dict.fromkeys(names, SampleState.DONE)
-    assert pipeline.list_remote() == names
-    assert {name: len(mask) for name, mask in pipeline.list_tags().items()} == {
-        "initial-tag": 5,
-        "cams-000001": 3,
-    }
-    (manifest,) = pipeline.selected.iterdir()
-    assert len({json.loads(line)["file_name"] for line in manifest.read_text().splitlines()}) == 3
-    found = embeddings.fetch_embeddings(pipeline.scene.build_transport(), dataset_id=pipeline.dataset_id)
-    assert [e.name for e in found] == ["cams-000001"]
 
 
 def test_sample_whose_read_url_expired_gets_a_fresh_one(pipeline: Pipeline) -> None:
