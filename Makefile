@@ -22,6 +22,7 @@ $(STAMP): requirements/dev.lock pyproject.toml
 	@touch $(STAMP)
 
 run: setup ## the daemon with its own platform over data/incoming
+	@$(BIN)/watcher migrate
 	@exec $(BIN)/watcher run
 
 demo: setup ## camera frames arrive in data/incoming (beside `make run`)
@@ -38,7 +39,7 @@ test: lint ## lint and all tests
 
 test-official: setup ## the released official clients against the platform (builds their environments first)
 	sh tests/official/build_environments.sh
-	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest tests/official/clients.py tests/official/azure.py
+	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest tests/official/clients.py tests/official/metadata.py tests/official/azure.py
 
 bench: setup ## all benchmarks, printed as ratios and limits
 	$(BIN)/python -m benchmarks
