@@ -64,7 +64,9 @@ class PlatformSettings(_Group):
     database_url: SecretStr | None = Field(
         None, description="sqlite:///FILE or postgresql://...; default: a file beside its uploads"
     )
-    blob_url: str | None = Field(None, description="s3://bucket/prefix, gs:// or az:// for uploads; default: a folder")
+    blob_url: str | None = Field(
+        None, description="s3://bucket/prefix, gs:// or az:// for uploads; default: a folder"
+    )
     url_base: str | None = Field(None, description="what signed URLs start with, behind a proxy")
 
 
