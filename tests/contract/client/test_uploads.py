@@ -141,6 +141,18 @@ def test_upload_dataset_refuses_other_inputs(client, source):
         client.upload_dataset(source, verbose=False)
 
 
+def test_upload_dataset_uploads_the_frames_of_a_video(client, folder_of):
+    pytest.importorskip("av", reason="the package av is not installed")
+    from tests.unit.lightly.test_videos import write_video
+
+    folder = folder_of("a.png")
+    write_video(folder / "film.mp4", 5)
+    report = client.upload_dataset(str(folder), verbose=False, strict=True)
+    frames = [f"film-{number:08d}-mp4.png" for number in range(5)]
+    assert sorted(report.uploaded) == sorted(["a.png", *frames])
+    assert sorted(client.get_filenames()) == sorted(["a.png", *frames])
+
+
 def test_upload_dataset_refuses_videos_by_name(client, folder_of):
     folder = folder_of("a.png")
     (folder / "film.MP4").write_bytes(b"x")

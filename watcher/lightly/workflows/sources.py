@@ -6,10 +6,12 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from watcher.domain.errors import DatasetError
+from watcher.lightly.workflows.videos import Video, build_frame_name, load_decoder
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mpg", ".hevc", ".m4v", ".webm", ".mpeg"})
@@ -38,8 +40,8 @@ def list_upload_items(source: Any) -> list[UploadItem]:
             object with `get_filenames()`, and either `input_dir` or numeric access to (image, ...).
 
     Raises:
-        DatasetError: no such folder, videos in it, an unknown kind of input, a name that cannot be one or comes
-            twice. A folder's images are found wherever they lie in it.
+        DatasetError: no such folder, videos in it without the extra `frames`, an unknown kind of input, a name that
+            cannot be one or comes twice. A folder's images are found wherever they lie in it.
     """
     if isinstance(source, (str, os.PathLike)):
         items = list(_iter_folder(Path(source)))
@@ -93,11 +95,22 @@ def _iter_folder(folder: Path) -> Iterator[UploadItem]:
                 yield UploadItem(path.relative_to(folder).as_posix(), _Opener(path))
             elif suffix in VIDEO_SUFFIXES:
                 videos.append(path.relative_to(folder).as_posix())
-    if videos:
+    yield from _iter_frames(folder, videos)
+
+
+def _iter_frames(folder: Path, videos: list[str]) -> Iterator[UploadItem]:
+    if not videos:
+        return
+    decoder = load_decoder()
+    if decoder is None:
         raise DatasetError(
-            f"the folder holds {len(videos)} videos, the first is {videos[0][:200]!r}; videos are not cut into "
-            "frames here: do that first, with ffmpeg for instance, and upload the frames"
+            f"the folder holds {len(videos)} videos, the first is {videos[0][:200]!r}: install the extra that cuts "
+            "them into frames, pip install 'datasource-watcher[frames]', or upload frames instead"
         )
+    for name in videos:
+        video = Video(decoder, folder / name)
+        for number in range(video.count_frames()):
+            yield UploadItem(build_frame_name(name, number), partial(video.open_frame, number))
 
 
 @dataclass(frozen=True, slots=True)
