@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-official lint bench mutations lock image-check clean
+.PHONY: help setup run demo test test-deep test-official lint bench mutations lock image-check clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +34,11 @@ lint: setup ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint ## lint and all tests
-	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+test: lint ## lint and all tests but the deep ones
+	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not deep"
+
+test-deep: setup ## the tests that take minutes: a daemon killed at every point, on both stores
+	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m deep
 
 test-official: setup ## the released official clients against the platform (builds their environments first)
 	sh tests/official/build_environments.sh
