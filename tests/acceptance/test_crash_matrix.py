@@ -30,6 +30,8 @@ from watcher.platform.faults import invalid
 from watcher.platform.server import PlatformServer
 from watcher.platform.settings import PlatformConfig
 
+pytestmark = pytest.mark.deep
+
 PICTURES = [f"{number}.jpg" for number in range(4)]
 SLOW_S = 2.5
 # Which passing of a point is told where another one leads elsewhere: the first batch makes the initial tag, the
