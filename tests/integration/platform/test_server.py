@@ -41,7 +41,9 @@ def test_old_schema_is_refused_with_the_command(tmp_path, root, database_url):
     server = PlatformServer(config, migrate=False)
     with pytest.raises(SchemaMismatchError, match="watcher platform --migrate"):
         server.start()
-    PlatformServer(config).start()
+    migrated = PlatformServer(config)
+    migrated.start()
+    migrated.stop()
     again = PlatformServer(config, migrate=False)
     again.start()
     again.stop()
