@@ -205,6 +205,11 @@ class Poller:
         """Moves the mark and cuts batches in one transaction."""
         now_ms = self._now_ms()
         with self.database.write() as session:
+            present = polls.load_poll(session, poll_id=poll.id)
+            if present is None or present.state is not PollState.LISTING:
+                raise CancelledError(
+                    "the mark was set back while this poll ran; the next one starts from there"
+                )
             watch = self._load_watch(session)
             mark_s = poll.to_s if watch.mark_s is None else max(watch.mark_s, poll.to_s)
             watches.update_mark(session, watch_id=self.watch_id, mark_s=mark_s, now_ms=now_ms)

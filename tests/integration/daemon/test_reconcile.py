@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, update
 
+import watcher.poll
 from tests.integration.daemon.conftest import Scene
 from watcher.domain.clock import SystemClock
-from watcher.domain.errors import ConfigError, StoreError, WatcherError
+from watcher.domain.errors import CancelledError, ConfigError, StoreError, WatcherError
 from watcher.domain.models import SampleState, Via
 from watcher.ops.changes import apply_change
 from watcher.reconcile import Reconciler
@@ -109,6 +111,25 @@ def test_rewind_lists_again_and_doubles_nothing(scene: Scene) -> None:
     report = poller.run_cycle()
     assert (report.n_new, len(scene.load_ledger())) == (1, 12)
     assert scene.load_watch().remote_mark_s == report.to_s
+
+
+def test_rewind_while_a_poll_runs_is_not_undone_by_its_end(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.put("a.jpg", modified_s=time.time() - AGO_S)
+    poller = scene.build_poller()
+    first = poller.run_cycle()
+    real = watcher.poll.iter_pages
+
+    def rewind_meanwhile(*args: object, **kwargs: object) -> Iterator[object]:
+        _apply(scene, "rewind", to_s=first.to_s - AGO_S)
+        yield from real(*args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watcher.poll, "iter_pages", rewind_meanwhile)
+        with pytest.raises(CancelledError, match="set back"):
+            poller.run_cycle()
+    assert scene.load_watch().mark_s == first.to_s - AGO_S
 
 
 def test_rewind_forward_is_refused(scene: Scene) -> None:
