@@ -7,7 +7,9 @@ their own (see `docs/adr/0002-one-database-module.md`).
 from __future__ import annotations
 
 import re
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -222,7 +224,7 @@ def _build_sqlite_engine(url: URL, pool_size: int) -> Engine:
         connection.isolation_level = None  # transactions are begun below, not by the driver's own guess
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
-        cursor.execute("PRAGMA journal_mode = WAL")
+        _switch_to_wal(cursor)
         # FULL: a commit survives a power cut, so the remote mark can never be ahead of what is on disk.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
@@ -236,6 +238,20 @@ def _build_sqlite_engine(url: URL, pool_size: int) -> Engine:
         )
 
     return engine
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    """Turns the journal to WAL; SQLite's busy time-out does not hold for this one statement, so it is repeated."""
+    ends_s = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > ends_s:
+                raise
+            time.sleep(_WAL_WAIT_S)
+        else:
+            return
 
 
 def refuse_network_file_system(path: Path, *, mounts: str | None = None) -> None:
