@@ -43,6 +43,7 @@ _NETWORK_FILE_SYSTEMS = {
 }
 _NETWORK_FUSE = {"sshfs", "s3fs", "rclone", "gcsfuse", "blobfuse2", "mountpoint-s3", "glusterfs", "davfs2"}
 _BUSY_TIMEOUT_S = 15.0
+_WAL_WAIT_S = 0.01
 _POOL_TIMEOUT_S = 30.0
 _POSTGRES_LIMITS = {
     "connect_timeout": 10,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 
 import pytest
@@ -181,3 +182,17 @@ def test_fresh_file_opened_by_many_at_once_is_set_up_by_all(sqlite_url):
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_switch_to_wal_is_repeated_while_another_connection_does_the_same():
+    class Cursor:
+        n_calls = 0
+
+        def execute(self, _statement: str) -> None:
+            self.n_calls += 1
+            if self.n_calls < 3:
+                raise sqlite3.OperationalError("database is locked")
+
+    cursor = Cursor()
+    database_module._switch_to_wal(cursor)
+    assert cursor.n_calls == 3
