@@ -223,13 +223,6 @@ def revive_run(session: Session, *, run_id: int, now_ms: int) -> None:
     )
 
 
-def load_next_available_ms(session: Session) -> int | None:
-    """When the next ready run may be claimed; None if no run is ready."""
-    return session.execute(
-        select(func.min(runs.c.available_ms)).where(runs.c.state == RunState.READY)
-    ).scalar()
-
-
 def _select() -> Select[Any]:
     return select(runs, batches.c.watch_id).join(batches, batches.c.id == runs.c.batch_id)
 

@@ -147,18 +147,6 @@ def load_samples_named(session: Session, *, watch_id: int, file_names: Sequence[
     return found
 
 
-def find_known(session: Session, *, watch_id: int, file_names: Sequence[str]) -> set[str]:
-    """Which of up to some thousands of names are in the ledger."""
-    known: set[str] = set()
-    for start in range(0, len(file_names), 500):
-        chunk = file_names[start : start + 500]
-        statement = select(samples.c.file_name).where(
-            samples.c.watch_id == watch_id, samples.c.file_name.in_(chunk)
-        )
-        known.update(session.execute(statement).scalars())
-    return known
-
-
 def find_samples(
     session: Session, *, file_name: str, watch: str | None, limit: int = 20
 ) -> list[tuple[str, Sample]]:

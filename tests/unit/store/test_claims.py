@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from sqlalchemy import update
-
 from tests.builders import NOW_MS, add_batch, add_run, add_watch, claim
 from watcher.domain.models import BatchState, RunState, Step
 from watcher.store import batches, runs
-from watcher.store.tables import runs as table
 
 
 def load(database, run_id):
@@ -233,14 +230,3 @@ def test_dead_runs_are_listed_newest_first_with_their_watch(database, watch):
         dead = runs.load_dead_runs(session, limit=10)
         assert len(runs.load_dead_runs(session, limit=1)) == 1
     assert [(name, run.error) for name, run in dead] == [("roof", "why roof"), ("gate", "why gate")]
-
-
-def test_next_available_time_is_that_of_the_earliest_ready_run(database, watch):
-    with database.read() as session:
-        assert runs.load_next_available_ms(session) is None
-    batch = add_batch(database, watch, ["a"])
-    add_run(database, batch, Step.UPLOAD, shard=1, now_ms=NOW_MS + 50)
-    with database.write() as session:
-        assert runs.load_next_available_ms(session) == NOW_MS
-        session.execute(update(table).where(table.c.shard == 0).values(state=RunState.RUNNING))
-        assert runs.load_next_available_ms(session) == NOW_MS + 50
