@@ -77,7 +77,7 @@ def is_missing_endpoint(error: ApiException) -> bool:
     return error.status in _MISSING_STATUSES and error.code in _GENERIC_CODES
 
 
-def decode(answer: Answer, type: type[T], *, what: str) -> T:  # noqa: A002
+def decode(answer: Answer, type: type[T], *, what: str) -> T:  # noqa: A002 - reads as what it is
     """Decodes a JSON answer.
 
     Raises:

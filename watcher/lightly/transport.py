@@ -218,7 +218,7 @@ class Transport:
         method: str,
         path_template: str,
         *,
-        type: type[T],  # noqa: A002
+        type: type[T],  # noqa: A002 - as above
         path_params: Mapping[str, str] | None = None,
         query: Mapping[str, QueryValue] | None = None,
         body: Any = None,

@@ -65,7 +65,7 @@ class ManifestSink:
             crash_point("manifest.renamed")
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108
+                os.unlink(temporary)  # noqa: PTH108 - a name, not a Path
             raise
         _sync_folder(self.folder)
         return path

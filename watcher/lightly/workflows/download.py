@@ -54,7 +54,7 @@ def select_names(tag: TagData, values: list[str]) -> list[str]:
 
 def select_by_mask(mask_text: str, values: list[str]) -> list[str]:
     """The values at the positions of a mask given as hexadecimal text; see `select_names`."""
-    from itertools import compress  # noqa: PLC0415
+    from itertools import compress  # noqa: PLC0415 - only this path needs it
 
     import numpy as np  # noqa: PLC0415 - loaded only by those who need it
 

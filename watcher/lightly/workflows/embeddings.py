@@ -265,7 +265,7 @@ def _merge(
             continue
         name = row[0]
         if name in new_rows:
-            row = [name, *new_rows[name]]  # noqa: PLW2901
+            row = [name, *new_rows[name]]  # noqa: PLW2901 - the local row takes its place
             used.add(name)
         _write_row(out, row, len(header))
         n_rows += 1

@@ -130,7 +130,7 @@ class FolderSource:
             return None
         root, folder = self._resolve()
         try:
-            real = os.path.realpath(os.path.join(folder, name), strict=True)  # noqa: PTH118
+            real = os.path.realpath(os.path.join(folder, name), strict=True)  # noqa: PTH118 - plain strings, as above
             if not is_inside(real, root):
                 return None
             # Not blocking, so that a pipe put there does not hold the thread.
