@@ -54,8 +54,8 @@ image-check: setup ## builds the image with buildah and runs its daemon
 	deploy/image-check.sh
 
 lock: ## resolve the lock files anew (needs uv)
-	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra daemon --extra platform pyproject.toml -o requirements/run.lock
-	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra daemon --extra platform --group dev pyproject.toml -o requirements/dev.lock
+	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra daemon --extra platform --extra workers --extra onnx --extra parquet --extra index --extra traces --group dev pyproject.toml -o requirements/dev.lock
+	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra daemon --extra platform --extra workers --constraint requirements/dev.lock pyproject.toml -o requirements/run.lock
 	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header requirements/build.in -o requirements/build.lock
 
 clean: ## removes .venv and caches; never data/

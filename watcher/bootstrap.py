@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import secrets
 import shutil
+import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import make_url
 
 from watcher.database import Database, build_database, check_schema, has_schema, upgrade_schema
+from watcher.domain.backoff import Backoff
+from watcher.domain.clock import Clock
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import WatchConfig
+from watcher.embedders.descriptor import DescriptorEmbedder
+from watcher.jobs.context import JobParts
+from watcher.jobs.runner import Runner, RunRules
+from watcher.lightly.transport import RequestSeen, Transport
 from watcher.logs import get_logger
+from watcher.metrics import Metrics
 from watcher.platform.settings import PlatformConfig
 from watcher.platform.store.tables import SCHEMA as PLATFORM_SCHEMA
 from watcher.settings import Settings
+from watcher.sinks.manifest import ManifestSink
 from watcher.store import SCHEMA
 
 _log = get_logger("bootstrap")
@@ -199,3 +211,65 @@ def migrate_platform(config: PlatformConfig) -> str:
         return upgrade_schema(database, PLATFORM_SCHEMA)
     finally:
         database.close()
+
+
+def build_transport(
+    settings: Settings,
+    *,
+    server: str,
+    token: str,
+    clock: Clock,
+    rng: random.Random,
+    observer: Callable[[RequestSeen], None],
+    stop: threading.Event,
+) -> Transport:
+    """The connections to the API's server."""
+    return Transport(
+        server=server,
+        token=token,
+        ca_certs=settings.lightly_ca_certs,
+        connect_timeout_s=settings.api.connect_timeout_s,
+        read_timeout_s=settings.api.read_timeout_s,
+        clock=clock,
+        rng=rng,
+        observer=observer,
+        stop=stop,
+    )
+
+
+def build_runner(
+    settings: Settings,
+    configs: list[WatchConfig],
+    *,
+    database: Database,
+    transport: Transport,
+    metrics: Metrics,
+    clock: Clock,
+    rng: random.Random,
+    stop: threading.Event,
+) -> Runner:
+    """What claims and runs the steps of the configured watches, under a name of its own."""
+    parts = JobParts(
+        database=database,
+        transport=transport,
+        configs={config.name: config for config in configs},
+        embedder=DescriptorEmbedder(),
+        sink=ManifestSink(settings.data_dir / "selected"),
+        work_dir=work_dir(settings),
+        clock=clock,
+        metrics=metrics,
+        rng=rng,
+    )
+    rules = settings.runs
+    return Runner(
+        parts,
+        owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+        rules=RunRules(
+            lease_s=rules.lease_s,
+            time_limit_s=rules.time_limit_s,
+            backoff=Backoff(
+                base_s=rules.retry_base_s, cap_s=rules.retry_cap_s, max_attempts=rules.max_attempts
+            ),
+        ),
+        stop=stop,
+    )

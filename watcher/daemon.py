@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
-import socket
 import threading
 from dataclasses import dataclass
 from functools import partial
@@ -13,17 +11,21 @@ from functools import partial
 from prometheus_client import PlatformCollector, ProcessCollector
 
 from watcher.attach import attach_watch
-from watcher.bootstrap import build_platform_config, clear_work_dir, make_folders, open_store, work_dir
+from watcher.bootstrap import (
+    build_platform_config,
+    build_runner,
+    build_transport,
+    clear_work_dir,
+    make_folders,
+    open_store,
+    work_dir,
+)
 from watcher.database import Database
 from watcher.dispatch.local import LocalDispatcher
-from watcher.domain.backoff import Backoff
 from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ConfigError, WatcherError
 from watcher.domain.models import WatchConfig
-from watcher.embedders.descriptor import DescriptorEmbedder
-from watcher.jobs.context import JobParts
-from watcher.jobs.runner import Runner, RunRules
 from watcher.lightly.transport import RequestSeen, Transport
 from watcher.logs import get_logger
 from watcher.metrics import Metrics
@@ -38,7 +40,6 @@ from watcher.reconcile import Reconciler
 from watcher.scheduler import Scheduler
 from watcher.serving import ThreadedServer
 from watcher.settings import Settings
-from watcher.sinks.manifest import ManifestSink
 from watcher.store import polls, reconciles, runs, watches
 from watcher.store.lock import StoreLock
 from watcher.store.reconciles import ReconcileReport
@@ -111,12 +112,10 @@ class Daemon:
             assert self.settings.lightly_token is not None
             token = self.settings.lightly_token.get_secret_value()
         assert server is not None
-        self._transport = Transport(
+        self._transport = build_transport(
+            self.settings,
             server=server,
             token=token,
-            ca_certs=self.settings.lightly_ca_certs,
-            connect_timeout_s=self.settings.api.connect_timeout_s,
-            read_timeout_s=self.settings.api.read_timeout_s,
             clock=self._clock,
             rng=self._rng,
             observer=self._observe,
@@ -130,7 +129,16 @@ class Daemon:
         for config in self.configs:
             self._metrics.init_watch(config.name, steps=config.steps)
         self._dispatcher = LocalDispatcher(
-            self._build_runner(database, self._transport),
+            build_runner(
+                self.settings,
+                self.configs,
+                database=database,
+                transport=self._transport,
+                metrics=self._metrics,
+                clock=self._clock,
+                rng=self._rng,
+                stop=self._stop,
+            ),
             n_workers=self.settings.runs.workers,
             stop=self._stop,
             beat=self._heartbeats.beat,
@@ -337,32 +345,6 @@ class Daemon:
         if self._database is not None:
             self._database.close()
         return drained
-
-    def _build_runner(self, database: Database, transport: Transport) -> Runner:
-        rules = self.settings.runs
-        parts = JobParts(
-            database=database,
-            transport=transport,
-            configs={config.name: config for config in self.configs},
-            embedder=DescriptorEmbedder(),
-            sink=ManifestSink(self.settings.data_dir / "selected"),
-            work_dir=work_dir(self.settings),
-            clock=self._clock,
-            metrics=self._metrics,
-            rng=self._rng,
-        )
-        return Runner(
-            parts,
-            owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
-            rules=RunRules(
-                lease_s=rules.lease_s,
-                time_limit_s=rules.time_limit_s,
-                backoff=Backoff(
-                    base_s=rules.retry_base_s, cap_s=rules.retry_cap_s, max_attempts=rules.max_attempts
-                ),
-            ),
-            stop=self._stop,
-        )
 
     def _register_collectors(self, database: Database) -> None:
         registry = self._metrics.registry

@@ -1,0 +1,73 @@
+"""The groups of settings that belong to the whole process."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class Group(BaseModel):
+    """What all groups share: frozen, and nothing unknown in them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class StoreSettings(Group):
+    """The daemon's database."""
+
+    url: SecretStr | None = Field(
+        None, description="sqlite:///FILE or postgresql://...; default: a file in the data directory"
+    )
+
+
+class HttpSettings(Group):
+    """The daemon's own pages: status, metrics, health."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+
+
+class PlatformSettings(Group):
+    """The self-hosted platform, inside the daemon or alone."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    token: SecretStr | None = Field(None, description="token it asks for; made at the first start if absent")
+    read_url_ttl_s: int = Field(3600, ge=10, le=604800, description="life of a read URL")
+    database_url: SecretStr | None = Field(
+        None, description="sqlite:///FILE or postgresql://...; default: a file beside its uploads"
+    )
+    blob_url: str | None = Field(
+        None, description="s3://bucket/prefix, gs:// or az:// for uploads; default: a folder"
+    )
+    url_base: str | None = Field(None, description="what signed URLs start with, behind a proxy")
+
+
+class LogSettings(Group):
+    """The log on standard error."""
+
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: console on a terminal, else json"
+    )
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="lowest level printed")
+
+
+class ApiSettings(Group):
+    """Requests to the API."""
+
+    connect_timeout_s: float = Field(5.0, gt=0, le=300, description="longest wait for a connection")
+    read_timeout_s: float = Field(60.0, gt=0, le=3600, description="longest wait for an answer")
+
+
+class RunSettings(Group):
+    """The jobs."""
+
+    workers: int = Field(2, ge=1, le=64, description="runs in work at once")
+    lease_s: float = Field(
+        60.0, ge=5, le=3600, description="a run is taken up again this long after its process died"
+    )
+    time_limit_s: float = Field(21600.0, ge=10, le=604800, description="a run that takes longer is stopped")
+    retry_base_s: float = Field(2.0, gt=0, le=3600, description="wait after the first failed attempt")
+    retry_cap_s: float = Field(900.0, gt=0, le=86400, description="longest wait between attempts")
+    max_attempts: int = Field(100, ge=1, le=10_000, description="attempts before a run is dead")

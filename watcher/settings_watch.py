@@ -1,0 +1,192 @@
+"""The settings of one watch, and what must fit among several."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from watcher.domain.errors import ConfigError
+from watcher.domain.models import (
+    BatchRules,
+    PollRules,
+    SamplingMethod,
+    SamplingRules,
+    Step,
+    UploadMode,
+    UploadRules,
+    WatchConfig,
+)
+from watcher.domain.names import explain_bad_name
+from watcher.domain.pipeline import order_steps
+from watcher.scheduler import build_trigger
+from watcher.settings_groups import Group
+
+_POLL, _BATCH, _UPLOAD, _SAMPLING = PollRules(), BatchRules(), UploadRules(), SamplingRules()
+_WATCH = WatchConfig(name="-", dataset="-")
+WatchName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
+DEFAULT_WATCH = "incoming"
+# Below the data directory, beside the watched folders: see `bootstrap`.
+_OWN_FOLDERS = ("platform", "selected", "work")
+
+
+class ScheduleSettings(Group):
+    """When a watch is polled."""
+
+    interval_s: float = Field(_WATCH.interval_s, ge=0.5, le=86400, description="seconds between polls")
+    cron: str | None = Field(None, description="instead: minute hour day month weekday, UTC")
+    jitter_s: float = Field(_WATCH.jitter_s, ge=0, le=3600, description="starts up to this much later")
+
+
+class PollSettings(Group):
+    """How a datasource is listed."""
+
+    hold_back_s: int = Field(
+        _POLL.hold_back_s, ge=0, le=3600, description="the window ends this long before now"
+    )
+    overlap_s: int = Field(_POLL.overlap_s, ge=0, le=604800, description="listed again before the mark")
+    max_pages: int = Field(_POLL.max_pages, ge=1, description="a longer listing is an error")
+    reconcile_interval_s: float = Field(
+        _POLL.reconcile_interval_s, ge=0, le=31_536_000, description="full comparison this often; 0: never"
+    )
+
+
+class BatchSettings(Group):
+    """When waiting samples become a batch."""
+
+    min_samples: int = Field(_BATCH.min_samples, ge=1, description="as soon as this many wait")
+    max_wait_s: float = Field(
+        _BATCH.max_wait_s, ge=0, le=604800, description="or the oldest has waited this long"
+    )
+    max_samples: int = Field(_BATCH.max_samples, ge=1, le=100_000, description="no batch is larger")
+    max_open: int = Field(_BATCH.max_open, ge=1, le=1000, description="no more batches at once")
+
+
+class UploadSettings(Group):
+    """What is uploaded of a sample."""
+
+    mode: UploadMode = Field(_UPLOAD.mode, description="metadata, thumbnails or full")
+    workers: int = Field(_UPLOAD.workers, ge=1, le=256, description="images in work at once")
+    max_bytes: int = Field(_UPLOAD.max_bytes, ge=1, description="larger files are quarantined")
+    max_pixels: int = Field(
+        _UPLOAD.max_pixels, ge=1, le=178_956_970, description="larger pictures are quarantined"
+    )
+    settle_s: float = Field(
+        _UPLOAD.settle_s, ge=0, le=86400, description="a truncated file is read again after this"
+    )
+    settle_attempts: int = Field(
+        _UPLOAD.settle_attempts, ge=0, le=100, description="this often, then quarantined"
+    )
+
+
+class SamplingSettings(Group):
+    """How samples are picked."""
+
+    method: SamplingMethod = Field(_SAMPLING.method, description="CORESET or RANDOM")
+    budget: int = Field(_SAMPLING.budget, ge=1, le=1_000_000, description="picks a batch")
+    min_distance: float | None = Field(None, gt=0, description="no two picks closer than this")
+    time_limit_s: float = Field(
+        _SAMPLING.time_limit_s, gt=0, le=604800, description="longest wait for the server"
+    )
+
+
+def _split_steps(value: object) -> object:
+    return [step.strip() for step in value.split(",") if step.strip()] if isinstance(value, str) else value
+
+
+class WatchSettings(Group):
+    """One watch."""
+
+    dataset: str | None = Field(None, description="dataset on the server; default: the watch's name")
+    folder: str | None = Field(
+        None, description="embedded platform only: the folder below the data directory"
+    )
+    steps: Annotated[tuple[Step, ...], BeforeValidator(_split_steps)] = Field(
+        _WATCH.steps, description="comma separated: upload, metadata, embed, sampling, deliver"
+    )
+    schedule: ScheduleSettings = ScheduleSettings()
+    poll: PollSettings = PollSettings()
+    batch: BatchSettings = BatchSettings()
+    upload: UploadSettings = UploadSettings()
+    sampling: SamplingSettings = SamplingSettings()
+
+    def build_config(self, name: str) -> WatchConfig:
+        """The watch as the daemon takes it, checked as a whole.
+
+        Raises:
+            ConfigError: the steps do not fit together, the cron line never fires, the method needs scores.
+        """
+        if self.sampling.method not in (SamplingMethod.CORESET, SamplingMethod.RANDOM):
+            raise ConfigError(
+                f"watch {name!r}: the method {self.sampling.method} needs scores, which no step makes yet: "
+                "take CORESET or RANDOM"
+            )
+        if Step.METADATA in self.steps:
+            raise ConfigError(
+                f"watch {name!r}: the step metadata has no source of metadata yet: leave it out"
+            )
+        try:
+            config = WatchConfig(
+                name=name,
+                dataset=self.dataset or name,
+                folder=self.folder,
+                steps=order_steps(self.steps, method=self.sampling.method),
+                interval_s=self.schedule.interval_s,
+                cron=self.schedule.cron,
+                jitter_s=self.schedule.jitter_s,
+                poll=PollRules(**dict(self.poll)),
+                batch=BatchRules(**dict(self.batch)),
+                upload=UploadRules(**dict(self.upload)),
+                sampling=SamplingRules(**dict(self.sampling)),
+            )
+            build_trigger(config)
+        except ConfigError as error:
+            raise ConfigError(f"watch {name!r}: {error}") from error
+        if self.batch.min_samples > self.batch.max_samples:
+            raise ConfigError(
+                f"watch {name!r}: batch.min_samples {self.batch.min_samples} is above batch.max_samples "
+                f"{self.batch.max_samples}, so no batch would ever be full: lower the one or raise the other"
+            )
+        return config
+
+
+def find_twins(configs: list[WatchConfig]) -> list[str]:
+    """A sentence for each dataset or folder that two watches name."""
+    problems = []
+    for field in ("dataset", "folder"):
+        seen: dict[str, str] = {}
+        for config in configs:
+            value = getattr(config, field)
+            if value is None:
+                continue
+            if value in seen:
+                problems.append(
+                    f"the watches {seen[value]!r} and {config.name!r} both name the {field} {value!r}"
+                )
+            seen[value] = config.name
+    return problems
+
+
+def find_bad_folders(configs: list[WatchConfig]) -> list[str]:
+    """Folders that would leave the data directory, see the daemon's own files, or lie in one another."""
+    problems = []
+    folders = {config.name: PurePosixPath(config.folder) for config in configs if config.folder is not None}
+    for config in configs:
+        path = folders.get(config.name)
+        if path is None:
+            continue
+        start = f"watch {config.name!r}: the folder {config.folder!r}"
+        if explain_bad_name(str(config.folder)) or str(path) != str(config.folder).strip():
+            problems.append(f"{start} is no path below the data directory, such as incoming or cameras/gate")
+        elif path.parts[0] in _OWN_FOLDERS:
+            problems.append(
+                f"{start} is where the daemon itself writes, so its output would become its input: set "
+                f"WATCHER_WATCHES__{config.name.upper()}__FOLDER to another one"
+            )
+        problems += [
+            f"{start} lies in {str(other)!r} of the watch {name!r}, so its images would be listed twice"
+            for name, other in folders.items()
+            if other in path.parents and other.parts
+        ]
+    return problems
