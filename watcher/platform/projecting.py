@@ -52,7 +52,7 @@ def carry_out(
 def _project(
     method: str, vectors: Any, progress: Callable[[int, int], None], cancelled: Callable[[], bool]
 ) -> Points:
-    from watcher.platform import projections  # noqa: PLC0415 - scikit-learn loads slowly
+    from watcher.platform import projections  # noqa: PLC0415 - numpy loads slowly, and only the job needs it
 
     progress(0, len(vectors))
     try:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain.errors import CancelledError
+from watcher.platform.tsne import fit_tsne
 
 Floats = NDArray[np.float32]
 ProjectionMethod = Literal["PCA", "TSNE", "UMAP"]
@@ -35,7 +36,7 @@ def project(
     Args:
         method: one of `PROJECTION_METHODS`; UMAP needs the package `umap-learn`.
         vectors: float32 of shape (n, d), also memory-mapped.
-        seed: of the choice of rows and of the start of TSNE and UMAP.
+        seed: of the choice of rows and of UMAP.
         cancelled: asked between blocks and steps; True ends the work.
 
     Returns:
@@ -60,7 +61,7 @@ def project(
         rows = np.sort(np.random.default_rng(seed).choice(len(vectors), MAX_FITTED_ROWS, replace=False))
     check()
     sample = np.asarray(vectors[rows], dtype=np.float32) - mean
-    fitted = _fit_tsne(sample, seed) if method == "TSNE" else _fit_umap(sample, seed)
+    fitted = _fit_tsne(sample, check) if method == "TSNE" else _fit_umap(sample, seed)
     check()
     if len(rows) == len(vectors):
         return _scale(fitted)
@@ -107,20 +108,15 @@ def _project_linearly(vectors: Floats, mean: Floats, n_dimensions: int, check: C
     return placed
 
 
-def _fit_tsne(sample: Floats, seed: int) -> Floats:
-    from sklearn.manifold import TSNE  # noqa: PLC0415 - slow to import, and few ask for it
-
+def _fit_tsne(sample: Floats, check: Callable[[], None]) -> Floats:
     # The neighbours, not the far structure, are what the plot is for: 50 dimensions carry them.
     reduced = sample
     if sample.shape[1] > 50:
-        reduced = _project_linearly(sample, sample.mean(axis=0), 50, lambda: None)
+        reduced = _project_linearly(sample, sample.mean(axis=0), 50, check)
     if not np.ptp(reduced, axis=0).any():
         return np.zeros((len(sample), 2), dtype=np.float32)
-    perplexity = min(30.0, (len(sample) - 1) / 3)
-    fitted: Floats = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(
-        reduced
-    )
-    return fitted.astype(np.float32)
+    start = _project_linearly(reduced, reduced.mean(axis=0), 2, check)
+    return fit_tsne(reduced, start, perplexity=min(30.0, (len(sample) - 1) / 3), check=check)
 
 
 def _fit_umap(sample: Floats, seed: int) -> Floats:

@@ -6,7 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE, trustworthiness
 
 from watcher.domain.errors import CancelledError
 from watcher.platform import projections
@@ -50,6 +52,25 @@ def test_tsne_keeps_clusters_apart_and_repeats_by_seed():
     placed = project("TSNE", vectors, 3)
     assert compute_purity(placed, labels) > 0.98
     assert np.array_equal(placed, project("TSNE", vectors, 3))
+
+
+def test_tsne_keeps_the_neighbours_of_digits_as_well_as_scikit_learn():
+    vectors = load_digits().data[:300].astype(np.float32)
+    expected = TSNE(2, perplexity=30, init="pca", random_state=0).fit_transform(vectors)
+    assert trustworthiness(vectors, project("TSNE", vectors, 0)) > trustworthiness(vectors, expected) - 0.003
+
+
+def test_tsne_of_rows_of_which_many_are_equal_is_finite():
+    vectors = np.repeat(build_clusters(10)[0], 8, axis=0)
+    placed = project("TSNE", vectors, 0)
+    assert np.isfinite(placed).all()
+    assert np.ptp(placed, axis=0).min() > 0
+
+
+def test_tsne_that_is_cancelled_between_two_steps_ends():
+    calls = iter(range(1_000_000))
+    with pytest.raises(CancelledError):
+        project("TSNE", build_clusters(60)[0], 0, cancelled=lambda: next(calls) > 100)
 
 
 def test_rows_beyond_the_limit_are_placed_beside_their_neighbours(monkeypatch):
