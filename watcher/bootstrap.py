@@ -19,7 +19,7 @@ from watcher.domain.backoff import Backoff
 from watcher.domain.clock import Clock
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import WatchConfig
-from watcher.embedders.descriptor import DescriptorEmbedder
+from watcher.embedders.choosing import build_embedders
 from watcher.jobs.context import JobParts
 from watcher.jobs.runner import Runner, RunRules
 from watcher.lightly.transport import RequestSeen, Transport
@@ -253,7 +253,7 @@ def build_runner(
         database=database,
         transport=transport,
         configs={config.name: config for config in configs},
-        embedder=DescriptorEmbedder(),
+        embedders=build_embedders(configs),
         sink=ManifestSink(settings.data_dir / "selected"),
         work_dir=work_dir(settings),
         clock=clock,

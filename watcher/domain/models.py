@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from watcher.domain.step_rules import EmbedRules
+
 
 class Step(StrEnum):
     """A step of the pipeline; the order of the members is the order of the steps."""
@@ -183,6 +185,7 @@ class WatchConfig:
     poll: PollRules = field(default_factory=PollRules)
     batch: BatchRules = field(default_factory=BatchRules)
     upload: UploadRules = field(default_factory=UploadRules)
+    embed: EmbedRules = field(default_factory=EmbedRules)
     sampling: SamplingRules = field(default_factory=SamplingRules)
 
 

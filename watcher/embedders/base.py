@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain.errors import ImageError
-from watcher.images import DecodedImage
+
+Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +23,40 @@ class EmbeddedBatch:
         errors: what is wrong with the unreadable ones, by their number in the batch.
     """
 
-    vectors: NDArray[np.float32]
+    vectors: Vectors
     errors: Mapping[int, ImageError] = field(default_factory=dict)
 
 
 class Embedder(Protocol):
-    """Turns pictures into vectors. Safe for many threads at once."""
+    """Turns files of pictures into vectors, in two parts: one file at a time, then many at once.
+
+    Safe for many threads at once.
+    """
 
     @property
     def name(self) -> str:
-        """Kind and version, such as `descriptor-v1`: only vectors of one name may be compared."""
+        """Kind and version, at most 100 characters: only vectors of one name may be compared."""
 
     @property
     def dim(self) -> int:
         """Length of each vector."""
 
-    def embed(self, images: Sequence[DecodedImage]) -> NDArray[np.float32]:
-        """Vectors of shape (len(images), dim), float32, in the order of the pictures."""
+    @property
+    def batch_size(self) -> int:
+        """How many pictures `embed_prepared` takes at once."""
 
-    def embed_bytes(self, contents: Sequence[bytes]) -> EmbeddedBatch:
-        """The same from files, decoded no finer than the embedder needs; an unreadable file stops no other."""
+    def prepare(self, content: bytes) -> Any:
+        """What `embed_prepared` needs of a file; small, so that many may wait.
+
+        Raises:
+            ImageError: the file is no picture this program can read.
+        """
+
+    def embed_prepared(self, prepared: Sequence[Any]) -> Vectors:
+        """Vectors of shape (len(prepared), dim), float32, finite but for rows of NaN, in the order given.
+
+        A row of NaN stands for a picture that the embedder refused; it stops no other.
+
+        Raises:
+            EmbedderError: no vectors; the class tells whether asking again may help.
+        """

@@ -49,6 +49,7 @@ class DescriptorEmbedder:
 
     name: Final = _NAME
     dim: Final = _DIM
+    batch_size: Final = _CHUNK_IMAGES
 
     def __init__(self, *, limits: ImageLimits = DEFAULT_LIMITS) -> None:
         self._limits = limits
@@ -71,15 +72,26 @@ class DescriptorEmbedder:
             places: list[int] = []
             for place in range(start, min(start + _CHUNK_IMAGES, len(contents))):
                 try:
-                    image = read_image(contents[place], limits=self._limits, draft_px=_DRAFT_PX)
+                    small.append(self.prepare(contents[place]))
                 except ImageError as error:
                     errors[place] = error
-                    continue
-                small.append(_shrink(image))
-                places.append(place)
+                else:
+                    places.append(place)
             if small:
                 vectors[places] = compute_descriptors(np.stack(small))
         return EmbeddedBatch(vectors=vectors, errors=errors)
+
+    def prepare(self, content: bytes) -> Floats:
+        """The picture as float32 of shape (64, 64, 3), upright.
+
+        Raises:
+            ImageError: the file is no picture this program can read.
+        """
+        return _shrink(read_image(content, limits=self._limits, draft_px=_DRAFT_PX))
+
+    def embed_prepared(self, prepared: Sequence[Floats]) -> Floats:
+        """Vectors of shape (len(prepared), 128); see `embed`."""
+        return compute_descriptors(np.stack(prepared)) if prepared else np.empty((0, _DIM), dtype=np.float32)
 
 
 def compute_descriptors(small: Floats) -> Floats:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from watcher.database import Database
 from watcher.domain.clock import Clock
-from watcher.domain.errors import CancelledError, DeadlineExceededError
+from watcher.domain.errors import CancelledError, ConfigError, DeadlineExceededError
 from watcher.domain.models import Batch, Run, Watch, WatchConfig
 from watcher.embedders.base import Embedder
 from watcher.lightly.transport import Transport
@@ -24,13 +24,14 @@ class JobParts:
 
     Attributes:
         configs: the watches by name.
+        embedders: by the name of the watch; only of watches with the step `embed`.
         work_dir: for temporary files; on the same disk as the data.
     """
 
     database: Database
     transport: Transport
     configs: Mapping[str, WatchConfig]
-    embedder: Embedder
+    embedders: Mapping[str, Embedder]
     sink: ManifestSink
     work_dir: Path
     clock: Clock
@@ -66,6 +67,21 @@ class RunContext:
     def transport(self) -> Transport:
         """The API."""
         return self.parts.transport
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder of the watch.
+
+        Raises:
+            ConfigError: the watch has none, since its settings leave out the step `embed`.
+        """
+        embedder = self.parts.embedders.get(self.watch.name)
+        if embedder is None:
+            raise ConfigError(
+                f"the watch {self.watch.name!r} has no embedder any more, but this batch was cut while it had: add "
+                f"embed to WATCHER_WATCHES__{self.watch.name.upper()}__STEPS until the batch is through"
+            )
+        return embedder
 
     def now_ms(self) -> int:
         """Unix milliseconds."""

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
 from watcher.domain.crash_points import crash_point
-from watcher.domain.errors import ApiException, ImageError, ReadUrlRefusedError, SampleGoneError, WatcherError
+from watcher.domain.errors import ApiException, WatcherError
 from watcher.domain.models import Sample
 from watcher.domain.pipeline import Discard, Done, Outcome
 from watcher.jobs.context import RunContext
+from watcher.jobs.vector_source import VectorSource
 from watcher.lightly import embeddings
-from watcher.lightly import samples as remote_samples
 from watcher.lightly.mappings import iter_file_names
 from watcher.lightly.workflows.csv_files import build_header, quote_cell
 from watcher.lightly.workflows.embeddings import upload_embeddings_csv, wait_until_processed
@@ -65,24 +62,21 @@ def run_embed(context: RunContext) -> Outcome:
         batches.record_embedding(session, batch_id=context.batch.id, embedding_id=embedding_id)
     crash_point("embed.recorded")
     _delete_old_embeddings(context)
-    return Done({"n_computed": n_computed, "n_rows": n_rows, "embedder": context.parts.embedder.name})
+    return Done({"n_computed": n_computed, "n_rows": n_rows, "embedder": context.embedder.name})
 
 
 def _compute_batch_vectors(context: RunContext) -> int:
+    source = VectorSource.of(context)
     n_computed = 0
-    with ThreadPoolExecutor(context.config.upload.workers, thread_name_prefix="embed") as pool:
-        for chunk in _iter_missing(context):
-            computed = list(pool.map(lambda sample: _embed_sample(context, sample), chunk))
-            with context.database.write() as session:
-                vectors.record_vectors(
-                    session,
-                    watch_id=context.watch.id,
-                    embedder=context.parts.embedder.name,
-                    rows=[(sample.file_name, vector) for sample, vector in zip(chunk, computed, strict=True)],
-                )
-            crash_point("embed.vectors_stored")
-            n_computed += len(chunk)
-            context.check()
+    for chunk in _iter_missing(context):
+        rows = source.compute(chunk)
+        with context.database.write() as session:
+            vectors.record_vectors(
+                session, watch_id=context.watch.id, embedder=context.embedder.name, rows=rows
+            )
+        crash_point("embed.vectors_stored")
+        n_computed += len(chunk)
+        context.check()
     return n_computed
 
 
@@ -95,7 +89,7 @@ def _iter_missing(context: RunContext) -> Iterator[list[Sample]]:
             known = vectors.load_vectors(
                 session,
                 watch_id=context.watch.id,
-                embedder=context.parts.embedder.name,
+                embedder=context.embedder.name,
                 file_names=[sample.file_name for sample in page],
             )
         if not page:
@@ -106,47 +100,9 @@ def _iter_missing(context: RunContext) -> Iterator[list[Sample]]:
         after = page[-1].id
 
 
-def _embed_sample(context: RunContext, sample: Sample) -> Vector:
-    """The vector of the image, or of its thumbnail if the image can no longer be read."""
-    limit = context.config.upload.max_bytes
-    try:
-        body = context.transport.read_url_bytes(sample.read_url, max_bytes=limit).body
-        return _compute_vector(context, body)
-    except (ReadUrlRefusedError, SampleGoneError, ImageError) as error:
-        _log.info("image.replaced_by_thumbnail", file_name=sample.file_name, reason=str(error))
-    assert sample.remote_id is not None
-    return _embed_thumbnail(context, sample_id=sample.remote_id, file_name=sample.file_name)
-
-
-def _embed_thumbnail(context: RunContext, *, sample_id: str, file_name: str) -> Vector:
-    """The vector of the server's thumbnail.
-
-    A sample with neither image nor thumbnail gets the zero vector, since the embedding must have a row for it.
-    """
-    try:
-        url = remote_samples.fetch_read_url(
-            context.transport, dataset_id=context.watch.dataset_id, sample_id=sample_id, kind="thumbnail"
-        )
-        body = context.transport.read_url_bytes(url, max_bytes=context.config.upload.max_bytes).body
-        return _compute_vector(context, body)
-    except (SampleGoneError, ImageError, ApiException) as error:
-        if error.retryable or (isinstance(error, ApiException) and error.status in {401, 403}):
-            raise
-        _log.warning("sample.without_vector", file_name=file_name, reason=str(error))
-        return np.zeros(context.parts.embedder.dim, dtype=np.float32)
-
-
-def _compute_vector(context: RunContext, body: bytes) -> Vector:
-    embedded = context.parts.embedder.embed_bytes([body])
-    if embedded.errors:
-        raise embedded.errors[0]
-    vector: Vector = embedded.vectors[0]
-    return vector
-
-
 def _write_csv(context: RunContext, path: Path) -> int:
     """Writes a row for every sample of the dataset, in the order of the mapping; memory is one page of names."""
-    embedder = context.parts.embedder
+    embedder = context.embedder
     pattern = ",".join(["%.9g"] * embedder.dim)
     n_rows = 0
     with path.open("wb") as file:
@@ -168,33 +124,23 @@ def _write_csv(context: RunContext, path: Path) -> int:
 def _load_vectors(context: RunContext, file_names: list[str]) -> dict[str, Vector]:
     with context.database.read() as session:
         return vectors.load_vectors(
-            session, watch_id=context.watch.id, embedder=context.parts.embedder.name, file_names=file_names
+            session, watch_id=context.watch.id, embedder=context.embedder.name, file_names=file_names
         )
 
 
 def _embed_foreign(context: RunContext, file_names: list[str]) -> dict[str, Vector]:
     """Vectors for samples that somebody else put into the dataset, kept for the batches to come."""
-    computed: dict[str, Vector] = {}
-    for name in file_names:
-        context.check()
-        remote = remote_samples.fetch_sample_by_file_name(
-            context.transport, dataset_id=context.watch.dataset_id, file_name=name
-        )
-        if remote is None:
-            raise WatcherError(
-                f"the mapping of the dataset names {name!r}, but the server knows no such sample"
-            )
-        computed[name] = _embed_thumbnail(context, sample_id=remote.id, file_name=name)
-    if computed:
+    source = VectorSource.of(context)
+    found: dict[str, Vector] = {}
+    for start in range(0, len(file_names), _CHUNK):
+        rows = source.compute_foreign(file_names[start : start + _CHUNK])
         with context.database.write() as session:
             vectors.record_vectors(
-                session,
-                watch_id=context.watch.id,
-                embedder=context.parts.embedder.name,
-                rows=list(computed.items()),
+                session, watch_id=context.watch.id, embedder=context.embedder.name, rows=rows
             )
         crash_point("embed.foreign_vectors_stored")
-    return computed
+        found.update(rows)
+    return found
 
 
 def _delete_old_embeddings(context: RunContext) -> None:

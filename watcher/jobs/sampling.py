@@ -106,7 +106,7 @@ def _find_file_names(context: RunContext, positions: BitMask) -> list[str]:
 def _store_picks(context: RunContext, session: Any, file_names: Sequence[str]) -> None:
     rows = samples.load_samples_named(session, watch_id=context.watch.id, file_names=file_names)
     known = vectors.load_vectors(
-        session, watch_id=context.watch.id, embedder=context.parts.embedder.name, file_names=file_names
+        session, watch_id=context.watch.id, embedder=context.embedder.name, file_names=file_names
     )
     method = context.config.sampling.method
     ranked = (

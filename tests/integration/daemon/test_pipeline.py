@@ -60,7 +60,7 @@ class Pipeline:
             database=self.scene.database,
             transport=self.scene.build_transport(),
             configs={self.scene.config.name: self.scene.config},
-            embedder=DescriptorEmbedder(),
+            embedders={self.scene.config.name: DescriptorEmbedder()},
             sink=ManifestSink(self.selected),
             work_dir=self.work,
             clock=SystemClock(),

@@ -63,7 +63,7 @@ class Bench:
             database=self.database,
             transport=nothing,
             configs=self.configs,
-            embedder=nothing,
+            embedders={},
             sink=ManifestSink(self._folder / "selected"),
             work_dir=self._folder,
             clock=self.clock,

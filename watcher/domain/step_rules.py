@@ -1,0 +1,92 @@
+"""What the steps `metadata` and `embed` of a watch are told to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class EmbedderKind(StrEnum):
+    """Where vectors come from."""
+
+    DESCRIPTOR = "descriptor"
+    ONNX = "onnx"
+    COMMAND = "command"
+    HTTP = "http"
+
+
+class ResizeMode(StrEnum):
+    """How a picture gets the shape of a model's input.
+
+    `crop` scales the short side and cuts the middle out, `pad` scales the long side and fills with black, `stretch`
+    changes the aspect.
+    """
+
+    CROP = "crop"
+    PAD = "pad"
+    STRETCH = "stretch"
+
+
+class ChannelOrder(StrEnum):
+    """Order of the colours in a model's input."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessRules:
+    """How a picture becomes the input of a model.
+
+    Attributes:
+        width_px, height_px: size of the input; None takes it from the model.
+        resize: see `ResizeMode`.
+        channels: see `ChannelOrder`.
+        scale: levels from 0 to 255 are multiplied by this first.
+        mean: then this is taken away, one number a channel in the model's order.
+        std: then it is divided by this.
+    """
+
+    width_px: int | None = None
+    height_px: int | None = None
+    resize: ResizeMode = ResizeMode.CROP
+    channels: ChannelOrder = ChannelOrder.RGB
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedRules:
+    """Which embedder a watch has.
+
+    Attributes:
+        kind: see `EmbedderKind`.
+        batch_size: pictures handed to a model, command or service at once.
+        time_limit_s: longest wait for one such hand-over.
+        model: path of the ONNX file.
+        input_name, output_name: of the model; None if it has only one.
+        threads: of the model.
+        preprocess: see `PreprocessRules`.
+        command: program and arguments.
+        url: of the service.
+        token: sent to the service as `Authorization: Bearer`.
+        version: names what a command or service computes.
+        dim: length of its vectors.
+        send_px: pictures are shrunk to fit a square of this side before they are handed on; 0 hands on the file.
+    """
+
+    kind: EmbedderKind = EmbedderKind.DESCRIPTOR
+    batch_size: int = 16
+    time_limit_s: float = 120.0
+    model: str | None = None
+    input_name: str | None = None
+    output_name: str | None = None
+    threads: int = 1
+    preprocess: PreprocessRules = PreprocessRules()
+    command: tuple[str, ...] = ()
+    url: str | None = None
+    token: str | None = field(default=None, repr=False)
+    version: str | None = None
+    dim: int | None = None
+    send_px: int = 512

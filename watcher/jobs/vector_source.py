@@ -1,0 +1,123 @@
+"""Pictures of samples to vectors: read, prepared in threads, embedded many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from watcher.domain.errors import ApiException, ImageError, ReadUrlRefusedError, SampleGoneError, WatcherError
+from watcher.domain.models import Sample, Watch
+from watcher.embedders.base import Embedder
+from watcher.jobs.context import RunContext
+from watcher.lightly import samples as remote_samples
+from watcher.lightly.transport import Transport
+from watcher.logs import get_logger
+from watcher.store.vectors import Vector
+
+_log = get_logger("embed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorSource:
+    """Where the vectors of a watch's samples come from.
+
+    Attributes:
+        workers: pictures read and prepared at once.
+        max_bytes: larger files are taken for unreadable.
+        check: called between two pieces of work; raises when the work must stop.
+    """
+
+    transport: Transport
+    watch: Watch
+    embedder: Embedder
+    workers: int
+    max_bytes: int
+    check: Callable[[], None]
+
+    @classmethod
+    def of(cls, context: RunContext) -> VectorSource:
+        """The source of a run."""
+        rules = context.config.upload
+        return cls(
+            transport=context.transport,
+            watch=context.watch,
+            embedder=context.embedder,
+            workers=rules.workers,
+            max_bytes=rules.max_bytes,
+            check=context.check,
+        )
+
+    def compute(self, samples: Sequence[Sample]) -> list[tuple[str, Vector]]:
+        """(File name, vector) of registered samples, in their order.
+
+        The picture counts, or the server's thumbnail where it can no longer be read. Memory: the prepared pictures of
+        `samples`, and `workers` files.
+
+        Raises:
+            WatcherError: the server or the embedder failed.
+        """
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="embed") as pool:
+            prepared = list(pool.map(self._prepare, samples))
+        return self._embed([sample.file_name for sample in samples], prepared)
+
+    def compute_foreign(self, file_names: Sequence[str]) -> list[tuple[str, Vector]]:
+        """The same for samples that somebody else put into the dataset, from their thumbnails."""
+        prepared: list[Any] = []
+        for name in file_names:
+            self.check()
+            remote = remote_samples.fetch_sample_by_file_name(
+                self.transport, dataset_id=self.watch.dataset_id, file_name=name
+            )
+            if remote is None:
+                raise WatcherError(
+                    f"the mapping of the dataset names {name!r}, but the server knows no such sample"
+                )
+            prepared.append(self._prepare_thumbnail(sample_id=remote.id, file_name=name))
+        return self._embed(file_names, prepared)
+
+    def _embed(self, file_names: Sequence[str], prepared: Sequence[Any]) -> list[tuple[str, Vector]]:
+        """A sample with neither picture nor thumbnail gets the zero vector, since the embedding must have its row."""
+        rows: list[Vector] = [np.zeros(self.embedder.dim, dtype=np.float32) for _ in file_names]
+        places = [place for place, picture in enumerate(prepared) if picture is not None]
+        size = self.embedder.batch_size
+        for start in range(0, len(places), size):
+            self.check()
+            chunk = places[start : start + size]
+            vectors = self.embedder.embed_prepared([prepared[place] for place in chunk])
+            for place, vector in zip(chunk, vectors, strict=True):
+                if np.isnan(vector).any():
+                    _log.warning(
+                        "sample.without_vector",
+                        file_name=file_names[place],
+                        reason="the embedder refused the picture",
+                    )
+                else:
+                    rows[place] = vector
+        return list(zip(file_names, rows, strict=True))
+
+    def _prepare(self, sample: Sample) -> Any:
+        self.check()
+        try:
+            body = self.transport.read_url_bytes(sample.read_url, max_bytes=self.max_bytes).body
+            return self.embedder.prepare(body)
+        except (ReadUrlRefusedError, SampleGoneError, ImageError) as error:
+            _log.info("image.replaced_by_thumbnail", file_name=sample.file_name, reason=str(error))
+        assert sample.remote_id is not None
+        return self._prepare_thumbnail(sample_id=sample.remote_id, file_name=sample.file_name)
+
+    def _prepare_thumbnail(self, *, sample_id: str, file_name: str) -> Any:
+        """None where there is no thumbnail that can be read."""
+        try:
+            url = remote_samples.fetch_read_url(
+                self.transport, dataset_id=self.watch.dataset_id, sample_id=sample_id, kind="thumbnail"
+            )
+            return self.embedder.prepare(self.transport.read_url_bytes(url, max_bytes=self.max_bytes).body)
+        except (SampleGoneError, ImageError, ApiException) as error:
+            if error.retryable or (isinstance(error, ApiException) and error.status in {401, 403}):
+                raise
+            _log.warning("sample.without_vector", file_name=file_name, reason=str(error))
+            return None
