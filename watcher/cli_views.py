@@ -86,10 +86,12 @@ def print_reconcile(console: Console, report: ReconcileReport) -> None:
     for label, n, names in (
         ("missing: listed, but found by no poll; now in the ledger", report.n_missing, report.missing),
         ("unexplained: done here, unknown to the dataset", report.n_unexplained, report.done_but_not_remote),
+        ("in the kept counts of states were wrong; they are right now", report.n_miscounted, []),
     ):
         if n:
             console.print(Text(f"  {n} {label}", style="red"))
-            console.print(Text("\n".join(f"    {name}" for name in names)))
+            for name in names:
+                console.print(Text(f"    {name}"))
 
 
 def print_dead(

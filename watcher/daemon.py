@@ -40,7 +40,7 @@ from watcher.reconcile import Reconciler
 from watcher.scheduler import Scheduler
 from watcher.serving import ThreadedServer
 from watcher.settings import Settings
-from watcher.store import polls, reconciles, runs, watches
+from watcher.store import counts, polls, reconciles, runs, watches
 from watcher.store.lock import StoreLock
 from watcher.store.reconciles import ReconcileReport
 
@@ -52,6 +52,7 @@ _WORKER_LIMIT_S = 900.0
 _IDLE_POLLS_KEPT_MS = 7 * 86_400 * 1000
 _MAINTENANCE_S = 3600.0
 _RECONCILE_CHECK_S = 600.0
+_FOLD_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,7 @@ class Daemon:
             for config in self.configs:
                 scheduler.add_watch(config, partial(self._poll_unless_paused, config.name))
             scheduler.add_maintenance("polls", interval_s=_MAINTENANCE_S, task=self._forget_idle_polls)
+            scheduler.add_maintenance("counts", interval_s=_FOLD_S, task=self._fold_counts)
             scheduler.add_maintenance("reconcile", interval_s=_RECONCILE_CHECK_S, task=self._reconcile_due)
             self._register_collectors(self._database)
             control_token = secrets.token_urlsafe(32)
@@ -356,6 +358,11 @@ class Daemon:
         assert self._database is not None
         with self._database.write() as session:
             polls.delete_idle_polls(session, before_ms=self._now_ms() - _IDLE_POLLS_KEPT_MS)
+
+    def _fold_counts(self) -> None:
+        assert self._database is not None
+        with self._database.write() as session:
+            counts.fold_counts(session)
 
     def _observe(self, seen: RequestSeen) -> None:
         self._metrics.observe_request(endpoint=seen.endpoint, code=seen.code, duration_s=seen.duration_s)

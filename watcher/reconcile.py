@@ -27,6 +27,7 @@ from watcher.lightly.workflows.listing import iter_pages
 from watcher.logs import get_logger
 from watcher.metrics import Metrics
 from watcher.store import polls, reconciles, samples, watches
+from watcher.store.counts import correct_counts, load_counts
 from watcher.store.reconciles import ReconcileReport
 
 _log = get_logger("reconcile")
@@ -93,7 +94,8 @@ class Reconciler:
             n_gone, n_no_longer_listed, not_remote = self._read_ledger(names)
             n_missing, missing = self._record_missing(watch, watch.mark_s, names)
         with self.database.write() as session:
-            counts = samples.count_by_state(session)
+            off = correct_counts(session, watch_id=watch.id)
+            counts = load_counts(session)
             report = ReconcileReport(
                 watch=watch.name,
                 started_ms=started_ms,
@@ -108,6 +110,7 @@ class Reconciler:
                 n_unexplained=len(not_remote),
                 missing=missing,
                 done_but_not_remote=not_remote[:_MOST_NAMED],
+                n_miscounted=sum(map(abs, off.values())),
             )
             reconciles.record_report(session, watch_id=watch.id, report=report)
         crash_point("reconcile.reported")
@@ -118,6 +121,7 @@ class Reconciler:
             missing=n_missing,
             gone=n_gone,
             unexplained=report.n_unexplained,
+            miscounted=report.n_miscounted,
         )
         return report
 

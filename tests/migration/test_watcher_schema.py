@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import alembic.autogenerate
+import alembic.command
+import alembic.config
 import alembic.migration
 import pytest
 from sqlalchemy import inspect, text
 
-from tests.builders import add_batch, add_watch, load, run_command
+from tests.builders import add_batch, add_watch, list_names, load, run_command
 from watcher.database import build_database, check_schema, upgrade_schema
 from watcher.domain.errors import SchemaMismatchError
+from watcher.domain.models import SampleState
 from watcher.store import SCHEMA
+from watcher.store.counts import correct_counts, load_counts
 from watcher.store.tables import metadata
 
-HEAD = "0001"
+HEAD = "0002"
 
 
 @pytest.fixture
@@ -113,6 +117,26 @@ def test_upgrade_repeated_keeps_every_row(database):
     before = load(database, watch, "a")
     assert upgrade_schema(database, SCHEMA) == HEAD
     assert load(database, watch, "a") == before
+
+
+def upgrade_to(database, version: str) -> None:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(SCHEMA.migrations_dir))
+    config.attributes["version_table"] = SCHEMA.version_table
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, version)
+
+
+def test_upgrade_of_a_ledger_without_counts_counts_what_is_there_and_goes_on_counting(database):
+    upgrade_to(database, "0001")
+    watch = add_watch(database)
+    list_names(database, watch, ["a", "b"])
+    upgrade_schema(database, SCHEMA)
+    list_names(database, watch, ["b", "c"])
+    with database.write() as session:
+        assert load_counts(session)["gate", SampleState.WAITING] == 3
+        assert correct_counts(session, watch_id=watch.id) == {}
 
 
 def test_command_migrate_makes_the_schema_and_the_others_refuse_one_that_is_not_theirs(

@@ -13,6 +13,7 @@ from watcher.domain.errors import StoreError
 from watcher.domain.models import BatchState
 from watcher.logs import get_logger
 from watcher.store import batches, reconciles, samples, watches
+from watcher.store.counts import load_counts
 
 _log = get_logger("collector")
 
@@ -70,7 +71,7 @@ class StoreCollector(Collector):
         paused = GaugeMetricFamily("watcher_paused", "1 while a watch is paused.", labels=["watch"])
         by_batch_state = GaugeMetricFamily("watcher_batches", "Batches by state.", labels=["watch", "state"])
         with self._database.read() as session:
-            counts = samples.count_by_state(session)
+            counts = load_counts(session)
             oldest = samples.load_oldest_pending(session)
             batch_counts = batches.count_by_state(session)
             last_missing = reconciles.load_last_missing(session)

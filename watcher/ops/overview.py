@@ -10,6 +10,7 @@ import msgspec
 from watcher.database import Database
 from watcher.domain.models import Batch, Delivery, Pick, Poll, Run, Sample, SampleState
 from watcher.store import batches, picks, polls, runs, samples, watches
+from watcher.store.counts import load_counts
 
 _POLLS, _BATCHES, _PICKS, _TROUBLED = 5, 8, 12, 10
 
@@ -105,7 +106,7 @@ def load_overview(
 ) -> Overview:
     """Reads the state of every watch in one transaction."""
     with database.read() as session:
-        counts = samples.count_by_state(session)
+        counts = load_counts(session)
         oldest = samples.load_oldest_pending(session)
         views = []
         for watch in watches.load_watches(session):

@@ -27,6 +27,7 @@ class ReconcileReport(msgspec.Struct, frozen=True, kw_only=True):
         missing: some of the missing names.
         done_but_not_remote: some names that are done here and unknown there.
         n_unexplained: names that are neither in order nor on their way: done here and unknown there.
+        n_miscounted: by how much the kept counts of the states differed from the rows; they are right now.
     """
 
     watch: str
@@ -42,11 +43,12 @@ class ReconcileReport(msgspec.Struct, frozen=True, kw_only=True):
     n_unexplained: int
     missing: list[str]
     done_but_not_remote: list[str]
+    n_miscounted: int = 0
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was missing and every row is explained."""
-        return self.n_missing == 0 and self.n_unexplained == 0
+        """Whether nothing was missing, every row is explained, and the kept counts were right."""
+        return self.n_missing == 0 and self.n_unexplained == 0 and self.n_miscounted == 0
 
 
 def record_report(session: Session, *, watch_id: int, report: ReconcileReport) -> int:

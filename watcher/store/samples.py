@@ -317,38 +317,38 @@ def refresh_unfinished(session: Session, *, watch_id: int, rows: Sequence[tuple[
         )
 
 
-def count_by_state(session: Session) -> dict[tuple[str, SampleState], int]:
-    """Samples by (watch name, state); every state of every watch is there, with 0 if need be."""
-    counts = {
-        (name, state): 0 for (name,) in session.execute(select(watches.c.name)) for state in SampleState
-    }
-    statement = (
-        select(watches.c.name, samples.c.state, func.count())
-        .join(watches, watches.c.id == samples.c.watch_id)
-        .group_by(watches.c.name, samples.c.state)
-    )
-    for name, state, n in session.execute(statement):
-        counts[name, SampleState(state)] = n
-    return counts
-
-
 def load_oldest_pending(session: Session) -> dict[str, int]:
     """When the oldest unfinished sample of each watch was discovered; watches without one are left out."""
+    # Ids grow with discovery, so the index on (watch, state, id) answers without touching the rows.
     oldest: dict[str, int] = {}
-    for watch_id, name in session.execute(select(watches.c.id, watches.c.name)).all():
-        # Ids grow with discovery, so the index on (watch, state, id) answers without touching the rows.
-        first = [
-            session.execute(
-                select(func.min(samples.c.id)).where(samples.c.watch_id == watch_id, samples.c.state == state)
-            ).scalar()
-            for state in _UNFINISHED
-        ]
-        known = [sample_id for sample_id in first if sample_id is not None]
-        if known:
-            oldest[name] = session.execute(
-                select(samples.c.discovered_ms).where(samples.c.id == min(known))
-            ).scalar_one()
+    for state in _UNFINISHED:
+        for name, discovered_ms in _load_extremes(session, func.min, state):
+            oldest[name] = min(discovered_ms, oldest.get(name, discovered_ms))
     return oldest
+
+
+def load_newest_discovered(session: Session) -> dict[str, int]:
+    """When the newest sample of each watch was discovered; watches without samples are left out."""
+    newest: dict[str, int] = {}
+    for state in SampleState:
+        for name, discovered_ms in _load_extremes(session, func.max, state):
+            newest[name] = max(discovered_ms, newest.get(name, discovered_ms))
+    return newest
+
+
+def _load_extremes(session: Session, which: Any, state: SampleState) -> Sequence[Any]:
+    """(watch name, discovery of its first or last sample in a state); one statement for all watches."""
+    inner = samples.alias()
+    extreme = (
+        select(which(inner.c.id))
+        .where(inner.c.watch_id == watches.c.id, inner.c.state == state)
+        .correlate(watches)
+        .scalar_subquery()
+    )
+    statement = select(watches.c.name, samples.c.discovered_ms).select_from(
+        watches.join(samples, samples.c.id == extreme)
+    )
+    return session.execute(statement).all()
 
 
 def load_troubled(session: Session, *, watch_id: int, limit: int) -> list[Sample]:

@@ -17,6 +17,7 @@ from watcher.domain.models import SampleState, Via
 from watcher.ops.changes import apply_change
 from watcher.reconcile import Reconciler
 from watcher.store import control, polls, reconciles, samples, tables
+from watcher.store.counts import load_counts
 from watcher.store.reconciles import ReconcileReport
 
 AGO_S = 100
@@ -95,7 +96,7 @@ def test_reconcile_of_a_missing_folder_concludes_nothing(scene: Scene, tmp_path:
     with pytest.raises(WatcherError):
         _reconcile(scene, tmp_path)
     with scene.database.read() as session:
-        assert samples.count_by_state(session)["cams", SampleState.GONE] == 0
+        assert load_counts(session)["cams", SampleState.GONE] == 0
 
 
 def test_rewind_lists_again_and_doubles_nothing(scene: Scene) -> None:
