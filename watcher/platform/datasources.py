@@ -165,13 +165,20 @@ def verify_datasource(call: Call) -> dict[str, Any]:
 
 def sign_reads(call: Call, dataset_id: str, source: Source, names: Sequence[str]) -> list[str]:
     """URLs to read objects: of the store itself, or served by the platform."""
-    if source.objects is not None:
-        signed = source.objects.sign_reads(names, ttl_s=call.platform.config.read_url_ttl_s)
-        if signed is not None:
-            own = [name for name, url in zip(names, signed, strict=True) if url is None]
-            served = dict(zip(own, signing.sign_files(call, dataset_id, own), strict=True)) if own else {}
-            return [url if url is not None else served[name] for name, url in zip(names, signed, strict=True)]
-    return signing.sign_files(call, dataset_id, names)
+    ttl_s = call.platform.config.read_url_ttl_s
+    signed = None if source.objects is None else source.objects.sign_reads(names, ttl_s=ttl_s)
+    if signed is None:
+        return signing.sign_files(call, dataset_id, names)
+    own = [name for name, url in zip(names, signed, strict=True) if url is None]
+    served = dict(zip(own, signing.sign_files(call, dataset_id, own), strict=True)) if own else {}
+    return [url if url is not None else served[name] for name, url in zip(names, signed, strict=True)]
+
+
+def encode_reads(call: Call, dataset_id: str, source: Source, names: Sequence[str]) -> bytes:
+    """The rows of a page of a listing as JSON, each object with its URL of `sign_reads`."""
+    if isinstance(source.objects, FolderSource):
+        return signing.encode_files(call, dataset_id, names)
+    return signing.encode_rows(names, sign_reads(call, dataset_id, source, names))
 
 
 def _public_token(call: Call, dataset_id: str, name: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from watcher.lightly.wire.datasources import DivideAndConquerCursors, RawSample, RawSamplesPage
-from watcher.platform import access, datasources
+from watcher.lightly.wire.datasources import DivideAndConquerCursors, RawSamplesPage
+from watcher.platform import access, datasources, signing
 from watcher.platform.calls import Call, Operation, boolean, integer, text
 from watcher.platform.faults import invalid, unknown
 from watcher.platform.listings import (
@@ -95,7 +95,7 @@ def _start(call: Call, dataset_id: str, source: Source) -> Cursor:
     )
 
 
-def list_raw_samples(call: Call) -> RawSamplesPage:
+def list_raw_samples(call: Call) -> msgspec.Raw:
     """One page of objects in order of time, each with a URL to read it."""
     platform = call.platform
     text_cursor = CURSOR.of(call)
@@ -118,17 +118,14 @@ def list_raw_samples(call: Call) -> RawSamplesPage:
     if page is None:
         name, snapshot = _take(platform.listings, objects, state)
         page = snapshot.read(after=state.after, until=state.until, limit=limit)
-    urls = (
-        datasources.sign_redirects(call, dataset_id, page.names)
+    rows = (
+        signing.encode_rows(page.names, datasources.sign_redirects(call, dataset_id, page.names))
         if REDIRECTED.of(call)
-        else datasources.sign_reads(call, dataset_id, source, page.names)
+        else datasources.encode_reads(call, dataset_id, source, page.names)
     )
-    following = msgspec.structs.replace(state, after=page.last, snapshot=name)
-    return RawSamplesPage(
-        has_more=page.more,
-        cursor=encode_cursor(following, platform.keys),
-        data=[RawSample(file_name=name, read_url=url) for name, url in zip(page.names, urls, strict=True)],
-    )
+    cursor = encode_cursor(msgspec.structs.replace(state, after=page.last, snapshot=name), platform.keys)
+    has_more = b"true" if page.more else b"false"
+    return msgspec.Raw(b'{"hasMore":%b,"cursor":"%b","data":%b}' % (has_more, cursor.encode(), rows))
 
 
 def split_listing(call: Call) -> DivideAndConquerCursors:

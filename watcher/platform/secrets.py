@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 from watcher.domain.errors import ConfigError
@@ -41,17 +41,16 @@ class Keys:
         mac.update(message)
         return mac.hexdigest()
 
-    def build_signer(self, head: bytes) -> Callable[[bytes], str]:
-        """Like `sign_url` of `head` and a tail, for many tails."""
+    def sign_urls(self, head: bytes, tails: Iterable[bytes]) -> list[str]:
+        """Like `sign_url` of `head` and each tail; a plain loop, since listings sign every row with it."""
         begun = self._url.copy()
         begun.update(head)
-
-        def sign(tail: bytes) -> str:
-            mac = begun.copy()
+        copy, signatures = begun.copy, []
+        for tail in tails:
+            mac = copy()
             mac.update(tail)
-            return mac.hexdigest()
-
-        return sign
+            signatures.append(mac.hexdigest())
+        return signatures
 
     def sign_cursor(self, message: bytes) -> bytes:
         """Signature of a cursor, 16 bytes."""

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import msgspec
+
+from watcher.lightly.wire.datasources import RawSample
 from watcher.platform.faults import forbidden
 from watcher.platform.secrets import Keys
 
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
     from watcher.platform.calls import Call
     from watcher.platform.context import Platform
 
-# Names, joined by NUL, that a URL can hold as they are.
+_encode = msgspec.json.Encoder().encode
+# Names, joined by NUL, that a URL and a JSON text can hold as they are.
 _SAFE = re.compile(r"[A-Za-z0-9_./~\0-]*")
 
 
@@ -43,16 +47,45 @@ def sign_write(call: Call, key: str) -> str:
 
 
 def sign_files(call: Call, dataset_id: str, names: Sequence[str]) -> list[str]:
-    """URLs to read objects of a folder; kept lean, since listings call it for every row."""
-    expiry = int(call.now_s) + call.platform.config.read_url_ttl_s
-    prefix = f"{call.url_base}/files/{dataset_id}/"
-    head = f"GET\nfiles\n{expiry}\n{dataset_id}/".encode()
-    sign = call.platform.keys.build_signer(head)
+    """URLs to read objects of a folder."""
+    expiry, signatures = _sign_names(call, dataset_id, "\0".join(names)) if names else (0, [])
+    prefix, end = _build_frame(call, dataset_id, expiry)
+    return [
+        f"{prefix}{quote(name)}{end}{signature}" for name, signature in zip(names, signatures, strict=True)
+    ]
+
+
+def encode_files(call: Call, dataset_id: str, names: Sequence[str]) -> bytes:
+    """The rows of a page as JSON, `[{"fileName": ..., "readUrl": ...}, ...]`, each with its signed URL.
+
+    Listings do this for every row, so nothing is made for a row but its signature and its text.
+    """
     joined = "\0".join(names)
-    paths: Sequence[str] = names if _SAFE.fullmatch(joined) else [quote(name) for name in names]
-    signatures = map(sign, joined.encode().split(b"\0"))
-    end = f"?e={expiry}&s="
-    return [f"{prefix}{path}{end}{signature}" for path, signature in zip(paths, signatures, strict=False)]
+    if not names or not _SAFE.fullmatch(joined):
+        return encode_rows(names, sign_files(call, dataset_id, names))
+    expiry, signatures = _sign_names(call, dataset_id, joined)
+    prefix, end = _build_frame(call, dataset_id, expiry)
+    middle = '","readUrl":' + _encode(prefix).decode()[:-1]
+    rows = '"},{"fileName":"'.join(
+        [f"{name}{middle}{name}{end}{signature}" for name, signature in zip(names, signatures, strict=True)]
+    )
+    return f'[{{"fileName":"{rows}"}}]'.encode()
+
+
+def encode_rows(names: Sequence[str], urls: Sequence[str]) -> bytes:
+    """The rows of a page as JSON, whatever the names and URLs hold."""
+    return _encode([RawSample(file_name=name, read_url=url) for name, url in zip(names, urls, strict=True)])
+
+
+def _sign_names(call: Call, dataset_id: str, joined: str) -> tuple[int, list[str]]:
+    """The expiry, and the signature of each name; no name holds the NUL between them."""
+    expiry = int(call.now_s) + call.platform.config.read_url_ttl_s
+    head = _message("GET", "files", f"{dataset_id}/", str(expiry))
+    return expiry, call.platform.keys.sign_urls(head, joined.encode().split(b"\0"))
+
+
+def _build_frame(call: Call, dataset_id: str, expiry: int) -> tuple[str, str]:
+    return f"{call.url_base}/files/{dataset_id}/", f"?e={expiry}&s="
 
 
 def check_signature(

@@ -94,14 +94,14 @@ def test_missing_folder_is_an_error_that_names_it_and_never_an_empty_listing(api
 def test_unreadable_subfolder_is_an_error(light_api, dataset, folder, monkeypatch):
     put(folder, "a.jpg", 5)
     (folder / "locked").mkdir()
-    real = os.scandir
+    real = os.open
 
-    def scandir(path):
+    def open_file(path, *arguments, **more):
         if str(path).endswith("locked"):
             raise PermissionError(13, "Permission denied")
-        return real(path)
+        return real(path, *arguments, **more)
 
-    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "open", open_file)
     text = light_api.refused("GET", f"{dataset}/datasource/list", 422, "DATASET_DATASOURCE_INVALID")
     assert "locked" in text
 

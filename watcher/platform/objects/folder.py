@@ -16,6 +16,7 @@ from watcher.platform.objects.base import HIDDEN_FOLDER, TEMPORARY_SUFFIXES
 _log = get_logger(__name__)
 _INVALID = "DATASET_DATASOURCE_INVALID"
 _NS = 1_000_000_000
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def check_full_path(full_path: str) -> None:
@@ -84,41 +85,47 @@ class FolderSource:
         while stack:
             prefix, folder = stack.pop()
             try:
-                entries = os.scandir(folder)
+                # By descriptor, so that the system looks up each name in its folder and not from the top.
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             except OSError as error:
-                if prefix and isinstance(error, FileNotFoundError):
-                    continue  # removed since its parent was read
+                if prefix and error.errno in _GONE:
+                    continue  # removed or replaced since its parent was read
                 raise self._refuse(error, prefix) from error
-            with entries:
-                for entry in entries:
-                    name = prefix + entry.name
-                    try:
-                        if entry.is_dir(follow_symlinks=False):
-                            if entry.name != HIDDEN_FOLDER and entry.path != self._excluded:
-                                stack.append((name + "/", entry.path))
-                            continue
-                        status = entry.stat()
-                    except FileNotFoundError:
-                        continue  # removed since, or a link to nothing
-                    except OSError as error:
-                        if error.errno == errno.ELOOP:
-                            continue
-                        raise self._refuse(error, name) from error
-                    modified_s = max(0, status.st_mtime_ns // _NS)
-                    if (
-                        not from_s <= modified_s <= to_s
-                        or not stat.S_ISREG(status.st_mode)
-                        or name.endswith(TEMPORARY_SUFFIXES)
-                        or (entry.is_symlink() and not is_inside(os.path.realpath(entry.path), root))
-                    ):
-                        continue
-                    if not name.isascii():
+            try:
+                with os.scandir(descriptor) as entries:
+                    for entry in entries:
+                        name = prefix + entry.name
                         try:
-                            name.encode()
-                        except UnicodeEncodeError:
-                            n_unreadable += 1
+                            if entry.is_file(follow_symlinks=False):
+                                status = entry.stat(follow_symlinks=False)
+                            elif entry.is_dir(follow_symlinks=False):
+                                path = f"{folder}/{entry.name}"
+                                if entry.name != HIDDEN_FOLDER and path != self._excluded:
+                                    stack.append((name + "/", path))
+                                continue
+                            else:
+                                status = entry.stat()
+                                real = os.path.realpath(f"{folder}/{entry.name}")
+                                if not stat.S_ISREG(status.st_mode) or not is_inside(real, root):
+                                    continue
+                        except FileNotFoundError:
+                            continue  # removed since, or a link to nothing
+                        except OSError as error:
+                            if error.errno == errno.ELOOP:
+                                continue
+                            raise self._refuse(error, name) from error
+                        modified_s = max(0, status.st_mtime_ns // _NS)
+                        if not from_s <= modified_s <= to_s or name.endswith(TEMPORARY_SUFFIXES):
                             continue
-                    yield modified_s, name
+                        if not name.isascii():
+                            try:
+                                name.encode()
+                            except UnicodeEncodeError:
+                                n_unreadable += 1
+                                continue
+                        yield modified_s, name
+            finally:
+                os.close(descriptor)
         if n_unreadable:
             _log.warning(
                 "datasource.names_skipped", count=n_unreadable, reason="not UTF-8", folder=self._full_path
