@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -15,11 +14,9 @@ from watcher import __version__, bootstrap
 from watcher.cli_frame import JsonOption, app, load, out, reporting, wait_for_signal, watch_signals
 from watcher.cli_views import print_lives, print_overview, print_settings, print_variables
 from watcher.daemon import Daemon
-from watcher.domain.clock import SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.ops.life import load_lives
 from watcher.ops.overview import load_overview
-from watcher.platform.server import PlatformServer
 from watcher.settings import Settings
 
 
@@ -122,39 +119,6 @@ def check_config(
 
 
 @app.command()
-def platform(
-    *,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="The platform's database, keys and uploads.")] = None,
-    token: Annotated[
-        str | None, typer.Option(help="Token to ask for; better set by variable or file.")
-    ] = None,
-    datasource_root: Annotated[Path | None, typer.Option(help="Folder below which datasources lie.")] = None,
-    migrate_only: Annotated[bool, typer.Option("--migrate", help="Bring the schema up and end.")] = False,
-) -> None:
-    """Run the self-hosted platform alone."""
-    with reporting():
-        settings = load()
-        asked = watch_signals()
-        config = bootstrap.build_platform_config(
-            settings, host=host, port=port, data_dir=data_dir, token=token, datasource_root=datasource_root
-        )
-        if migrate_only:
-            out.print(f"platform: version {bootstrap.migrate_platform(config)}")
-            return
-        server = PlatformServer(config, clock=SystemClock())
-        server.start()
-        out.print(f"Platform {__version__} at {server.url}", markup=False)
-        out.print(f"  datasources below  {config.datasource_root}", markup=False)
-        out.print(f"  data               {config.data_dir}", markup=False)
-        if token is None and settings.platform.token is None:
-            out.print(f"  token              in {config.data_dir / 'token'}", markup=False)
-        wait_for_signal(asked)
-        server.stop(timeout_s=settings.drain_timeout_s)
-
-
-@app.command()
 def demo(
     *,
     seconds: Annotated[float, typer.Option(help="How long frames arrive.", min=1, max=86_400)] = 60.0,
@@ -199,6 +163,6 @@ def demo(
                 out.print(f"  {what}: watcher why {name}", markup=False)
 
 
-from watcher import cli_control  # noqa: E402 - its commands come after these in `watcher --help`
+from watcher import cli_control, cli_platform  # noqa: E402 - their commands come after these in `watcher --help`
 
-__all__ = ["app", "cli_control"]
+__all__ = ["app", "cli_control", "cli_platform"]

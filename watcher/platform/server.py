@@ -17,14 +17,13 @@ from watcher.platform import blobs
 from watcher.platform.app import build_app, build_platform
 from watcher.platform.context import Platform
 from watcher.platform.secrets import new_id
-from watcher.platform.settings import PlatformConfig
+from watcher.platform.settings import FIRST_USER, PlatformConfig
 from watcher.platform.store import users as user_store
 from watcher.platform.store.tables import SCHEMA
 from watcher.platform.worker import JobWorker
 from watcher.serving import ThreadedServer
 
 _log = get_logger(__name__)
-FIRST_USER = "owner"
 _STALE_S = 86_400.0
 
 

@@ -9,6 +9,7 @@ from watcher.domain.errors import ConfigError
 
 _MIB = 1024 * 1024
 MIN_TOKEN_LENGTH = 8
+FIRST_USER = "owner"
 
 
 @dataclass(frozen=True, slots=True)

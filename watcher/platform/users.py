@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import IntegrityError
@@ -14,6 +15,7 @@ from watcher.domain.clock import Clock
 from watcher.domain.errors import ConfigError
 from watcher.platform.app import build_platform
 from watcher.platform.secrets import new_id
+from watcher.platform.settings import FIRST_USER
 from watcher.platform.store import datasets as dataset_store
 from watcher.platform.store import users as store
 from watcher.platform.store.tables import SCHEMA
@@ -77,8 +79,9 @@ def renew_token(platform: Platform, *, name: str) -> str:
     """Gives a user another token; the old one ends within five seconds.
 
     Raises:
-        ConfigError: there is no such user.
+        ConfigError: there is no such user, or it is the first one.
     """
+    _refuse_first(name, "its token is the configured one: change WATCHER_PLATFORM__TOKEN and start anew")
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     with platform.database.write() as session:
         user = _find(store.load_user_by_name(session, name=name), name)
@@ -86,12 +89,33 @@ def renew_token(platform: Platform, *, name: str) -> str:
     return token
 
 
+def set_limits(
+    platform: Platform, *, name: str, max_samples: int | None = None, max_datasets: int | None = None
+) -> User:
+    """Sets the limits that are given, 0 for none; they count within five seconds. Gives the user as they are now.
+
+    Raises:
+        ConfigError: there is no such user.
+    """
+    with platform.database.write() as session:
+        user = _find(store.load_user_by_name(session, name=name), name)
+        changed = replace(
+            user,
+            max_samples=user.max_samples if max_samples is None else max_samples or None,
+            max_datasets=user.max_datasets if max_datasets is None else max_datasets or None,
+        )
+        store.update_limits(session, user=changed)
+    return changed
+
+
 def remove_user(platform: Platform, *, name: str) -> None:
     """Removes a user who owns nothing any more.
 
     Raises:
-        ConfigError: there is no such user, or datasets, jobs or configurations of theirs are left.
+        ConfigError: there is no such user, it is the first one, or datasets, jobs or configurations of theirs are
+            left.
     """
+    _refuse_first(name, "the next start would make it again")
     try:
         with platform.database.write() as session:
             user = _find(store.load_user_by_name(session, name=name), name)
@@ -114,6 +138,11 @@ def share_dataset(platform: Platform, *, dataset_id: str, name: str, shared: boo
             store.insert_share(session, dataset_id=dataset_id, user_id=user.id)
         else:
             store.delete_share(session, dataset_id=dataset_id, user_id=user.id)
+
+
+def _refuse_first(name: str, reason: str) -> None:
+    if name == FIRST_USER:
+        raise ConfigError(f"the first user, {name!r}, is kept as it is: {reason}")
 
 
 def _find(user: User | None, name: str) -> User:

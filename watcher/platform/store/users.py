@@ -78,6 +78,12 @@ def update_token(session: Session, *, user_id: str, token_hash: str) -> None:
     session.execute(update(users).where(users.c.id == user_id).values(token_hash=token_hash))
 
 
+def update_limits(session: Session, *, user: User) -> None:
+    """Keeps the user's limits as they are given."""
+    values = {"max_samples": user.max_samples, "max_datasets": user.max_datasets}
+    session.execute(update(users).where(users.c.id == user.id).values(**values))
+
+
 def insert_share(session: Session, *, dataset_id: str, user_id: str) -> None:
     """Shares a dataset; harmless if it is shared already."""
     delete_share(session, dataset_id=dataset_id, user_id=user_id)
