@@ -8,6 +8,12 @@ import tempfile
 _MEMORY = "/dev/shm"
 _ENOUGH_BYTES = 4 * 1024**3
 
-if __name__ == "__main__":
+
+def find_fast_folder() -> str:
+    """The folder."""
     has_room = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ENOUGH_BYTES
-    sys.stdout.write(_MEMORY if has_room else tempfile.gettempdir())
+    return _MEMORY if has_room else tempfile.gettempdir()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(find_fast_folder())

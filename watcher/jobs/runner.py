@@ -15,7 +15,13 @@ from sqlalchemy.orm import Session
 
 from watcher.domain.backoff import Backoff
 from watcher.domain.crash_points import crash_point
-from watcher.domain.errors import ApiException, CancelledError, StoreUnavailableError, WatcherError
+from watcher.domain.errors import (
+    ApiException,
+    CancelledError,
+    ProtocolError,
+    StoreUnavailableError,
+    WatcherError,
+)
 from watcher.domain.models import BatchState, Run, RunState, Step
 from watcher.domain.pipeline import Discard, Done, Outcome, Snooze, compute_next_step
 from watcher.domain.redaction import redact
@@ -271,11 +277,14 @@ class Runner:
 def is_final(error: Exception, *, attempt: int, backoff: Backoff) -> bool:
     """Whether a failed attempt was the run's last.
 
-    Refused credentials are a matter for a person and no fault of the batch, so they are retried like an outage.
+    Refused credentials are a matter for a person and no fault of the batch, so they are retried like an outage; and
+    so is an answer that does not follow the protocol, since what stands before a server that fails speaks like that.
     """
     if backoff.is_exhausted(attempt=attempt):
         return True
     if isinstance(error, ApiException) and error.status in {401, 403}:
+        return False
+    if isinstance(error, ProtocolError):
         return False
     if isinstance(error, WatcherError):
         return not error.retryable

@@ -1,0 +1,225 @@
+"""One life of a daemon in the simulated world: the real poller, reconciler and runner, wired as `Daemon` wires them."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.simulation.loop import Loop, Process, SimClock
+from tests.simulation.network import Network
+from tests.simulation.profile import Profile
+from tests.simulation.server import API, TOKEN
+from tests.simulation.stand_ins import SimDatabase
+from watcher.attach import attach_watch
+from watcher.database import build_database
+from watcher.domain.backoff import Backoff
+from watcher.domain.crash_points import crash_point
+from watcher.domain.errors import StoreLockedError, WatcherError
+from watcher.domain.models import WatchConfig
+from watcher.embedders.base import EmbeddedBatch
+from watcher.images import DecodedImage
+from watcher.jobs.context import JobParts
+from watcher.jobs.runner import Runner, RunRules
+from watcher.lightly.transport import Transport
+from watcher.metrics import Metrics
+from watcher.poll import Poller
+from watcher.reconcile import Reconciler
+from watcher.sinks.manifest import ManifestSink
+from watcher.store import runs, watches
+from watcher.store.lock import StoreLock
+
+RULES = RunRules(lease_s=30.0, time_limit_s=900.0, backoff=Backoff(base_s=1.0, cap_s=60.0, max_attempts=40))
+
+
+class TinyEmbedder:
+    """Four numbers of the bytes: embedders are tested elsewhere."""
+
+    name = "tiny-v1"
+    dim = 4
+
+    def embed(self, images: Sequence[DecodedImage]) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+    def embed_bytes(self, contents: Sequence[bytes]) -> EmbeddedBatch:
+        rows = [np.frombuffer(body[-20:-4], dtype=np.uint8)[:4].astype(np.float32) for body in contents]
+        return EmbeddedBatch(vectors=np.stack(rows))
+
+
+class Daemon:
+    """Built, started, and then left to the loop; dies with its process."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        profile: Profile,
+        network: Network,
+        *,
+        number: int,
+        folder: Path,
+        metrics: Metrics,
+        clock_offset_s: float,
+        note: Callable[[str], None],
+        store_fails: Callable[[], str],
+        idle_s: Callable[[], float],
+    ) -> None:
+        self.process = Process(f"daemon {number}", clock_offset_s=clock_offset_s)
+        self.stop = threading.Event()
+        self.n_tasks = 0
+        self.reconciles = profile.reconciles
+        self.errors: list[str] = []
+        self._loop = loop
+        self._profile = profile
+        self._folder = folder
+        self._metrics = metrics
+        self._note = note
+        self._idle_s = idle_s
+        self._rng = random.Random(f"{profile.seed} {self.process.name}")
+        self.clock = SimClock(loop, self.process, profile.epoch_s)
+        self._real = build_database(f"sqlite:///{folder / 'store.sqlite'}", pool_size=20)
+        self.database = SimDatabase(self._real.engine, loop, self.process, store_fails)
+        self._lock = StoreLock(self.database)
+        self.transport = Transport(
+            server=API,
+            token=TOKEN,
+            clock=self.clock,
+            rng=self._rng,
+            stop=self.stop,
+        )
+        network.attach(self.transport, self.process)
+
+    def start(self) -> None:
+        """Takes the store and starts the tasks.
+
+        Raises:
+            StoreLockedError: another one has it.
+        """
+        try:
+            self._lock.acquire()
+        except StoreLockedError:
+            self._real.close()
+            raise
+        self._spawn("main", self._main)
+
+    def _main(self) -> None:
+        for left in (self._folder / "work").iterdir():
+            left.unlink() if left.is_file() else _remove(left)
+        while True:
+            try:
+                with self.database.write() as session:
+                    runs.release_all(session, now_ms=self._now_ms())
+                break
+            except WatcherError as error:
+                self._note(f"not opened: {error}")
+                self._loop.sleep(5.0)
+        crash_point("daemon.runs_released")
+        runner = self.build_runner()
+        for number in range(self._profile.n_workers):
+            self._spawn(f"worker {number}", lambda number=number: self._work(runner, f"worker {number}"))
+        for config in self._profile.configs:
+            self._spawn(f"poll {config.name}", lambda config=config: self._poll_for_ever(config))
+
+    def build_runner(self) -> Runner:
+        parts = JobParts(
+            database=self.database,
+            transport=self.transport,
+            configs={config.name: config for config in self._profile.configs},
+            embedder=TinyEmbedder(),
+            sink=ManifestSink(self._folder / "selected"),
+            work_dir=self._folder / "work",
+            clock=self.clock,
+            metrics=self._metrics,
+            rng=self._rng,
+        )
+        return Runner(parts, owner=self.process.name, rules=RULES, stop=self.stop)
+
+    def _spawn(self, name: str, target: Callable[[], object]) -> None:
+        def counted() -> None:
+            try:
+                target()
+            finally:
+                self.n_tasks -= 1
+
+        self.n_tasks += 1
+        self._loop.spawn(self.process, f"{self.process.name} {name}", counted)
+
+    def _work(self, runner: Runner, name: str) -> None:
+        """As `LocalDispatcher`, only that it is idle for longer."""
+        while not self.stop.is_set():
+            wait_s = 0.0
+            try:
+                if not runner.run_next(beat=lambda: None):
+                    wait_s = self._idle_s()
+            except WatcherError as error:
+                self._note(f"{name}: {error}")
+                wait_s = 5.0
+            if wait_s:
+                self._loop.sleep(wait_s, self.stop)
+
+    def _poll_for_ever(self, config: WatchConfig) -> None:
+        n_polls = 0
+        while not self.stop.is_set():
+            try:
+                self.poll(config)
+                n_polls += 1
+                if n_polls % 5 == 4 and self.reconciles:
+                    self.reconcile(config)
+            except WatcherError as error:
+                self._note(f"poll {config.name}: {type(error).__name__}: {error}")
+            self._loop.sleep(self._profile.interval_s * self._rng.uniform(0.8, 1.2), self.stop)
+
+    def poll(self, config: WatchConfig) -> None:
+        """One cycle, unless the watch is paused."""
+        with self.database.read() as session:
+            watch = watches.load_watch(session, name=config.name)
+        if watch is not None and watch.paused_ms is not None:
+            return
+        report = Poller(
+            database=self.database,
+            transport=self.transport,
+            config=config,
+            watch_id=self._attach(config),
+            clock=self.clock,
+            metrics=self._metrics,
+            stop=self.stop,
+        ).run_cycle()
+        self._note(f"polled {config.name}: {report}")
+
+    def reconcile(self, config: WatchConfig) -> None:
+        report = Reconciler(
+            database=self.database,
+            transport=self.transport,
+            config=config,
+            watch_id=self._attach(config),
+            clock=self.clock,
+            metrics=self._metrics,
+            work_dir=self._folder / "work",
+            stop=self.stop,
+        ).run()
+        self._note(f"reconciled {config.name}: missing {report.missing}, unexplained {report.n_unexplained}")
+
+    def _attach(self, config: WatchConfig) -> int:
+        return attach_watch(
+            self.database, self.transport, config=config, server_identity="sim", now_ms=self._now_ms()
+        ).id
+
+    def drop(self) -> None:
+        """What the operating system does for the dead: the lock is free, the connections are closed."""
+        self._loop.kill(self.process)
+        self._lock.release()
+        self._real.close()
+
+    def _now_ms(self) -> int:
+        return int(self.clock.now_s() * 1000)
+
+
+def _remove(folder: Path) -> None:
+    for inner in folder.iterdir():
+        with contextlib.suppress(OSError):
+            inner.unlink()
+    folder.rmdir()
