@@ -54,13 +54,22 @@ def _print_watch(console: Console, watch: WatchView, *, now_ms: int) -> None:
     console.print(facts)
     if watch.batches:
         table = Table(
-            "batch", "samples", "state", "steps", "manifest", box=None, pad_edge=False, padding=(0, 2, 0, 2)
+            "batch",
+            "samples",
+            "novelty",
+            "state",
+            "steps",
+            "manifest",
+            box=None,
+            pad_edge=False,
+            padding=(0, 2, 0, 2),
         )
         for batch in watch.batches:
             steps = " ".join(f"{run.step}:{run.state}" for run in batch.runs)
             state = Text(batch.state, style=_STYLES.get(batch.state, ""))
+            new = "-" if batch.novelty is None else f"{batch.novelty:.2f}"
             table.add_row(
-                batch.key, str(batch.n_samples), state, Text(steps), Text(" ".join(batch.manifests))
+                batch.key, str(batch.n_samples), new, state, Text(steps), Text(" ".join(batch.manifests))
             )
         console.print(table)
     for batch in watch.batches:
@@ -160,7 +169,7 @@ def print_settings(
         if config.folder is not None:
             console.print(Text(f"    folder {settings.data_dir / config.folder}"))
         console.print(Text(f"    steps {' -> '.join(config.steps)}"))
-        for group in (config.poll, config.batch, config.upload, config.sampling):
+        for group in (config.poll, config.batch, config.upload, config.sampling, config.novelty):
             facts = ", ".join(f"{name}={getattr(group, name)}" for name in type(group).__dataclass_fields__)
             console.print(Text(f"    {type(group).__name__.removesuffix('Rules').lower()}: {facts}"))
 

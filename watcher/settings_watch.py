@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import (
     BatchRules,
+    NoveltyRules,
     PollRules,
     SamplingMethod,
     SamplingRules,
@@ -24,6 +25,7 @@ from watcher.scheduler import build_trigger
 from watcher.settings_groups import Group
 
 _POLL, _BATCH, _UPLOAD, _SAMPLING = PollRules(), BatchRules(), UploadRules(), SamplingRules()
+_NOVELTY = NoveltyRules()
 _WATCH = WatchConfig(name="-", dataset="-")
 WatchName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
 DEFAULT_WATCH = "incoming"
@@ -91,6 +93,42 @@ class SamplingSettings(Group):
     )
 
 
+class NoveltySettings(Group):
+    """What counts as known already, and what follows from it."""
+
+    near_duplicate_distance: float | None = Field(
+        None,
+        ge=0,
+        description="samples at most this far from a known one are near-duplicates; default: what was measured for "
+        "the embedder (0.245 for the descriptor, none for others)",
+    )
+    exclude_near_duplicates: bool = Field(
+        _NOVELTY.exclude_near_duplicates, description="keep near-duplicates out of the sampling"
+    )
+    repeat_distance: float | None = Field(
+        None,
+        ge=0,
+        description="at most this far: the same picture again; default: as measured (0.002 for the descriptor)",
+    )
+    min_ratio: float | None = Field(
+        None, gt=0, le=100, description="sample a batch only if its novelty is at least this"
+    )
+    history_batches: int = Field(
+        _NOVELTY.history_batches, ge=1, le=1000, description="novelty is relative to this many batches before"
+    )
+    dark_contrast: float = Field(
+        _NOVELTY.dark_contrast,
+        ge=0,
+        le=0.5,
+        description="a picture whose levels (0 to 1) deviate less than this counts as dark",
+    )
+    exact_up_to: int = Field(
+        _NOVELTY.exact_up_to,
+        ge=0,
+        description="known vectors up to which each is compared; beyond it an index answers, if usearch is there",
+    )
+
+
 def _split_steps(value: object) -> object:
     return [step.strip() for step in value.split(",") if step.strip()] if isinstance(value, str) else value
 
@@ -110,6 +148,7 @@ class WatchSettings(Group):
     batch: BatchSettings = BatchSettings()
     upload: UploadSettings = UploadSettings()
     sampling: SamplingSettings = SamplingSettings()
+    novelty: NoveltySettings = NoveltySettings()
 
     def build_config(self, name: str) -> WatchConfig:
         """The watch as the daemon takes it, checked as a whole.
@@ -139,6 +178,7 @@ class WatchSettings(Group):
                 batch=BatchRules(**dict(self.batch)),
                 upload=UploadRules(**dict(self.upload)),
                 sampling=SamplingRules(**dict(self.sampling)),
+                novelty=NoveltyRules(**dict(self.novelty)),
             )
             build_trigger(config)
         except ConfigError as error:

@@ -161,6 +161,30 @@ class SamplingRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoveltyRules:
+    """What counts as known already, and what follows from it.
+
+    Attributes:
+        near_duplicate_distance: samples at most this far (Euclidean) from a known one are near-duplicates; None takes
+            what was measured for the embedder, and no sample is one where nothing was.
+        exclude_near_duplicates: whether they are kept out of the sampling.
+        repeat_distance: at most this far: the same picture again; None as above.
+        min_ratio: a batch whose novelty is below this is not sampled; None samples every batch.
+        history_batches: novelty is relative to this many earlier batches.
+        dark_contrast: a picture whose levels (0 to 1) have a smaller standard deviation shows next to nothing.
+        exact_up_to: beyond this many known vectors an index answers, if usearch is installed.
+    """
+
+    near_duplicate_distance: float | None = None
+    exclude_near_duplicates: bool = False
+    repeat_distance: float | None = None
+    min_ratio: float | None = None
+    history_batches: int = 20
+    dark_contrast: float = 0.03
+    exact_up_to: int = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WatchConfig:
     """One watch: a dataset kept up to date from its datasource.
 
@@ -187,6 +211,7 @@ class WatchConfig:
     upload: UploadRules = field(default_factory=UploadRules)
     embed: EmbedRules = field(default_factory=EmbedRules)
     sampling: SamplingRules = field(default_factory=SamplingRules)
+    novelty: NoveltyRules = field(default_factory=NoveltyRules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,6 +342,40 @@ class Run:
     def was_begun_before(self) -> bool:
         """Whether an earlier attempt may have left effects; also one that a shutdown or a replay took off the count."""
         return self.attempt > 1 or self.available_ms > self.created_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleNovelty:
+    """How far a sample lay from everything known when its batch was measured.
+
+    Attributes:
+        distance: Euclidean, to the nearest one known; None for the very first, and for one without a vector.
+        nearest: file name of that one.
+    """
+
+    sample_id: int
+    distance: float | None
+    nearest: str | None
+    is_near_duplicate: bool
+    is_repeat: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchNovelty:
+    """How new a batch was.
+
+    Attributes:
+        mean_distance: mean distance of its samples to the nearest one known; None where none had one.
+        ratio: that, relative to the batches before it; None for the first one.
+    """
+
+    embedder: str
+    n_samples: int
+    n_near_duplicates: int
+    n_repeats: int
+    mean_distance: float | None
+    ratio: float | None
+    measured_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,8 +31,15 @@ _WEIGHTS: Final = {"layout": 0.35, "colour": 2.4, "fine": 1.2, "coarse": 1.0, "o
 _DIM: Final = 16 + 2 * 4 + 4 * _FINE_BINS + 4 * _COARSE_BINS + 4
 _CHUNK_IMAGES: Final = 32
 
-# Cosine similarity from which two pictures count as near-duplicates; measured in docs/descriptor.md.
-NEAR_DUPLICATE_COSINE: Final = 0.97
+# Euclidean distances up to which two pictures count as near-duplicates, and as the same picture again; both are
+# measured in docs/descriptor.md. A distance of 0.245 is a cosine of 0.97.
+NEAR_DUPLICATE_DISTANCE: Final = 0.245
+REPEAT_DISTANCE: Final = 0.002
+
+
+def find_default_distances(embedder: str) -> tuple[float | None, float | None]:
+    """The measured distances of near-duplicates and of repeats by the embedder's name; None where none is known."""
+    return (NEAR_DUPLICATE_DISTANCE, REPEAT_DISTANCE) if embedder == _NAME else (None, None)
 
 
 class DescriptorEmbedder:

@@ -15,6 +15,7 @@ from watcher.domain.errors import ApiException, WatcherError
 from watcher.domain.models import Sample
 from watcher.domain.pipeline import Discard, Done, Outcome
 from watcher.jobs.context import RunContext
+from watcher.jobs.novelty import measure_novelty
 from watcher.jobs.vector_source import VectorSource
 from watcher.lightly import embeddings
 from watcher.lightly.mappings import iter_file_names
@@ -61,8 +62,16 @@ def run_embed(context: RunContext) -> Outcome:
     with context.database.write() as session:
         batches.record_embedding(session, batch_id=context.batch.id, embedding_id=embedding_id)
     crash_point("embed.recorded")
+    measured = measure_novelty(context)
     _delete_old_embeddings(context)
-    return Done({"n_computed": n_computed, "n_rows": n_rows, "embedder": context.embedder.name})
+    return Done(
+        {
+            "n_computed": n_computed,
+            "n_rows": n_rows,
+            "embedder": context.embedder.name,
+            "n_near_duplicates": measured.n_near_duplicates,
+        }
+    )
 
 
 def _compute_batch_vectors(context: RunContext) -> int:

@@ -42,7 +42,7 @@ from watcher.lightly.workflows.register import (
     put_sample_file,
 )
 from watcher.logs import get_logger
-from watcher.store import batches, samples
+from watcher.store import batches, novelty, samples
 
 _log = get_logger("upload")
 
@@ -63,6 +63,8 @@ class _Uploaded:
     remote_id: str
     size_bytes: int
     modified_s: int | None
+    brightness: float
+    contrast: float
 
 
 @dataclass(slots=True)
@@ -183,10 +185,13 @@ def _upload_one(context: RunContext, sample: Sample) -> _Uploaded:
     rules = context.config.upload
     read = context.transport.read_url_bytes(sample.read_url, max_bytes=rules.max_bytes)
     image = read_image(read.body, limits=ImageLimits(max_bytes=rules.max_bytes, max_pixels=rules.max_pixels))
+    values = compute_metadata(image)
+    assert values.mean
+    assert values.std
     request = SampleCreateRequest(
         file_name=sample.file_name,
         thumb_name=None if rules.mode is UploadMode.METADATA else f"{sample.file_name}_thumb.webp",
-        meta_data=compute_metadata(image),
+        meta_data=values,
         exif=extract_exif(image) or None,
     )
     ensured = ensure_sample(
@@ -199,7 +204,14 @@ def _upload_one(context: RunContext, sample: Sample) -> _Uploaded:
     )
     crash_point("upload.sample_registered")
     _send_files(context, ensured, image, read)
-    return _Uploaded(sample, ensured.sample_id, read.size, read.last_modified_s)
+    return _Uploaded(
+        sample,
+        ensured.sample_id,
+        read.size,
+        read.last_modified_s,
+        brightness=sum(values.mean) / len(values.mean),
+        contrast=sum(values.std) / len(values.std),
+    )
 
 
 def _send_files(context: RunContext, ensured: EnsuredSample, image: DecodedImage, read: ReadResult) -> None:
@@ -230,6 +242,15 @@ def _record(context: RunContext, uploaded: _Uploaded) -> None:
             modified_s=uploaded.modified_s,
             now_ms=context.now_ms(),
         )
+        if uploaded.contrast < context.config.novelty.dark_contrast:
+            novelty.record_dark_sample(
+                session,
+                sample_id=sample.id,
+                watch_id=sample.watch_id,
+                brightness=uploaded.brightness,
+                contrast=uploaded.contrast,
+                now_ms=context.now_ms(),
+            )
     crash_point("upload.sample_recorded")
     if sample.via is Via.OVERLAP and uploaded.modified_s is not None:
         lateness_s = sample.discovered_ms / 1000 - uploaded.modified_s

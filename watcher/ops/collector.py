@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from watcher.database import Database
 from watcher.domain.errors import StoreError
 from watcher.domain.models import BatchState
 from watcher.logs import get_logger
-from watcher.store import batches, reconciles, samples, watches
+from watcher.store import batches, novelty, reconciles, samples, watches
 from watcher.store.counts import load_counts
 
 _log = get_logger("collector")
@@ -70,10 +70,36 @@ class StoreCollector(Collector):
         )
         paused = GaugeMetricFamily("watcher_paused", "1 while a watch is paused.", labels=["watch"])
         by_batch_state = GaugeMetricFamily("watcher_batches", "Batches by state.", labels=["watch", "state"])
+        measured = CounterMetricFamily(
+            "watcher_measured_samples", "Samples compared with everything known.", labels=["watch"]
+        )
+        near = CounterMetricFamily(
+            "watcher_near_duplicate_samples", "Samples that were much like a known one.", labels=["watch"]
+        )
+        repeated = CounterMetricFamily(
+            "watcher_repeated_samples", "Samples that were the same picture as a known one.", labels=["watch"]
+        )
+        dark = CounterMetricFamily(
+            "watcher_dark_samples", "Samples that were black or without texture.", labels=["watch"]
+        )
+        ratio = GaugeMetricFamily(
+            "watcher_batch_novelty_ratio",
+            "Novelty of the newest batch relative to the batches before it; absent before the second.",
+            labels=["watch"],
+        )
+        last_sample = GaugeMetricFamily(
+            "watcher_last_sample_timestamp_seconds",
+            "Discovery of the newest sample; absent before the first.",
+            labels=["watch"],
+        )
         with self._database.read() as session:
             counts = load_counts(session)
             oldest = samples.load_oldest_pending(session)
             batch_counts = batches.count_by_state(session)
+            duplicates = novelty.count_near_duplicates(session)
+            n_dark = novelty.count_dark_samples(session)
+            ratios = novelty.load_last_ratios(session)
+            discoveries = novelty.load_last_discoveries(session)
             last_missing = reconciles.load_last_missing(session)
             known = [watch for watch in watches.load_watches(session) if watch.name in self._configured]
         for watch in known:
@@ -85,6 +111,15 @@ class StoreCollector(Collector):
                     [watch.name, batch_state.value], batch_counts.get((watch.name, batch_state), 0)
                 )
             paused.add_metric([watch.name], 0 if watch.paused_ms is None else 1)
+            for family, n in zip(
+                (measured, near, repeated), duplicates.get(watch.name, (0, 0, 0)), strict=True
+            ):
+                family.add_metric([watch.name], n)
+            dark.add_metric([watch.name], n_dark.get(watch.name, 0))
+            if watch.name in ratios:
+                ratio.add_metric([watch.name], ratios[watch.name])
+            if watch.name in discoveries:
+                last_sample.add_metric([watch.name], discoveries[watch.name] / 1000)
             if watch.name in last_missing:
                 missing.add_metric([watch.name], last_missing[watch.name])
             if watch.last_polled_ms is not None:
@@ -93,4 +128,7 @@ class StoreCollector(Collector):
                 mark.add_metric([watch.name], watch.mark_s)
             if watch.name in oldest:
                 pending.add_metric([watch.name], oldest[watch.name] / 1000)
-        return [by_state, polled, mark, pending, by_batch_state, missing, paused]
+        return [
+            *(by_state, polled, mark, pending, by_batch_state, missing, paused),
+            *(measured, near, repeated, dark, ratio, last_sample),
+        ]

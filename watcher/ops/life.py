@@ -9,7 +9,7 @@ import msgspec
 
 from watcher.database import Database
 from watcher.domain.models import BatchState, Sample, SampleState
-from watcher.store import batches, picks, polls, runs, samples
+from watcher.store import batches, novelty, picks, polls, runs, samples
 
 
 class LifeEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +72,7 @@ def _load_life(session: Any, watch_name: str, sample: Sample) -> Life:
                     facts=facts,
                 )
             )
+        events += _measurements(session, sample, batch_id=batch.id)
         deliveries = picks.load_deliveries(session, batch_id=batch.id)
         for pick in picks.load_picks_of_sample(session, sample_id=sample.id):
             at_ms = max(
@@ -105,6 +106,28 @@ def _load_life(session: Any, watch_name: str, sample: Sample) -> Life:
         attempts=sample.attempts,
         events=sorted(events, key=lambda event: event.at_ms),
     )
+
+
+def _measurements(session: Any, sample: Sample, *, batch_id: int) -> list[LifeEvent]:
+    """What was seen of the picture itself: darkness, and the distance to everything known before."""
+    events = []
+    dark = novelty.load_dark_sample(session, sample_id=sample.id)
+    if dark is not None:
+        brightness, contrast, seen_ms = dark
+        facts: dict[str, Any] = {"brightness": round(brightness, 4), "contrast": round(contrast, 4)}
+        events.append(LifeEvent(at_ms=seen_ms, what="seen to be dark", facts=facts))
+    measured = novelty.load_sample_novelty(session, sample_id=sample.id)
+    summary = novelty.load_batch_novelty(session, batch_id=batch_id)
+    if measured is not None and summary is not None:
+        facts = {
+            "distance": None if measured.distance is None else round(measured.distance, 6),
+            "nearest": measured.nearest,
+            "near_duplicate": measured.is_near_duplicate,
+            "repeat": measured.is_repeat,
+            "novelty_of_batch": None if summary.ratio is None else round(summary.ratio, 3),
+        }
+        events.append(LifeEvent(at_ms=summary.measured_ms, what="compared with what was known", facts=facts))
+    return events
 
 
 def _discovery(session: Any, sample: Sample) -> LifeEvent:

@@ -8,8 +8,8 @@ from datetime import datetime
 import msgspec
 
 from watcher.database import Database
-from watcher.domain.models import Batch, Delivery, Pick, Poll, Run, Sample, SampleState
-from watcher.store import batches, picks, polls, runs, samples, watches
+from watcher.domain.models import Batch, BatchNovelty, Delivery, Pick, Poll, Run, Sample, SampleState
+from watcher.store import batches, novelty, picks, polls, runs, samples, watches
 from watcher.store.counts import load_counts
 
 _POLLS, _BATCHES, _PICKS, _TROUBLED = 5, 8, 12, 10
@@ -25,7 +25,12 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchView(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch with its steps and deliveries."""
+    """A batch with its steps and deliveries.
+
+    Attributes:
+        novelty: how new its samples were, relative to the batches before it; None before that is known.
+        n_near_duplicates: how many of them were much like a known one.
+    """
 
     key: str
     state: str
@@ -35,6 +40,8 @@ class BatchView(msgspec.Struct, frozen=True, kw_only=True):
     sampling_tag: str | None
     runs: list[RunView]
     manifests: list[str]
+    novelty: float | None = None
+    n_near_duplicates: int | None = None
 
 
 class PollView(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +139,7 @@ def load_overview(
                             batch,
                             runs.load_batch_runs(session, batch_id=batch.id),
                             picks.load_deliveries(session, batch_id=batch.id),
+                            novelty.load_batch_novelty(session, batch_id=batch.id),
                         )
                         for batch in batch_rows
                     ],
@@ -160,7 +168,9 @@ def _poll(poll: Poll) -> PollView:
     )
 
 
-def _batch(batch: Batch, batch_runs: list[Run], deliveries: list[Delivery]) -> BatchView:
+def _batch(
+    batch: Batch, batch_runs: list[Run], deliveries: list[Delivery], measured: BatchNovelty | None
+) -> BatchView:
     return BatchView(
         key=batch.key,
         state=batch.state.value,
@@ -173,6 +183,8 @@ def _batch(batch: Batch, batch_runs: list[Run], deliveries: list[Delivery]) -> B
             for run in batch_runs
         ],
         manifests=[delivery.location for delivery in deliveries],
+        novelty=None if measured is None else measured.ratio,
+        n_near_duplicates=None if measured is None else measured.n_near_duplicates,
     )
 
 

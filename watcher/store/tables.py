@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -14,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -167,6 +170,65 @@ vectors = Table(
     Column("embedder", String(100), primary_key=True),
     Column("file_name", Text, primary_key=True),
     Column("data", LargeBinary, nullable=False),
+    # Whether it is in `vector_blocks` too.
+    Column("packed", Boolean, nullable=False, server_default=false()),
+    Index(
+        "ix_vectors_unpacked",
+        "watch_id",
+        "embedder",
+        sqlite_where=text("packed = 0"),
+        postgresql_where=text("NOT packed"),
+    ),
+)
+
+# The same vectors again, about a megabyte a row, in the order in which they became known: what a search reads.
+vector_blocks = Table(
+    "vector_blocks",
+    metadata,
+    Column("watch_id", ForeignKey("watches.id"), primary_key=True),
+    Column("embedder", String(100), primary_key=True),
+    Column("first_row", BigInteger, primary_key=True, autoincrement=False),
+    Column("n_rows", Integer, nullable=False),
+    Column("names", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+sample_novelties = Table(
+    "sample_novelties",
+    metadata,
+    Column("sample_id", ForeignKey("samples.id"), primary_key=True, autoincrement=False),
+    Column("batch_id", ForeignKey("batches.id"), nullable=False),
+    Column("distance", Float),
+    Column("nearest", Text),
+    Column("is_near_duplicate", Boolean, nullable=False),
+    Column("is_repeat", Boolean, nullable=False),
+    Index(None, "batch_id"),
+)
+
+batch_novelties = Table(
+    "batch_novelties",
+    metadata,
+    Column("batch_id", ForeignKey("batches.id"), primary_key=True, autoincrement=False),
+    Column("watch_id", ForeignKey("watches.id"), nullable=False),
+    Column("embedder", String(100), nullable=False),
+    Column("n_samples", Integer, nullable=False),
+    Column("n_near_duplicates", Integer, nullable=False),
+    Column("n_repeats", Integer, nullable=False),
+    Column("mean_distance", Float),
+    Column("ratio", Float),
+    Column("measured_ms", BigInteger, nullable=False),
+    Index(None, "watch_id", "batch_id"),
+)
+
+dark_samples = Table(
+    "dark_samples",
+    metadata,
+    Column("sample_id", ForeignKey("samples.id"), primary_key=True, autoincrement=False),
+    Column("watch_id", ForeignKey("watches.id"), nullable=False),
+    Column("brightness", Float, nullable=False),
+    Column("contrast", Float, nullable=False),
+    Column("seen_ms", BigInteger, nullable=False),
+    Index(None, "watch_id"),
 )
 
 picks = Table(

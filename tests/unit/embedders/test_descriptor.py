@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.photographs import build_near_duplicate, build_scenes
 from watcher.embedders import DescriptorEmbedder, Embedder
-from watcher.embedders.descriptor import NEAR_DUPLICATE_COSINE
+from watcher.embedders.descriptor import NEAR_DUPLICATE_DISTANCE
 from watcher.images import DecodedImage, ImageLimits, read_image
 from watcher.platform.samplers import pick
 
@@ -72,7 +72,7 @@ def test_near_duplicates_are_found_at_the_default_threshold():
     vectors, groups = embed_groups(build_scenes(60, seed=3), seed=3)
     pairs = np.triu_indices(len(vectors), 1)
     same = groups[pairs[0]] == groups[pairs[1]]
-    close = np.einsum("ij,ij->i", vectors[pairs[0]], vectors[pairs[1]]) >= NEAR_DUPLICATE_COSINE
+    close = np.linalg.norm(vectors[pairs[0]] - vectors[pairs[1]], axis=1) <= NEAR_DUPLICATE_DISTANCE
     assert close[same].mean() > 0.95
     assert same[close].mean() > 0.9
 

@@ -1,0 +1,240 @@
+"""How far each sample and each batch lies from what was known, and which samples were dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from watcher.domain.models import BatchNovelty, SampleNovelty, SampleState
+from watcher.store.tables import (
+    batch_novelties,
+    batches,
+    dark_samples,
+    sample_novelties,
+    samples,
+    watches,
+)
+
+
+def record_sample_novelties(session: Session, *, batch_id: int, rows: Sequence[SampleNovelty]) -> None:
+    """Stores what samples were measured; a measurement that is there stays."""
+    if not rows:
+        return
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    session.execute(
+        dialect.insert(sample_novelties).on_conflict_do_nothing(),
+        [
+            {
+                "sample_id": row.sample_id,
+                "batch_id": batch_id,
+                "distance": row.distance,
+                "nearest": row.nearest,
+                "is_near_duplicate": row.is_near_duplicate,
+                "is_repeat": row.is_repeat,
+            }
+            for row in rows
+        ],
+    )
+
+
+def load_measured(session: Session, *, sample_ids: Sequence[int]) -> set[int]:
+    """Which of the samples were measured already."""
+    found: set[int] = set()
+    for start in range(0, len(sample_ids), 500):
+        statement = select(sample_novelties.c.sample_id).where(
+            sample_novelties.c.sample_id.in_(sample_ids[start : start + 500])
+        )
+        found.update(session.execute(statement).scalars())
+    return found
+
+
+def load_sample_novelty(session: Session, *, sample_id: int) -> SampleNovelty | None:
+    """What a sample was measured."""
+    row = session.execute(
+        select(sample_novelties).where(sample_novelties.c.sample_id == sample_id)
+    ).one_or_none()
+    return None if row is None else _sample_novelty(row)
+
+
+def load_batch_sample_novelties(session: Session, *, batch_id: int) -> dict[str, SampleNovelty]:
+    """What the samples of a batch were measured, by file name."""
+    statement = (
+        select(sample_novelties, samples.c.file_name)
+        .join(samples, samples.c.id == sample_novelties.c.sample_id)
+        .where(sample_novelties.c.batch_id == batch_id)
+    )
+    return {row.file_name: _sample_novelty(row) for row in session.execute(statement)}
+
+
+def record_batch_novelty(
+    session: Session,
+    *,
+    batch_id: int,
+    watch_id: int,
+    embedder: str,
+    n_history: int,
+    floor: float,
+    now_ms: int,
+) -> BatchNovelty:
+    """Sums up a batch whose samples were all measured.
+
+    The ratio is the batch's mean distance divided by the median of the mean distances of the `n_history` batches
+    before it; None without any. `floor` is the least that is divided by, so that a stuck camera's batches count 0
+    however long it has been stuck.
+    """
+    known = load_batch_novelty(session, batch_id=batch_id)
+    if known is not None:
+        return known
+    row = session.execute(
+        select(
+            func.count().label("n"),
+            func.count().filter(sample_novelties.c.is_near_duplicate).label("n_near"),
+            func.count().filter(sample_novelties.c.is_repeat).label("n_repeats"),
+            func.avg(sample_novelties.c.distance).label("mean"),
+        ).where(sample_novelties.c.batch_id == batch_id)
+    ).one()
+    history = (
+        session.execute(
+            select(batch_novelties.c.mean_distance)
+            .where(
+                batch_novelties.c.watch_id == watch_id,
+                batch_novelties.c.embedder == embedder,
+                batch_novelties.c.batch_id < batch_id,
+                batch_novelties.c.mean_distance.is_not(None),
+            )
+            .order_by(batch_novelties.c.batch_id.desc())
+            .limit(n_history)
+        )
+        .scalars()
+        .all()
+    )
+    ratio = None if row.mean is None or not history else row.mean / max(floor, median(history))
+    session.execute(
+        insert(batch_novelties).values(
+            batch_id=batch_id,
+            watch_id=watch_id,
+            embedder=embedder,
+            n_samples=row.n,
+            n_near_duplicates=row.n_near,
+            n_repeats=row.n_repeats,
+            mean_distance=row.mean,
+            ratio=ratio,
+            measured_ms=now_ms,
+        )
+    )
+    return BatchNovelty(
+        embedder=embedder,
+        n_samples=row.n,
+        n_near_duplicates=row.n_near,
+        n_repeats=row.n_repeats,
+        mean_distance=row.mean,
+        ratio=ratio,
+        measured_ms=now_ms,
+    )
+
+
+def load_batch_novelty(session: Session, *, batch_id: int) -> BatchNovelty | None:
+    """What a batch was measured; None before."""
+    row = session.execute(select(batch_novelties).where(batch_novelties.c.batch_id == batch_id)).one_or_none()
+    if row is None:
+        return None
+    return BatchNovelty(
+        embedder=row.embedder,
+        n_samples=row.n_samples,
+        n_near_duplicates=row.n_near_duplicates,
+        n_repeats=row.n_repeats,
+        mean_distance=row.mean_distance,
+        ratio=row.ratio,
+        measured_ms=row.measured_ms,
+    )
+
+
+def count_near_duplicates(session: Session) -> dict[str, tuple[int, int, int]]:
+    """Samples measured, near-duplicates and repeats among them, since the beginning, by watch name."""
+    statement = (
+        select(
+            watches.c.name,
+            func.sum(batch_novelties.c.n_samples),
+            func.sum(batch_novelties.c.n_near_duplicates),
+            func.sum(batch_novelties.c.n_repeats),
+        )
+        .join(watches, watches.c.id == batch_novelties.c.watch_id)
+        .group_by(watches.c.name)
+    )
+    return {name: (int(n), int(near), int(repeats)) for name, n, near, repeats in session.execute(statement)}
+
+
+def load_last_ratios(session: Session) -> dict[str, float]:
+    """The novelty of the newest measured batch by watch name; watches without one are left out."""
+    newest = (
+        select(func.max(batch_novelties.c.batch_id)).group_by(batch_novelties.c.watch_id).scalar_subquery()
+    )
+    statement = (
+        select(watches.c.name, batch_novelties.c.ratio)
+        .join(batches, batches.c.watch_id == watches.c.id)
+        .join(batch_novelties, batch_novelties.c.batch_id == batches.c.id)
+        .where(batch_novelties.c.batch_id.in_(newest), batch_novelties.c.ratio.is_not(None))
+    )
+    return {name: ratio for name, ratio in session.execute(statement)}  # noqa: C416 - rows, not pairs
+
+
+def record_dark_sample(
+    session: Session, *, sample_id: int, watch_id: int, brightness: float, contrast: float, now_ms: int
+) -> None:
+    """Notes that a sample shows next to nothing; harmless to repeat."""
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    session.execute(
+        dialect.insert(dark_samples)
+        .values(
+            sample_id=sample_id,
+            watch_id=watch_id,
+            brightness=brightness,
+            contrast=contrast,
+            seen_ms=now_ms,
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+def load_dark_sample(session: Session, *, sample_id: int) -> tuple[float, float, int] | None:
+    """(brightness, contrast, when it was seen) of a dark sample; None for any other."""
+    row = session.execute(select(dark_samples).where(dark_samples.c.sample_id == sample_id)).one_or_none()
+    return None if row is None else (row.brightness, row.contrast, row.seen_ms)
+
+
+def count_dark_samples(session: Session) -> dict[str, int]:
+    """Dark samples since the beginning, by watch name; watches without one are left out."""
+    statement = (
+        select(watches.c.name, func.count())
+        .join(dark_samples, dark_samples.c.watch_id == watches.c.id)
+        .group_by(watches.c.name)
+    )
+    return {name: n for name, n in session.execute(statement)}  # noqa: C416 - rows, not pairs
+
+
+def load_last_discoveries(session: Session) -> dict[str, int]:
+    """When the newest sample of each watch was discovered; watches without one are left out."""
+    last: dict[str, int] = {}
+    for watch_id, name in session.execute(select(watches.c.id, watches.c.name)).all():
+        # Ids grow with discovery; by state, so that the index on (watch, state, id) answers.
+        newest = [
+            session.execute(
+                select(func.max(samples.c.id)).where(samples.c.watch_id == watch_id, samples.c.state == state)
+            ).scalar()
+            for state in SampleState
+        ]
+        found = max((number for number in newest if number is not None), default=None)
+        if found is not None:
+            last[name] = session.execute(
+                select(samples.c.discovered_ms).where(samples.c.id == found)
+            ).scalar_one()
+    return last
+
+
+def _sample_novelty(row: object) -> SampleNovelty:
+    names = ("sample_id", "distance", "nearest", "is_near_duplicate", "is_repeat")
+    return SampleNovelty(**{name: getattr(row, name) for name in names})
