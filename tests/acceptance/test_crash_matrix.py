@@ -47,6 +47,8 @@ POINTS = {
         "embedding.promised:2",
         "manifest.renamed",
         "manifest.written:2",
+        "novelty.chunk_recorded:2",
+        "novelty.recorded",
         "poll.created",
         "poll.mark_moved",
         "poll.page_stored",
@@ -76,7 +78,7 @@ POINTS = {
     "vanished": ["read_urls.page_refreshed", "upload.vanished_recorded"],
     "refused": ["upload.refused_recorded"],
     "interrupted": ["poll.interruption_stored"],
-    "foreign": ["embed.foreign_vectors_stored"],
+    "foreign": ["embed.foreign_vectors_stored", "novelty.others_packed"],
     "slow": ["runner.lease_extended"],
     "audit": ["reconcile.page_stored", "reconcile.reported", "reconcile.vanished_recorded"],
 }

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
-# Products of this many queries with a block of some thousand rows stay in the second-level cache.
-_STRIPE: Final = 128
+# Queries that are compared among themselves at once.
+_STRIPE: Final = 256
 
 
 class NearestSoFar:
     """The nearest of all rows seen so far for each query, by Euclidean distance.
 
     A row is compared by `q * x - |x|^2 / 2`, which orders rows as the distance does and needs one matrix product;
-    the distance to the winner is computed from the difference, so equal vectors are exactly 0 apart.
+    the distance to the winner is computed from the difference, so equal vectors are exactly 0 apart. Vectors are
+    moved by `origin` first: far from it, float32 could not tell neighbours apart.
 
     Attributes:
         rows: int64, the number of the nearest row of each query; -1 while there is none.
@@ -27,13 +28,18 @@ class NearestSoFar:
 
     def __init__(self, queries: Floats) -> None:
         """Takes the queries, float32 of shape (n, d)."""
+        n, dim = queries.shape
         self._queries = np.ascontiguousarray(queries, dtype=np.float32)
-        self._scores = np.full(len(queries), -np.inf, dtype=np.float32)
+        self._origin = self._queries.mean(axis=0) if n else np.zeros(dim, dtype=np.float32)
+        # One more number each, by which the product subtracts half the square as well.
+        self._factors = np.ones((dim + 1, n), dtype=np.float32)
+        self._factors[:dim] = (self._queries - self._origin).T
+        self._scores = np.full(n, -np.inf, dtype=np.float32)
         self._vectors = np.zeros_like(self._queries)
-        self.rows: Rows = np.full(len(queries), -1, dtype=np.int64)
+        self.rows: Rows = np.full(n, -1, dtype=np.int64)
 
     def see_block(self, first_row: int, block: Floats, *, but: Sequence[tuple[int, int]] = ()) -> None:
-        """Compares all queries with the rows of a block. Costs one matrix product, n x rows x d.
+        """Compares all queries with the rows of a block. Costs one matrix product, rows x d x n.
 
         Args:
             first_row: number of the block's first row.
@@ -42,27 +48,19 @@ class NearestSoFar:
         """
         if not len(block) or not len(self._queries):
             return
-        half_squares = np.einsum("ij,ij->i", block, block) / np.float32(2)
-        left_out = _by_query(but)
-        scores = np.empty((min(_STRIPE, len(self._queries)), len(block)), dtype=np.float32)
-        for start in range(0, len(self._queries), _STRIPE):
-            stripe = slice(start, min(start + _STRIPE, len(self._queries)))
-            part = scores[: stripe.stop - start]
-            np.matmul(self._queries[stripe], block.T, out=part)
-            part -= half_squares
-            for query in left_out.keys() & range(stripe.start, stripe.stop):
-                part[query - start, left_out[query]] = -np.inf
-            self._keep_better(stripe, part, first_row, block)
+        scores = self._extend(block) @ self._factors
+        for query, row in but:
+            scores[row, query] = -np.inf
+        self._keep_better(0, scores, first_row, block)
 
     def see_each_other(self, first_row: int) -> None:
         """Compares each query with those before it, which are the rows from `first_row` on."""
+        extended = self._extend(self._queries)
         for start in range(0, len(self._queries), _STRIPE):
-            stripe = slice(start, min(start + _STRIPE, len(self._queries)))
-            block = self._queries[: stripe.stop]
-            part = self._queries[stripe] @ block.T
-            part -= np.einsum("ij,ij->i", block, block) / np.float32(2)
-            part[:, start:][np.triu_indices(stripe.stop - start)] = -np.inf
-            self._keep_better(stripe, part, first_row, block)
+            stop = min(start + _STRIPE, len(self._queries))
+            scores = extended[:stop] @ self._factors[:, start:stop]
+            scores[start:][np.tril_indices(stop - start)] = -np.inf
+            self._keep_better(start, scores, first_row, self._queries)
 
     def compute_distances(self) -> NDArray[np.float64]:
         """Euclidean distance of each query to its nearest row; infinite where there is none."""
@@ -71,20 +69,21 @@ class NearestSoFar:
         distances[self.rows < 0] = np.inf
         return distances
 
-    def _keep_better(self, stripe: slice, scores: Floats, first_row: int, block: Floats) -> None:
-        best = scores.max(axis=1)
-        better = np.flatnonzero(best > self._scores[stripe])
+    def _extend(self, rows: Floats) -> Floats:
+        extended = np.empty((len(rows), rows.shape[1] + 1), dtype=np.float32)
+        moved = extended[:, :-1]
+        np.subtract(rows, self._origin, out=moved)
+        np.multiply(np.einsum("ij,ij->i", moved, moved), np.float32(-0.5), out=extended[:, -1])
+        return extended
+
+    def _keep_better(self, first_query: int, scores: Floats, first_row: int, rows: Floats) -> None:
+        """Takes over what is better than before; `scores` is of shape (rows, queries)."""
+        best = scores.max(axis=0)
+        better = np.flatnonzero(best > self._scores[first_query : first_query + len(best)])
         if not len(better):
             return
-        winners = scores[better].argmax(axis=1)
-        queries = better + stripe.start
+        winners = scores[:, better].argmax(axis=0)
+        queries = better + first_query
         self._scores[queries] = best[better]
-        self._vectors[queries] = block[winners]
+        self._vectors[queries] = rows[winners]
         self.rows[queries] = first_row + winners
-
-
-def _by_query(pairs: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
-    for query, row in pairs:
-        found.setdefault(query, []).append(row)
-    return found
