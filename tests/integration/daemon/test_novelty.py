@@ -13,6 +13,7 @@ from tests.integration.daemon.test_pipeline import Pipeline
 from tests.photographs import build_scenes
 from tests.unit.embedders.test_descriptor import encode
 from watcher.domain.models import BatchRules, NoveltyRules, SamplingRules, UploadRules
+from watcher.embedders import DescriptorEmbedder
 from watcher.ops.collector import StoreCollector
 from watcher.ops.life import load_lives
 from watcher.store import neighbours, novelty
@@ -104,7 +105,7 @@ def test_sample_that_somebody_else_had_put_there_is_not_its_own_neighbour(pipeli
     put(pipeline, {"a.jpg": a})
     pipeline.run_all()
     watch = pipeline.scene.load_watch()
-    embedder = pipeline.build_runner()._parts.embedder
+    embedder = DescriptorEmbedder()
     vector = embedder.embed_bytes([encode(b)]).vectors[0]
     with pipeline.scene.database.write() as session:
         from watcher.store import vectors
