@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from tests.simulation.loop import Loop, Process, SimClock
 from tests.simulation.network import Network
@@ -17,38 +14,20 @@ from tests.simulation.profile import Profile
 from tests.simulation.server import API, TOKEN
 from tests.simulation.stand_ins import SimDatabase
 from watcher.attach import attach_watch
+from watcher.bootstrap import build_runner
 from watcher.database import build_database
-from watcher.domain.backoff import Backoff
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import StoreLockedError, WatcherError
 from watcher.domain.models import WatchConfig
-from watcher.embedders.base import EmbeddedBatch
-from watcher.images import DecodedImage
-from watcher.jobs.context import JobParts
-from watcher.jobs.runner import Runner, RunRules
+from watcher.jobs.runner import Runner
 from watcher.lightly.transport import Transport
 from watcher.metrics import Metrics
 from watcher.poll import Poller
 from watcher.reconcile import Reconciler
-from watcher.sinks.manifest import ManifestSink
+from watcher.settings import Settings
+from watcher.settings_groups import RunSettings
 from watcher.store import runs, watches
 from watcher.store.lock import StoreLock
-
-RULES = RunRules(lease_s=30.0, time_limit_s=900.0, backoff=Backoff(base_s=1.0, cap_s=60.0, max_attempts=40))
-
-
-class TinyEmbedder:
-    """Four numbers of the bytes: embedders are tested elsewhere."""
-
-    name = "tiny-v1"
-    dim = 4
-
-    def embed(self, images: Sequence[DecodedImage]) -> NDArray[np.float32]:
-        raise NotImplementedError
-
-    def embed_bytes(self, contents: Sequence[bytes]) -> EmbeddedBatch:
-        rows = [np.frombuffer(body[-20:-4], dtype=np.uint8)[:4].astype(np.float32) for body in contents]
-        return EmbeddedBatch(vectors=np.stack(rows))
 
 
 class Daemon:
@@ -118,25 +97,26 @@ class Daemon:
                 self._note(f"not opened: {error}")
                 self._loop.sleep(5.0)
         crash_point("daemon.runs_released")
-        runner = self.build_runner()
+        runner = self._build_runner()
         for number in range(self._profile.n_workers):
             self._spawn(f"worker {number}", lambda number=number: self._work(runner, f"worker {number}"))
         for config in self._profile.configs:
             self._spawn(f"poll {config.name}", lambda config=config: self._poll_for_ever(config))
 
-    def build_runner(self) -> Runner:
-        parts = JobParts(
+    def _build_runner(self) -> Runner:
+        runs_settings = RunSettings(
+            lease_s=30, time_limit_s=900, retry_base_s=1, retry_cap_s=60, max_attempts=40
+        )
+        return build_runner(
+            Settings(data_dir=self._folder, runs=runs_settings),
+            self._profile.configs,
             database=self.database,
             transport=self.transport,
-            configs={config.name: config for config in self._profile.configs},
-            embedder=TinyEmbedder(),
-            sink=ManifestSink(self._folder / "selected"),
-            work_dir=self._folder / "work",
-            clock=self.clock,
             metrics=self._metrics,
+            clock=self.clock,
             rng=self._rng,
+            stop=self.stop,
         )
-        return Runner(parts, owner=self.process.name, rules=RULES, stop=self.stop)
 
     def _spawn(self, name: str, target: Callable[[], object]) -> None:
         def counted() -> None:

@@ -51,7 +51,13 @@ class StepChecks:
 
     def _check_marks(self) -> None:
         remote = {dataset.id: dataset.mark_s for dataset in self._world.server.datasets}
-        for name, dataset_id, mark_s in self._query("SELECT name, dataset_id, mark_s FROM watches"):
+        told = {dataset.id: dataset.told_marks for dataset in self._world.server.datasets}
+        sql = "SELECT name, dataset_id, mark_s, remote_mark_s FROM watches"
+        for name, dataset_id, mark_s, remote_mark_s in self._query(sql):
+            if remote_mark_s is not None and remote_mark_s not in told[dataset_id]:
+                self._blame(
+                    f"the mark {remote_mark_s} of {name} counts as told, but the server never heard of it"
+                )
             if mark_s is None:
                 continue
             if mark_s < self._marks.get(name, 0) and name not in self._rewound:

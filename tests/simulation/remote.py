@@ -73,6 +73,7 @@ class RemoteDataset:
     name: str
     datasource: Datasource
     mark_s: int = 0
+    told_marks: set[int] = field(default_factory=set)
     samples: list[RemoteSample] = field(default_factory=list)
     tags: list[RemoteTag] = field(default_factory=list)
     tags_size: int = 0

@@ -162,7 +162,9 @@ class Server:
         return {"processedUntilTimestamp": self.find(dataset_id).mark_s}
 
     def _put_mark(self, dataset_id: str, _query: dict[str, str], body: bytes) -> dict[str, str]:
-        self.find(dataset_id).mark_s = json.loads(body)["processedUntilTimestamp"]
+        dataset = self.find(dataset_id)
+        dataset.mark_s = json.loads(body)["processedUntilTimestamp"]
+        dataset.told_marks.add(dataset.mark_s)
         return {}
 
     # Listings.
