@@ -56,7 +56,8 @@ image-check: setup ## builds the image with buildah and runs its daemon
 lock: ## resolve the lock files anew (needs uv)
 	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra daemon --extra platform --extra workers --extra onnx --extra parquet --extra index --extra traces --group dev pyproject.toml -o requirements/dev.lock
 	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra daemon --extra platform --extra workers --constraint requirements/dev.lock pyproject.toml -o requirements/run.lock
-	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header requirements/build.in -o requirements/build.lock
+	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra daemon --extra workers --constraint requirements/dev.lock pyproject.toml -o requirements/run-slim.lock
+	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --constraint requirements/dev.lock requirements/build.in -o requirements/build.lock
 
 clean: ## removes .venv and caches; never data/
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

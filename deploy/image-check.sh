@@ -13,13 +13,15 @@ readonly BASE_ROOT="$WORK/base-$SUITE"
 readonly WHEELS="$WORK/wheels"
 readonly BASE_IMAGE="localhost/watcher-base:$SUITE"
 readonly IMAGE="localhost/datasource-watcher:check"
+readonly SLIM_IMAGE="localhost/datasource-watcher:check-slim"
 readonly PYTHON="${PYTHON:-$PWD/.venv/bin/python}"
 readonly USER_ID=10001
+readonly MOST_BYTES=250000000
 
 say() { printf 'image-check: %s\n' "$*"; }
 fail() { printf 'image-check: FAILED: %s\n' "$*" >&2; exit 1; }
 
-for tool in buildah debootstrap tar timeout pgrep; do
+for tool in buildah debootstrap tar timeout pgrep unshare; do
     command -v "$tool" >/dev/null || fail "'$tool' is missing; on Debian: apt-get install buildah debootstrap procps"
 done
 [ "$(id -u)" -eq 0 ] || fail "debootstrap and buildah's chroot isolation need root; run it as root or with sudo"
@@ -85,12 +87,12 @@ make_base() {
 
 fetch_wheels() {
     local wanted
-    wanted="$(cat requirements/run.lock requirements/build.lock | sha256sum)"
+    wanted="$(cat requirements/run.lock requirements/run-slim.lock requirements/build.lock | sha256sum)"
     if [ "$(cat "$WHEELS.complete" 2>/dev/null)" != "$wanted" ]; then
         say "fetching the locked wheels"
         rm -rf "$WHEELS" "$WHEELS.complete"
         local lock
-        for lock in run build; do
+        for lock in run run-slim build; do
             timeout 900 "$PYTHON" -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
                 --only-binary=:all: --python-version 3.11 --dest "$WHEELS" --requirement "requirements/$lock.lock" \
                 >"$WORK/wheels.log" 2>&1 || { tail -n 20 "$WORK/wheels.log" >&2; fail "a wheel could not be fetched"; }
@@ -99,13 +101,15 @@ fetch_wheels() {
     fi
 }
 
+# build_image IMAGE VARIANT
 build_image() {
-    say "building the image"
-    builder rmi "$IMAGE" >/dev/null 2>&1 || true
-    timeout 900 buildah --root "$WORK/storage" --runroot "$WORK/run" bud --quiet --isolation chroot --pull-never \
-        --format docker --build-arg "BASE_IMAGE=$BASE_IMAGE" --build-arg PIP_NO_INDEX=1 \
-        --build-arg PIP_FIND_LINKS=/wheels --volume "$WHEELS:/wheels:ro" --tag "$IMAGE" . >"$WORK/build.log" 2>&1 \
-        || { tail -n 40 "$WORK/build.log" >&2; fail "the build ended with an error"; }
+    say "building the image, $2"
+    builder rmi "$1" >/dev/null 2>&1 || true
+    timeout 900 buildah --root "$WORK/storage" --runroot "$WORK/run" bud --quiet --layers --isolation chroot \
+        --pull-never --format docker --build-arg "BASE_IMAGE=$BASE_IMAGE" --build-arg PIP_NO_INDEX=1 \
+        --build-arg PIP_FIND_LINKS=/wheels --build-arg "VARIANT=$2" --volume "$WHEELS:/wheels:ro" --tag "$1" . \
+        >"$WORK/build-$2.log" 2>&1 \
+        || { tail -n 40 "$WORK/build-$2.log" >&2; fail "the build of $2 ended with an error"; }
 }
 
 # Prints a part of the image's configuration, a list one element a line.
@@ -122,6 +126,30 @@ inspect_image() {
     [ "$(of_image User)" = "$USER_ID:$USER_ID" ] || fail "the image does not run as $USER_ID"
     [ "$(of_image Volumes)" = /data ] || fail "/data is not the image's one volume"
     [ "$(of_image Healthcheck.Test.0)" = CMD ] || fail "the image's HEALTHCHECK needs a shell"
+}
+
+# Looks into an image: its size, that nobody finds a shell or a package manager, and what it says it is made of.
+# look_into IMAGE VARIANT
+look_into() {
+    local root bytes name
+    container="$(builder from --pull-never "$1")"
+    root="$(builder mount "$container")"
+    bytes="$(find "$root" -xdev -type f -printf '%s\n' | awk '{sum += $1} END {print sum}')"
+    say "the image, $2: $((bytes / 1000000)) MB"
+    [ "$bytes" -lt "$MOST_BYTES" ] || fail "the image, $2, is larger than $((MOST_BYTES / 1000000)) MB"
+    for name in sh bash dash busybox apt-get dpkg pip perl; do
+        [ -z "$(find "$root/bin" "$root/usr" "$root/opt" -name "$name" ! -type d -print -quit 2>/dev/null)" ] \
+            || fail "there is a '$name' in the image"
+    done
+    "$PYTHON" - "$root/opt/watcher/sbom.cdx.json" "$2" <<'END' || fail "the bill of materials of $2 is wrong"
+import json, sys
+names = {part["name"] for part in json.load(open(sys.argv[1]))["components"]}
+assert {"datasource-watcher", "sqlalchemy", "apscheduler"} <= {name.lower() for name in names}, names
+assert ("obstore" in names) == (sys.argv[2] == "full"), names
+END
+    builder umount "$container" >/dev/null
+    builder rm "$container" >/dev/null
+    container=""
 }
 
 free_port() { "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
@@ -176,13 +204,45 @@ run_daemon() {
     [ -z "$written" ] || fail "the daemon wrote outside /data and /tmp: ${written#"$root"}"
 }
 
+# As process 1 of a namespace of its own, which gets no signal it has no handler for.
+end_as_process_1() {
+    local root status=0 asked
+    root="$(builder mount "$container")"
+    log="$WORK/process-1.log"
+    say "the daemon as process 1"
+    mkdir -p "$root/data"
+    mount --bind "$data" "$root/data"
+    # SIGTERM goes to the one child of unshare, which is process 1 in there.
+    PATH=/opt/watcher/bin:$PATH WATCHER_DATA_DIR=/data HOME=/tmp WATCHER_HTTP__PORT="$http_port" \
+        WATCHER_PLATFORM__PORT="$platform_port" PYTHONDONTWRITEBYTECODE=1 \
+        unshare --pid --fork --mount --root="$root" --setuid="$USER_ID" --setgid="$USER_ID" --kill-child \
+        --mount-proc /opt/watcher/bin/watcher run </dev/null >"$log" 2>&1 &
+    daemon=$!
+    for ((asked = 0; asked < 240; asked++)); do
+        ! "$PYTHON" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$http_port/health/ready', timeout=2)" \
+            2>/dev/null || break
+        kill -0 "$daemon" 2>/dev/null || fail "the daemon ended as process 1"
+        sleep 0.25
+    done
+    kill -TERM "$(pgrep -P "$daemon")"
+    wait "$daemon" || status=$?
+    daemon=""
+    umount "$root/data"
+    builder umount "$container" >/dev/null
+    [ "$status" -eq 0 ] || fail "as process 1 the daemon ended with $status after SIGTERM, not with 0"
+}
+
 main() {
     mkdir -p "$WORK"
     make_base
     fetch_wheels
-    build_image
+    build_image "$IMAGE" full
+    build_image "$SLIM_IMAGE" slim
     inspect_image
+    look_into "$IMAGE" full
+    look_into "$SLIM_IMAGE" slim
     run_daemon
+    end_as_process_1
     say "passed: built, ran as $USER_ID, took an image through to done, ended with 0 on SIGTERM, in $SECONDS s"
 }
 

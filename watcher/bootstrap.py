@@ -9,8 +9,9 @@ import secrets
 import shutil
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import make_url
 
@@ -30,6 +31,9 @@ from watcher.platform.store.tables import SCHEMA as PLATFORM_SCHEMA
 from watcher.settings import Settings
 from watcher.sinks.manifest import ManifestSink
 from watcher.store import SCHEMA
+
+if TYPE_CHECKING:
+    from watcher.platform.server import PlatformServer
 
 _log = get_logger("bootstrap")
 
@@ -66,6 +70,34 @@ def build_platform_config(
         blob_url=settings.platform.blob_url,
         url_base=settings.platform.url_base,
     )
+
+
+@contextlib.contextmanager
+def needing_platform() -> Iterator[None]:
+    """Around what loads the platform's libraries, which a slim installation lacks.
+
+    Raises:
+        ConfigError: this installation has no platform.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"this installation has no platform: the package {error.name} is missing. Install "
+            "'datasource-watcher[platform]' or take the full image, or set LIGHTLY_TOKEN and "
+            "LIGHTLY_SERVER_LOCATION to use another server"
+        ) from error
+
+
+def build_platform_server(config: PlatformConfig, *, clock: Clock | None = None) -> PlatformServer:
+    """The platform, not started. Its libraries are loaded here, so that a daemon of another server does without.
+
+    Raises:
+        ConfigError: this installation has no platform.
+    """
+    with needing_platform():
+        from watcher.platform.server import PlatformServer  # noqa: PLC0415 - see above
+    return PlatformServer(config, clock=clock)
 
 
 def read_or_make_secret(path: Path, *, what: str) -> str:

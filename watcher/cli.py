@@ -163,6 +163,6 @@ def demo(
                 out.print(f"  {what}: watcher why {name}", markup=False)
 
 
-from watcher import cli_control, cli_platform  # noqa: E402 - their commands come after these in `watcher --help`
+from watcher import cli_backup, cli_control, cli_platform  # noqa: E402 - after these in `watcher --help`
 
-__all__ = ["app", "cli_control", "cli_platform"]
+__all__ = ["app", "cli_backup", "cli_control", "cli_platform"]

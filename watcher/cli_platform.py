@@ -19,7 +19,6 @@ from watcher.domain.clock import SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.platform import users as platform_users
 from watcher.platform.secrets import KEY_FILE
-from watcher.platform.server import PlatformServer
 
 if TYPE_CHECKING:
     from watcher.platform.context import Platform
@@ -67,7 +66,7 @@ def platform(
         if migrate_only:
             out.print(f"platform: version {bootstrap.migrate_platform(config)}")
             return
-        server = PlatformServer(config, clock=SystemClock())
+        server = bootstrap.build_platform_server(config, clock=SystemClock())
         server.start()
         out.print(f"Platform {__version__} at {server.url}", markup=False)
         out.print(f"  datasources below  {config.datasource_root}", markup=False)
@@ -90,7 +89,10 @@ def _opened(context: typer.Context) -> Iterator[Platform]:
                 "or name its folder with `watcher platform --data-dir FOLDER users ...`"
             )
         config = bootstrap.build_platform_config(settings, data_dir=data_dir)
-        with platform_users.open_platform(config, clock=SystemClock()) as platform_parts:
+        with (
+            bootstrap.needing_platform(),
+            platform_users.open_platform(config, clock=SystemClock()) as platform_parts,
+        ):
             yield platform_parts
 
 

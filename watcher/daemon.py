@@ -7,12 +7,14 @@ import secrets
 import threading
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from prometheus_client import PlatformCollector, ProcessCollector
 
 from watcher.attach import attach_watch
 from watcher.bootstrap import (
     build_platform_config,
+    build_platform_server,
     build_runner,
     build_transport,
     clear_work_dir,
@@ -34,7 +36,6 @@ from watcher.ops.collector import StoreCollector
 from watcher.ops.control import Control
 from watcher.ops.health import AccessWatch, Heartbeats
 from watcher.ops.parts import OpsParts
-from watcher.platform.server import PlatformServer
 from watcher.poll import Poller, PollReport
 from watcher.reconcile import Reconciler
 from watcher.scheduler import Scheduler
@@ -43,6 +44,9 @@ from watcher.settings import Settings
 from watcher.store import counts, polls, reconciles, runs, watches
 from watcher.store.lock import StoreLock
 from watcher.store.reconciles import ReconcileReport
+
+if TYPE_CHECKING:
+    from watcher.platform.server import PlatformServer
 
 _log = get_logger("daemon")
 
@@ -106,7 +110,7 @@ class Daemon:
         server = self.settings.lightly_server_location
         if self.settings.is_embedded:
             platform_config = build_platform_config(self.settings)
-            self._platform = PlatformServer(platform_config, clock=self._clock)
+            self._platform = build_platform_server(platform_config, clock=self._clock)
             self._platform.start()
             server, token = self._platform.url, platform_config.token
         else:

@@ -13,7 +13,6 @@ from sqlalchemy.exc import IntegrityError
 from watcher.database import check_schema
 from watcher.domain.clock import Clock
 from watcher.domain.errors import ConfigError
-from watcher.platform.app import build_platform
 from watcher.platform.secrets import new_id
 from watcher.platform.settings import FIRST_USER
 from watcher.platform.store import datasets as dataset_store
@@ -32,6 +31,8 @@ _MAX_NAME = 100
 @contextmanager
 def open_platform(config: PlatformConfig, *, clock: Clock) -> Iterator[Platform]:
     """The parts of a platform for a command; refuses another schema than its own."""
+    from watcher.platform.app import build_platform  # noqa: PLC0415 - brings libraries a slim image lacks
+
     platform = build_platform(config, clock=clock)
     try:
         check_schema(platform.database, SCHEMA)

@@ -26,6 +26,43 @@ def test_command_of_the_installed_package_runs_in_its_own_process(tmp_path):
     assert done.stderr == "watcher: WATCHER_HTTP__PROT is not a setting: did you mean WATCHER_HTTP__PORT?\n"
 
 
+@pytest.mark.parametrize("missing", ["obstore", "cryptography"])
+def test_daemon_without_the_platforms_libraries_names_the_way_out_and_serves_another_server(
+    tmp_path, missing
+):
+    (tmp_path / f"{missing}.py").write_text(f"raise ModuleNotFoundError('no {missing}', name='{missing}')")
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
+        "WATCHER_DATA_DIR": str(tmp_path / "data"),
+    }
+
+    def run(command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "watcher", command],
+            cwd=tmp_path,
+            env=environ | more,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    refused = run("run", WATCHER_HTTP__PORT="0", WATCHER_PLATFORM__PORT="0")
+    assert refused.returncode == 2
+    assert f"the package {missing} is missing" in refused.stderr
+    assert "LIGHTLY_TOKEN" in refused.stderr
+    elsewhere = run(
+        "poll",
+        LIGHTLY_TOKEN="a-token-of-a-server-that-is-not-there",
+        LIGHTLY_SERVER_LOCATION="http://127.0.0.1:9",
+        WATCHER_WATCHES__A__DATASET="a",
+        WATCHER_API__CONNECT_TIMEOUT_S="0.2",
+    )
+    assert "missing" not in elsewhere.stderr
+    assert "could not connect" in elsewhere.stderr
+
+
 def test_command_without_the_daemons_libraries_says_what_to_install(tmp_path):
     (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('no typer', name='typer')")
     done = subprocess.run(
