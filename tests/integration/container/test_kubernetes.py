@@ -153,4 +153,6 @@ def test_no_manifest_holds_a_secret(resources):
     assert [r for r in resources if r["kind"] == "Secret"] == []
     for path in FOLDER.rglob("*"):
         if path.is_file():
-            assert not re.search(r"(?i)(password|token|secret[_-]?key)\s*[:=]\s*\S{12,}", path.read_text()), path
+            assert not re.search(r"(?i)(password|token|secret[_-]?key)\s*[:=]\s*\S{12,}", path.read_text()), (
+                path
+            )
