@@ -18,10 +18,12 @@ from sqlalchemy import make_url
 from watcher.database import Database, build_database, check_schema, has_schema, upgrade_schema
 from watcher.domain.backoff import Backoff
 from watcher.domain.clock import Clock
-from watcher.domain.errors import ConfigError
+from watcher.domain.errors import ConfigError, EmbedderChangedError
 from watcher.domain.models import WatchConfig
+from watcher.embedders.base import Embedder
 from watcher.embedders.choosing import build_embedders
 from watcher.jobs.context import JobParts
+from watcher.jobs.embed import explain_change
 from watcher.jobs.runner import Runner, RunRules
 from watcher.lightly.transport import RequestSeen, Transport
 from watcher.logs import get_logger
@@ -31,6 +33,7 @@ from watcher.platform.store.tables import SCHEMA as PLATFORM_SCHEMA
 from watcher.settings import Settings
 from watcher.sinks.manifest import ManifestSink
 from watcher.store import SCHEMA
+from watcher.store.embedder_pins import load_embedders
 
 if TYPE_CHECKING:
     from watcher.platform.server import PlatformServer
@@ -279,13 +282,32 @@ def build_runner(
     clock: Clock,
     rng: random.Random,
     stop: threading.Event,
+    changing: str | None = None,
 ) -> Runner:
-    """What claims and runs the steps of the configured watches, under a name of its own."""
+    """What claims and runs the steps of the configured watches, under a name of its own.
+
+    Args:
+        settings: for limits and places.
+        configs: the watches.
+        database: the store.
+        transport: the API.
+        metrics: where runs are counted.
+        clock: where time comes from.
+        rng: jitter.
+        stop: set when the process shuts down.
+        changing: a watch whose embedder is about to be changed.
+
+    Raises:
+        ConfigError: a model cannot be used.
+        EmbedderChangedError: a watch has another embedder than its dataset's vectors.
+    """
     parts = JobParts(
         database=database,
         transport=transport,
         configs={config.name: config for config in configs},
-        embedders=build_embedders(configs),
+        embedders=_build_embedders(
+            configs, database=database, work_dir=work_dir(settings), clock=clock, changing=changing
+        ),
         sink=ManifestSink(settings.data_dir / "selected"),
         work_dir=work_dir(settings),
         clock=clock,
@@ -305,3 +327,19 @@ def build_runner(
         ),
         stop=stop,
     )
+
+
+def _build_embedders(
+    configs: list[WatchConfig], *, database: Database, work_dir: Path, clock: Clock, changing: str | None
+) -> dict[str, Embedder]:
+    embedders = build_embedders(configs, work_dir=work_dir, clock=clock)
+    with database.read() as session:
+        chosen = load_embedders(session)
+    problems = [
+        explain_change(name, old=chosen[name], new=embedder.name)
+        for name, embedder in embedders.items()
+        if name != changing and chosen.get(name, embedder.name) != embedder.name
+    ]
+    if problems:
+        raise EmbedderChangedError("\n".join(problems))
+    return embedders

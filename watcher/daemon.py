@@ -42,6 +42,7 @@ from watcher.scheduler import Scheduler
 from watcher.serving import ThreadedServer
 from watcher.settings import Settings
 from watcher.store import counts, polls, reconciles, runs, watches
+from watcher.store.cutting import cut_batches, is_batch_due
 from watcher.store.lock import StoreLock
 from watcher.store.reconciles import ReconcileReport
 
@@ -55,6 +56,7 @@ _SCHEDULER_LIMIT_S = 60.0
 _WORKER_LIMIT_S = 900.0
 _IDLE_POLLS_KEPT_MS = 7 * 86_400 * 1000
 _MAINTENANCE_S = 3600.0
+_CUT_S = 2.0
 _RECONCILE_CHECK_S = 600.0
 _FOLD_S = 300.0
 
@@ -171,6 +173,7 @@ class Daemon:
                 scheduler.add_watch(config, partial(self._poll_unless_paused, config.name))
             scheduler.add_maintenance("polls", interval_s=_MAINTENANCE_S, task=self._forget_idle_polls)
             scheduler.add_maintenance("counts", interval_s=_FOLD_S, task=self._fold_counts)
+            scheduler.add_maintenance("batches", interval_s=_CUT_S, task=self._cut_due)
             scheduler.add_maintenance("reconcile", interval_s=_RECONCILE_CHECK_S, task=self._reconcile_due)
             self._register_collectors(self._database)
             control_token = secrets.token_urlsafe(32)
@@ -293,6 +296,24 @@ class Daemon:
             work_dir=work_dir(self.settings),
             stop=self._stop,
         ).run()
+
+    def _cut_due(self) -> None:
+        """Cuts batches whose time came between two polls: by age, by cron, or of samples that were put off."""
+        assert self._database is not None
+        for config in self.configs:
+            now_ms = self._now_ms()
+            with self._database.read() as session:
+                watch = watches.load_watch(session, name=config.name)
+                due = (
+                    watch is not None
+                    and watch.paused_ms is None
+                    and is_batch_due(session, watch_id=watch.id, config=config, now_ms=now_ms)
+                )
+            if watch is not None and due:
+                with self._database.write() as session:
+                    n = cut_batches(session, watch_id=watch.id, config=config, now_ms=now_ms)
+                crash_point("daemon.batches_cut")
+                _log.info("batches.cut", watch=config.name, n=n)
 
     def _audit_now(self, name: str) -> bool:
         if self._scheduler is None or name not in {config.name for config in self.configs}:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,22 +10,16 @@ from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
-from apscheduler.triggers.combining import OrTrigger
-from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from watcher.domain.errors import CancelledError, ConfigError, WatcherError
+from watcher.domain.cron import build_cron_trigger
+from watcher.domain.errors import CancelledError, WatcherError
 from watcher.domain.models import WatchConfig
 from watcher.logs import get_logger
 from watcher.metrics import Metrics
 
 _log = get_logger("scheduler")
 
-_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_WEEKDAY = rf"[0-7]|{'|'.join(_WEEKDAYS)}"
-_WEEKDAY_PART = re.compile(
-    rf"(?:(?P<any>\*)|(?P<first>{_WEEKDAY})(?:-(?P<last>{_WEEKDAY}))?)(?:/(?P<step>[1-7]))?"
-)
 _HEARTBEAT_S = 5.0
 _MOST_POLLS_AT_ONCE = 8
 
@@ -40,60 +33,7 @@ def build_trigger(config: WatchConfig) -> BaseTrigger:
     jitter = config.jitter_s or None
     if config.cron is None:
         return IntervalTrigger(seconds=config.interval_s, jitter=jitter, timezone=UTC)
-    fields = config.cron.split()
-    if len(fields) != 5:
-        raise ConfigError(
-            f"the cron line {config.cron!r} has {len(fields)} fields, not five: minute hour day month weekday"
-        )
-    minute, hour, day, month, weekday = fields
-    # As in crontab, a line that names both a day and a weekday fires on either.
-    days = [(day, weekday)] if "*" in (day[0], weekday[0]) else [(day, "*"), ("*", weekday)]
-    try:
-        triggers = [
-            CronTrigger(
-                minute=minute,
-                hour=hour,
-                day=day,
-                month=month,
-                day_of_week=_name_weekdays(weekday),
-                jitter=jitter,
-                timezone=UTC,
-            )
-            for day, weekday in days
-        ]
-    except ValueError as error:
-        raise ConfigError(f"the cron line {config.cron!r} cannot be read: {error}") from error
-    if any(trigger.get_next_fire_time(None, datetime.now(UTC)) is None for trigger in triggers):
-        raise ConfigError(f"the cron line {config.cron!r} never fires: there is no such day")
-    return triggers[0] if len(triggers) == 1 else OrTrigger(triggers)
-
-
-def _name_weekdays(field: str) -> str:
-    """The weekdays by name: crontab counts them from Sunday = 0, APScheduler from Monday = 0.
-
-    Raises:
-        ConfigError: no weekdays as crontab writes them: `*`, numbers 0 to 7, names, ranges, steps.
-    """
-    chosen: set[int] = set()
-    for part in field.lower().split(","):
-        match = _WEEKDAY_PART.fullmatch(part)
-        if match is None:
-            raise ConfigError(
-                f"{part!r} in a cron line is no weekday: weekdays are 0 to 7, both 0 and 7 are Sunday, or sun to sat"
-            )
-        first = 0 if match["any"] else _number_weekday(match["first"])
-        # A step without an end goes on to the end of the week; a range may end, but not start, with Sunday as 7.
-        last = 6 if match["any"] or match["step"] else first
-        if match["last"]:
-            last = _number_weekday(match["last"]) or (7 if match["last"] == "sun" else 0)
-        if first > last:
-            raise ConfigError(f"the weekdays {part!r} in a cron line run backwards")
-        chosen.update(day % 7 for day in range(first, last + 1, int(match["step"] or 1)))
-    return ",".join(_WEEKDAYS[day] for day in sorted(chosen))
-
-
-def _number_weekday(text: str) -> int:
-    return int(text) if text.isdecimal() else _WEEKDAYS.index(text)
+    return build_cron_trigger(config.cron, jitter_s=jitter)
 
 
 class Scheduler:

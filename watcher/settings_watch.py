@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from watcher.domain.cron import build_cron_trigger
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import (
     BatchRules,
@@ -21,8 +22,10 @@ from watcher.domain.models import (
 )
 from watcher.domain.names import explain_bad_name
 from watcher.domain.pipeline import order_steps
+from watcher.domain.step_rules import EmbedRules
 from watcher.scheduler import build_trigger
 from watcher.settings_groups import Group
+from watcher.settings_steps import EmbedSettings, MetadataSettings
 
 _POLL, _BATCH, _UPLOAD, _SAMPLING = PollRules(), BatchRules(), UploadRules(), SamplingRules()
 _NOVELTY = NoveltyRules()
@@ -62,7 +65,24 @@ class BatchSettings(Group):
         _BATCH.max_wait_s, ge=0, le=604800, description="or the oldest has waited this long"
     )
     max_samples: int = Field(_BATCH.max_samples, ge=1, le=100_000, description="no batch is larger")
+    max_bytes: int | None = Field(
+        None, ge=1, description="nor holds more than about this; as soon as this much waits a batch is cut"
+    )
+    cron: str | None = Field(
+        None, description="instead of MIN_SAMPLES and MAX_WAIT_S: minute hour day month weekday, UTC"
+    )
     max_open: int = Field(_BATCH.max_open, ge=1, le=1000, description="no more batches at once")
+
+    def check_cron(self, where: str) -> None:
+        """Raises ConfigError if the cron line is none, or stands beside what it replaces."""
+        if self.cron is None:
+            return
+        build_cron_trigger(self.cron)
+        for name in sorted({"min_samples", "max_wait_s"} & self.model_fields_set):
+            raise ConfigError(
+                f"{where}CRON and {where}{name.upper()} are both set: with a cron line batches are cut at its times "
+                "alone; unset one of them"
+            )
 
 
 class UploadSettings(Group):
@@ -147,6 +167,8 @@ class WatchSettings(Group):
     poll: PollSettings = PollSettings()
     batch: BatchSettings = BatchSettings()
     upload: UploadSettings = UploadSettings()
+    metadata: MetadataSettings = MetadataSettings()
+    embed: EmbedSettings = EmbedSettings()
     sampling: SamplingSettings = SamplingSettings()
     novelty: NoveltySettings = NoveltySettings()
 
@@ -156,14 +178,11 @@ class WatchSettings(Group):
         Raises:
             ConfigError: the steps do not fit together, the cron line never fires, the method needs scores.
         """
+        where = f"WATCHER_WATCHES__{name.upper()}__"
         if self.sampling.method not in (SamplingMethod.CORESET, SamplingMethod.RANDOM):
             raise ConfigError(
                 f"watch {name!r}: the method {self.sampling.method} needs scores, which no step makes yet: "
                 "take CORESET or RANDOM"
-            )
-        if Step.METADATA in self.steps:
-            raise ConfigError(
-                f"watch {name!r}: the step metadata has no source of metadata yet: leave it out"
             )
         try:
             config = WatchConfig(
@@ -177,13 +196,16 @@ class WatchSettings(Group):
                 poll=PollRules(**dict(self.poll)),
                 batch=BatchRules(**dict(self.batch)),
                 upload=UploadRules(**dict(self.upload)),
+                metadata=self.metadata.build_rules(f"{where}METADATA__", is_used=Step.METADATA in self.steps),
+                embed=self.embed.build_rules(f"{where}EMBED__") if Step.EMBED in self.steps else EmbedRules(),
                 sampling=SamplingRules(**dict(self.sampling)),
                 novelty=NoveltyRules(**dict(self.novelty)),
             )
             build_trigger(config)
+            self.batch.check_cron(f"{where}BATCH__")
         except ConfigError as error:
             raise ConfigError(f"watch {name!r}: {error}") from error
-        if self.batch.min_samples > self.batch.max_samples:
+        if self.batch.cron is None and self.batch.min_samples > self.batch.max_samples:
             raise ConfigError(
                 f"watch {name!r}: batch.min_samples {self.batch.min_samples} is above batch.max_samples "
                 f"{self.batch.max_samples}, so no batch would ever be full: lower the one or raise the other"

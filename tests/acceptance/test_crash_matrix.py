@@ -42,6 +42,7 @@ POINTS = {
         "daemon.runs_released",
         "deliver.recorded",
         "embed.csv_uploaded",
+        "embed.embedder_chosen",
         "embed.recorded:2",
         "embed.vectors_stored",
         "embedding.promised:2",
@@ -79,6 +80,7 @@ POINTS = {
     "refused": ["upload.refused_recorded"],
     "interrupted": ["poll.interruption_stored"],
     "foreign": ["embed.foreign_vectors_stored", "novelty.others_packed"],
+    "aged": ["daemon.batches_cut"],
     "slow": ["runner.lease_extended"],
     "audit": ["reconcile.page_stored", "reconcile.reported", "reconcile.vanished_recorded"],
 }
@@ -149,6 +151,9 @@ def _prepare(scene: CrashScene, scenario: str) -> None:
     scene.put_pictures(names)
     if scenario in {"third batch", "foreign"}:
         scene.environ[f"{WATCH}BATCH__MAX_SAMPLES"] = "1"
+    if scenario == "aged":
+        scene.environ |= {f"{WATCH}BATCH__MIN_SAMPLES": "3", f"{WATCH}BATCH__MAX_WAIT_S": "1"}
+        scene.environ[f"{WATCH}SCHEDULE__INTERVAL_S"] = "3600"
     if scenario == "pipeline":
         scene.put("no picture.jpg", b"text", 1)
     elif scenario == "vanished":
@@ -192,7 +197,7 @@ def _load_expected(
 
 # A request or a file does not depend on the store, so on Postgres only the points behind its transactions are tried.
 BEHIND_TRANSACTIONS = re.compile(
-    r"_stored|_recorded|recorded|forgotten|claimed|created|moved|turned|released|refreshed"
+    r"_stored|_recorded|recorded|forgotten|claimed|chosen|created|moved|turned|released|refreshed"
 )
 
 

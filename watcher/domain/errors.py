@@ -5,6 +5,7 @@ No message holds a token or the query of a URL.
 
     WatcherError
     |-- ConfigError                    a setting or an argument is wrong: a person must change it
+    |   `-- EmbedderChangedError       not the embedder of the dataset's other vectors  (retryable)
     |-- StoreError                     the daemon's or the platform's database
     |   |-- SchemaMismatchError        run the named command
     |   |-- StoreLockedError           another process holds the store
@@ -24,6 +25,10 @@ No message holds a token or the query of a URL.
     |   |-- ImageError                 broken, not an image, too large
     |   |-- SampleGoneError            the object is no longer in the datasource
     |   `-- ReadUrlRefusedError        its read URL is expired or refused               (retryable)
+    |-- EmbedderError                  an embedder gave no vectors
+    |   |-- EmbedderUnavailableError   too slow, ended, overloaded                      (retryable)
+    |   `-- EmbedderAnswerError        its answer is no vectors
+    |-- CommandError                   a program of the user's hung, ended, failed      (retryable)
     |-- SamplingError                  the server ended a sampling without a tag
     |-- DatasetError                   a dataset, tag, embedding or file does not fit the call (also ValueError)
     |   |-- MetadataFormatError        also KeyError
@@ -221,6 +226,43 @@ class ReadUrlRefusedError(SampleError):
     """The read URL of the sample is refused, mostly because it expired."""
 
     retryable = True
+
+
+class EmbedderError(WatcherError):
+    """An embedder gave no vectors."""
+
+
+class EmbedderUnavailableError(EmbedderError):
+    """The embedder took too long, ended, or is overloaded."""
+
+    retryable = True
+
+
+class EmbedderAnswerError(EmbedderError):
+    """What the embedder answered is no vectors of its dimension; the same question would get the same answer."""
+
+
+class EmbedderChangedError(ConfigError):
+    """The settings name another embedder than the one of the dataset's vectors.
+
+    Retryable, since a process with other settings may be the one that takes the run up next.
+    """
+
+    retryable = True
+
+
+class CommandError(WatcherError):
+    """A program of the user's hung, ended too early, or ended with a code other than 0.
+
+    Attributes:
+        answers: the lines it had printed by then.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, answers: list[bytes] | None = None) -> None:
+        self.answers = answers or []
+        super().__init__(message)
 
 
 class SamplingError(WatcherError, RuntimeError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from watcher.domain.step_rules import EmbedRules
+from watcher.domain.step_rules import EmbedRules, MetadataRules
 
 
 class Step(StrEnum):
@@ -113,6 +113,10 @@ class BatchRules:
         min_samples: as soon as this many wait.
         max_wait_s: or as soon as the oldest has waited this long.
         max_samples: no batch is larger.
+        max_bytes: no batch holds more than about this many bytes, by the mean size of the watch's newest samples;
+            as soon as this much waits, a batch is cut.
+        cron: batches are cut at these times alone, of what was discovered by then; `min_samples` and `max_wait_s`
+            do not count.
         max_open: no more batches than this are open at once; the rest waits in the ledger.
     """
 
@@ -120,6 +124,8 @@ class BatchRules:
     max_wait_s: float = 10.0
     max_samples: int = 1000
     max_open: int = 16
+    max_bytes: int | None = None
+    cron: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +215,7 @@ class WatchConfig:
     poll: PollRules = field(default_factory=PollRules)
     batch: BatchRules = field(default_factory=BatchRules)
     upload: UploadRules = field(default_factory=UploadRules)
+    metadata: MetadataRules = field(default_factory=MetadataRules)
     embed: EmbedRules = field(default_factory=EmbedRules)
     sampling: SamplingRules = field(default_factory=SamplingRules)
     novelty: NoveltyRules = field(default_factory=NoveltyRules)

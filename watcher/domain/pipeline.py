@@ -61,10 +61,36 @@ def order_steps(steps: Collection[Step], *, method: SamplingMethod) -> tuple[Ste
     return tuple(step for step in Step if step in steps)
 
 
-def compute_batch_size(*, n_waiting: int, oldest_wait_s: float, n_open: int, rules: BatchRules) -> int:
-    """How many of the waiting samples make the next batch now; 0 for none."""
+def compute_most_samples(rules: BatchRules, *, mean_bytes: float) -> int:
+    """How many samples the largest batch holds, by count and by bytes; at least 1.
+
+    Args:
+        rules: the watch's.
+        mean_bytes: size of a sample, as far as it is known.
+    """
+    if rules.max_bytes is None:
+        return rules.max_samples
+    return max(1, min(rules.max_samples, int(rules.max_bytes / max(1.0, mean_bytes))))
+
+
+def compute_batch_size(
+    *, n_waiting: int, oldest_wait_s: float, n_open: int, rules: BatchRules, most_samples: int | None = None
+) -> int:
+    """How many of the waiting samples make the next batch now; 0 for none.
+
+    Args:
+        n_waiting: samples that may be cut; with a cron line those that waited at its last time.
+        oldest_wait_s: how long the first of them has waited.
+        n_open: batches under way.
+        rules: the watch's.
+        most_samples: see `compute_most_samples`; absent: `rules.max_samples`.
+    """
+    most = rules.max_samples if most_samples is None else most_samples
     if n_waiting == 0 or n_open >= rules.max_open:
         return 0
-    if n_waiting < rules.min_samples and oldest_wait_s < rules.max_wait_s:
-        return 0
-    return min(n_waiting, rules.max_samples)
+    is_due = (
+        rules.cron is not None
+        or n_waiting >= min(rules.min_samples, most)
+        or oldest_wait_s >= rules.max_wait_s
+    )
+    return min(n_waiting, most) if is_due else 0

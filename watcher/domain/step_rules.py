@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
+
+from watcher.domain.templates import find_sidecar_suffix
 
 
 class EmbedderKind(StrEnum):
@@ -90,3 +93,49 @@ class EmbedRules:
     version: str | None = None
     dim: int | None = None
     send_px: int = 512
+
+
+class MetadataSource(StrEnum):
+    """Where custom metadata comes from: a file beside the object, the settings, or a program."""
+
+    SIDECAR = "sidecar"
+    STATIC = "static"
+    COMMAND = "command"
+
+
+class MetadataPolicy(StrEnum):
+    """What becomes of a sample without good metadata: it goes on with the reason noted, or is quarantined."""
+
+    SKIP = "skip"
+    QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataRules:
+    """Where a watch's custom metadata comes from; see `MetadataSettings` for what each of them means.
+
+    Attributes:
+        source: None for a watch without the step.
+        sidecar: pattern of a sidecar's name.
+        values: a JSON object with placeholders.
+        pattern: regular expression whose named groups are placeholders.
+        command: program and arguments.
+        time_limit_s: of the command, for one page of names.
+        schema: a JSON schema.
+        on_error: see `MetadataPolicy`.
+        max_bytes: of one sample's metadata as JSON.
+    """
+
+    source: MetadataSource | None = None
+    sidecar: str = "{folder}{stem}.json"
+    values: dict[str, Any] = field(default_factory=dict)
+    pattern: str | None = None
+    command: tuple[str, ...] = ()
+    time_limit_s: float = 300.0
+    schema: dict[str, Any] | None = field(default=None, repr=False)
+    on_error: MetadataPolicy = MetadataPolicy.SKIP
+    max_bytes: int = 1_000_000
+
+    def is_sidecar(self, file_name: str) -> bool:
+        """Whether a listed file lies beside samples instead of being one."""
+        return self.source is MetadataSource.SIDECAR and file_name.endswith(find_sidecar_suffix(self.sidecar))

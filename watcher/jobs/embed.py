@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from watcher.domain.crash_points import crash_point
-from watcher.domain.errors import ApiException, WatcherError
+from watcher.domain.errors import ApiException, EmbedderChangedError, WatcherError
 from watcher.domain.models import Sample
 from watcher.domain.pipeline import Discard, Done, Outcome
 from watcher.jobs.context import RunContext
@@ -22,7 +22,7 @@ from watcher.lightly.mappings import iter_file_names
 from watcher.lightly.workflows.csv_files import build_header, quote_cell
 from watcher.lightly.workflows.embeddings import upload_embeddings_csv, wait_until_processed
 from watcher.logs import get_logger
-from watcher.store import batches, samples, vectors
+from watcher.store import batches, embedder_pins, samples, vectors
 from watcher.store.vectors import Vector
 
 _log = get_logger("embed")
@@ -41,6 +41,7 @@ def run_embed(context: RunContext) -> Outcome:
     Raises:
         WatcherError: the server or the store failed; vectors computed so far are kept.
     """
+    _check_embedder(context)
     n_computed = _compute_batch_vectors(context)
     with context.database.read() as session:
         if samples.count_registered(session, batch_id=context.batch.id) == 0:
@@ -71,6 +72,26 @@ def run_embed(context: RunContext) -> Outcome:
             "embedder": context.embedder.name,
             "n_near_duplicates": measured.n_near_duplicates,
         }
+    )
+
+
+def _check_embedder(context: RunContext) -> None:
+    """Vectors of two embedders are never mixed in one dataset, whatever the settings of this process say."""
+    with context.database.write() as session:
+        chosen = embedder_pins.ensure_embedder(
+            session, watch_id=context.watch.id, embedder=context.embedder.name, now_ms=context.now_ms()
+        )
+    crash_point("embed.embedder_chosen")
+    if chosen != context.embedder.name:
+        raise EmbedderChangedError(explain_change(context.watch.name, old=chosen, new=context.embedder.name))
+
+
+def explain_change(watch: str, *, old: str, new: str) -> str:
+    """What to tell when the settings lead to another embedder than the dataset has."""
+    return (
+        f"the vectors of the watch {watch!r} come from the embedder {old}, but its settings lead to {new}, whose "
+        f"vectors cannot be compared with them: set WATCHER_WATCHES__{watch.upper()}__EMBED__... back, or stop the "
+        f"daemon and compute all vectors anew by `watcher reembed {watch}`"
     )
 
 

@@ -169,25 +169,64 @@ def find_samples(
     return [(row.watch_name, _sample(row)) for row in rows]
 
 
-def load_waiting(session: Session, *, watch_id: int, now_ms: int, limit: int) -> tuple[int, int | None]:
-    """How many samples may be put into a batch now (counted up to `limit`), and since when the oldest waits."""
-    available = (
-        select(samples.c.available_ms)
-        .where(
+def load_oldest_waiting(session: Session, *, watch_id: int, now_ms: int) -> int | None:
+    """Since when the oldest of the samples waits that may be put into a batch now; None if there is none."""
+    return session.execute(
+        select(func.min(samples.c.available_ms)).where(
             samples.c.watch_id == watch_id,
             samples.c.state == SampleState.WAITING,
             samples.c.available_ms <= now_ms,
         )
-        .order_by(samples.c.available_ms, samples.c.id)
+    ).scalar()
+
+
+def count_waiting(session: Session, *, watch_id: int, until_ms: int, limit: int) -> int:
+    """How many samples wait since `until_ms` or longer, counted up to `limit`."""
+    available = (
+        select(samples.c.id)
+        .where(
+            samples.c.watch_id == watch_id,
+            samples.c.state == SampleState.WAITING,
+            samples.c.available_ms <= until_ms,
+        )
         .limit(limit)
         .subquery()
     )
-    n, oldest = session.execute(select(func.count(), func.min(available.c.available_ms))).one()
-    return n, oldest
+    return session.execute(select(func.count()).select_from(available)).scalar_one()
 
 
-def assign_batch(session: Session, *, watch_id: int, batch_id: int, limit: int, now_ms: int) -> int:
+def load_mean_size(session: Session, *, watch_id: int, n: int = 200) -> float | None:
+    """The mean size in bytes of the newest samples that were read; None if none was."""
+    for state in (SampleState.DONE, SampleState.PROCESSING):
+        newest = (
+            select(samples.c.size_bytes)
+            .where(
+                samples.c.watch_id == watch_id,
+                samples.c.state == state,
+                samples.c.size_bytes.is_not(None),
+            )
+            .order_by(samples.c.id.desc())
+            .limit(n)
+            .subquery()
+        )
+        mean = session.execute(select(func.avg(newest.c.size_bytes))).scalar()
+        if mean is not None:
+            return float(mean)
+    return None
+
+
+def assign_batch(
+    session: Session, *, watch_id: int, batch_id: int, limit: int, now_ms: int, until_ms: int | None = None
+) -> int:
     """Moves the longest waiting samples into a batch.
+
+    Args:
+        session: an open transaction.
+        watch_id: whose samples.
+        batch_id: where to.
+        limit: no more than this.
+        now_ms: the present.
+        until_ms: only samples that wait since then or longer; absent: since `now_ms`.
 
     Returns:
         How many, at most `limit`.
@@ -197,7 +236,7 @@ def assign_batch(session: Session, *, watch_id: int, batch_id: int, limit: int, 
         .where(
             samples.c.watch_id == watch_id,
             samples.c.state == SampleState.WAITING,
-            samples.c.available_ms <= now_ms,
+            samples.c.available_ms <= (now_ms if until_ms is None else until_ms),
         )
         .order_by(samples.c.available_ms, samples.c.id)
         .limit(limit)
@@ -255,8 +294,14 @@ def record_registered(
         remote_id=remote_id,
         size_bytes=size_bytes,
         modified_s=modified_s,
+        reason=None,
         changed_ms=now_ms,
     )
+
+
+def record_reason(session: Session, *, sample_id: int, reason: str, now_ms: int) -> None:
+    """Notes what is not right with a sample that goes on all the same."""
+    _update(session, sample_id, reason=reason, changed_ms=now_ms)
 
 
 def record_quarantined(session: Session, *, sample_id: int, reason: str, now_ms: int) -> None:
@@ -296,7 +341,7 @@ def finish_batch_samples(session: Session, *, batch_id: int, now_ms: int) -> int
     result: Any = session.execute(
         update(samples)
         .where(samples.c.batch_id == batch_id, samples.c.state == SampleState.PROCESSING)
-        .values(state=SampleState.DONE, reason=None, changed_ms=now_ms)
+        .values(state=SampleState.DONE, changed_ms=now_ms)
     )
     return int(result.rowcount)
 

@@ -231,6 +231,24 @@ dark_samples = Table(
     Index(None, "watch_id"),
 )
 
+# One embedder a dataset: vectors of two of them are never compared.
+watch_embedders = Table(
+    "watch_embedders",
+    metadata,
+    Column("watch_id", ForeignKey("watches.id"), primary_key=True),
+    Column("embedder", String(100), nullable=False),
+    Column("chosen_ms", BigInteger, nullable=False),
+)
+
+# Listed files that lie beside pictures and are no samples.
+sidecars = Table(
+    "sidecars",
+    metadata,
+    Column("watch_id", ForeignKey("watches.id"), primary_key=True),
+    Column("file_name", Text, primary_key=True),
+    Column("read_url", Text, nullable=False),
+)
+
 picks = Table(
     "picks",
     metadata,

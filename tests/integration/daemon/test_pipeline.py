@@ -27,7 +27,7 @@ from watcher.domain.models import (
     UploadMode,
     UploadRules,
 )
-from watcher.embedders import DescriptorEmbedder
+from watcher.embedders import DescriptorEmbedder, Embedder
 from watcher.jobs.context import JobParts
 from watcher.jobs.runner import Runner, RunRules
 from watcher.lightly import embeddings, tags
@@ -54,13 +54,14 @@ class Pipeline:
         self.selected = root / "selected"
         self.work = root / "work"
         self.work.mkdir()
+        self.embedder: Embedder = DescriptorEmbedder()
 
     def build_runner(self) -> Runner:
         parts = JobParts(
             database=self.scene.database,
             transport=self.scene.build_transport(),
             configs={self.scene.config.name: self.scene.config},
-            embedders={self.scene.config.name: DescriptorEmbedder()},
+            embedders={self.scene.config.name: self.embedder},
             sink=ManifestSink(self.selected),
             work_dir=self.work,
             clock=SystemClock(),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import BatchRules, SamplingMethod, Step
-from watcher.domain.pipeline import compute_batch_size, compute_next_step, order_steps
+from watcher.domain.pipeline import compute_batch_size, compute_most_samples, compute_next_step, order_steps
 
 RULES = BatchRules(min_samples=100, max_wait_s=15.0, max_samples=1000, max_open=2)
 NEEDS = {
@@ -21,8 +21,21 @@ NEEDS = {
 }
 
 
-def size(n_waiting: int, *, oldest_wait_s: float = 0.0, n_open: int = 0, rules: BatchRules = RULES) -> int:
-    return compute_batch_size(n_waiting=n_waiting, oldest_wait_s=oldest_wait_s, n_open=n_open, rules=rules)
+def size(
+    n_waiting: int,
+    *,
+    oldest_wait_s: float = 0.0,
+    n_open: int = 0,
+    rules: BatchRules = RULES,
+    most_samples: int | None = None,
+) -> int:
+    return compute_batch_size(
+        n_waiting=n_waiting,
+        oldest_wait_s=oldest_wait_s,
+        n_open=n_open,
+        rules=rules,
+        most_samples=most_samples,
+    )
 
 
 def test_batch_with_too_few_samples_waits():
@@ -102,6 +115,21 @@ def test_steps_none_at_all_are_refused_with_an_example():
 def test_sampling_without_embedding_is_refused_with_its_method():
     with pytest.raises(ConfigError, match=r"the step sampling \(method CORESET\) needs the step embed"):
         order_steps([Step.UPLOAD, Step.SAMPLING], method=SamplingMethod.CORESET)
+
+
+def test_batch_by_cron_takes_whatever_waited_then():
+    rules = BatchRules(min_samples=100, max_wait_s=1e9, max_samples=50, cron="0 6 * * *")
+    assert [size(n, rules=rules) for n in (0, 1, 49, 51)] == [0, 1, 49, 50]
+    assert size(9, rules=rules, n_open=rules.max_open) == 0
+
+
+def test_batch_by_bytes_is_cut_as_soon_as_so_much_waits_and_holds_no_more():
+    rules = BatchRules(min_samples=1000, max_wait_s=1e9, max_samples=2000, max_bytes=10_000_000)
+    assert compute_most_samples(rules, mean_bytes=500_000.0) == 20
+    assert [size(n, rules=rules, most_samples=20) for n in (19, 20, 500)] == [0, 20, 20]
+    assert compute_most_samples(rules, mean_bytes=0.0) == 2000
+    assert compute_most_samples(rules, mean_bytes=1e12) == 1
+    assert compute_most_samples(BatchRules(max_samples=7), mean_bytes=1e12) == 7
 
 
 def test_next_step_is_the_first_unfinished_one_and_none_at_the_end():

@@ -42,7 +42,11 @@ def read(settings: Settings, variable: Variable) -> object:
 
 
 def test_numbers_of_every_kind_are_bounded_below():
-    kinds = {name_of(v): v.field.annotation for v in ALL if v.field.annotation in (int, float, float | None)}
+    kinds = {
+        name_of(v): v.field.annotation
+        for v in ALL
+        if v.field.annotation in (int, float, int | None, float | None)
+    }
     assert set(kinds) == {name_of(v) for v in NUMBERS}
     assert all(set(bounds_of(v)) & {"ge", "gt"} for v in NUMBERS)
 

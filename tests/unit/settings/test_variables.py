@@ -19,7 +19,9 @@ SECRETS = [
     "WATCHER_STORE__URL",
     "WATCHER_PLATFORM__TOKEN",
     "WATCHER_PLATFORM__DATABASE_URL",
+    "WATCHER_WATCHES__<NAME>__EMBED__TOKEN",
 ]
+PROCESS_SECRETS = [name for name in SECRETS if "<NAME>" not in name]
 
 
 def refusal(environ: dict[str, str]) -> str:
@@ -104,14 +106,22 @@ def test_variable_that_is_empty_counts_as_unset():
     assert load_settings({"WATCHER_HTTP__PORT": "", "LIGHTLY_TOKEN": ""}) == load_settings({})
 
 
-@pytest.mark.parametrize("variable", SECRETS)
+@pytest.mark.parametrize("variable", PROCESS_SECRETS)
 def test_secret_in_a_file_is_read_without_its_line_end(variable, tmp_path):
     (tmp_path / "secret").write_text(f"{SECRET}\n")
     settings = load_settings(with_server({f"{variable}_FILE": str(tmp_path / "secret")}))
     assert read_secret(settings, variable) == SECRET
 
 
-@pytest.mark.parametrize("variable", SECRETS)
+def test_secret_of_a_watch_in_a_file_is_read(tmp_path):
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    settings = load_settings({"WATCHER_WATCHES__GATE__EMBED__TOKEN_FILE": str(tmp_path / "secret")})
+    token = settings.watches["gate"].embed.token
+    assert token is not None
+    assert token.get_secret_value() == SECRET
+
+
+@pytest.mark.parametrize("variable", PROCESS_SECRETS)
 def test_secret_in_an_absent_file_is_refused_by_variable_and_path(variable, tmp_path):
     text = refusal({f"{variable}_FILE": str(tmp_path / "nowhere")})
     assert (
@@ -135,14 +145,14 @@ def test_secret_whose_file_is_a_folder_is_refused(tmp_path):
     assert "Is a directory" in refusal({"LIGHTLY_TOKEN_FILE": str(tmp_path)})
 
 
-@pytest.mark.parametrize("variable", SECRETS)
+@pytest.mark.parametrize("variable", PROCESS_SECRETS)
 def test_secret_given_both_ways_is_refused_without_showing_it(variable, tmp_path):
     (tmp_path / "secret").write_text("another")
     text = refusal({variable: SECRET, f"{variable}_FILE": str(tmp_path / "secret")})
     assert text == f"both {variable} and {variable}_FILE are set: unset one of them"
 
 
-@pytest.mark.parametrize("variable", SECRETS)
+@pytest.mark.parametrize("variable", PROCESS_SECRETS)
 def test_secret_beside_an_empty_variable_of_the_other_kind_is_taken(variable, tmp_path):
     (tmp_path / "secret").write_text(SECRET)
     by_file = load_settings(with_server({variable: "", f"{variable}_FILE": str(tmp_path / "secret")}))

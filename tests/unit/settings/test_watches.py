@@ -107,7 +107,7 @@ def test_watches_one_inside_the_folder_of_another_are_refused():
         ("embed", "the step embed needs the step upload"),
         ("upload,deliver", "the step deliver needs the step sampling"),
         (",", "no steps are configured"),
-        ("upload,metadata", "the step metadata has no source of metadata yet"),
+        ("upload,metadata", "the step metadata needs WATCHER_WATCHES__GATE__METADATA__SOURCE"),
     ],
 )
 def test_watch_with_steps_that_do_not_fit_is_refused_by_name(steps, reason):

@@ -103,7 +103,7 @@ def test_page_with_a_reason_puts_the_sample_into_quarantine_and_never_into_a_bat
     bad = load(database, watch, "../a")
     assert (bad.state, bad.reason) == (SampleState.QUARANTINED, "the name leaves the datasource")
     with database.read() as session:
-        assert samples.load_waiting(session, watch_id=watch.id, now_ms=NOW_MS, limit=10)[0] == 1
+        assert samples.count_waiting(session, watch_id=watch.id, until_ms=NOW_MS, limit=10) == 1
 
 
 def test_page_listed_for_two_watches_makes_a_row_in_each_ledger(database, watch):
@@ -188,10 +188,8 @@ def test_page_of_ten_thousand_rows_is_written_once_and_found_again(database, wat
     assert list_names(database, watch, [*names[5000:], "one more"], version=2) == 1
     assert count(database) == 10_001
     with database.read() as session:
-        assert samples.load_waiting(session, watch_id=watch.id, now_ms=NOW_MS, limit=20_000) == (
-            10_001,
-            NOW_MS,
-        )
+        assert samples.count_waiting(session, watch_id=watch.id, until_ms=NOW_MS, limit=20_000) == 10_001
+        assert samples.load_oldest_waiting(session, watch_id=watch.id, now_ms=NOW_MS) == NOW_MS
     assert load(database, watch, names[4999]).read_url == url_of(names[4999], 1)
     assert load(database, watch, names[5000]).read_url == url_of(names[5000], 2)
 
