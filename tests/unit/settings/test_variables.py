@@ -161,7 +161,7 @@ def test_secret_beside_an_empty_variable_of_the_other_kind_is_taken(variable, tm
 
 
 def test_secret_is_not_in_the_text_of_the_settings():
-    environ = with_server(dict.fromkeys(SECRETS, SECRET))
+    environ = with_server(dict.fromkeys(PROCESS_SECRETS, SECRET))
     settings = load_settings(environ)
     assert SECRET not in repr(settings)
     assert SECRET not in str(settings.model_dump())
