@@ -301,12 +301,17 @@ def upgrade_schema(database: Database, schema: Schema) -> str:
                     text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": schema.version_table}
                 )
             _refuse_newer(_current_version(locked, schema), scripts, schema)
-            config = alembic.config.Config()
-            config.set_main_option("script_location", str(schema.migrations_dir).replace("%", "%%"))
-            config.attributes["connection"] = locked
-            config.attributes["version_table"] = schema.version_table
-            alembic.command.upgrade(config, "head")
+            alembic.command.upgrade(build_alembic_config(locked, schema), "head")
     return check_schema(database, schema)
+
+
+def build_alembic_config(connection: Connection, schema: Schema) -> alembic.config.Config:
+    """What Alembic's commands want in order to work on the connection's transaction."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(schema.migrations_dir).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    config.attributes["version_table"] = schema.version_table
+    return config
 
 
 def has_schema(database: Database, schema: Schema) -> bool:

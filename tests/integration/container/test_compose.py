@@ -74,8 +74,36 @@ def test_build_context_holds_nothing_but_what_is_copied():
     assert {"requirements/*.lock" if source.endswith(".lock") else source for source in copied} == let_in
 
 
-def test_compose_has_the_three_services():
-    assert set(SERVICES) == {"watcher", "postgres", "prometheus"}
+DAEMONS = [name for name, service in SERVICES.items() if service["image"].startswith("datasource-watcher:")]
+PROFILES = ("default", "postgres", "monitoring")
+
+
+def services_of(*profiles: str) -> dict[str, dict]:
+    """What `docker compose --profile ...` starts."""
+    return {name: service for name, service in SERVICES.items() if set(service["profiles"]) & set(profiles)}
+
+
+def test_compose_starts_one_daemon_without_secrets_unless_told_otherwise():
+    assert (ROOT / ".env").read_text().splitlines()[1:] == ["COMPOSE_PROFILES=default"]
+    assert set(services_of("default")) == {"watcher"}
+    assert "secrets" not in SERVICES["watcher"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profile_starts_all_that_its_services_wait_for_and_no_port_twice(profile):
+    started = services_of(profile, "monitoring")
+    assert services_of(profile)
+    for service in started.values():
+        assert set(service.get("depends_on", {})) <= set(started)
+    ports = [port for service in started.values() for port in service.get("ports", [])]
+    assert len(ports) == len(set(ports))
+
+
+def test_every_service_belongs_to_a_profile_that_is_described():
+    head = (ROOT / "docker-compose.yml").read_text().partition("name:")[0]
+    for service in SERVICES.values():
+        assert set(service["profiles"]) <= set(PROFILES)
+    assert all(f"#   {profile} " in head for profile in PROFILES)
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -86,20 +114,24 @@ def test_service_is_read_only_watched_over_pinned_and_seen_from_loopback_alone(n
     assert service["healthcheck"]["test"][0] == "CMD"
     assert service["restart"] == "unless-stopped"
     assert re.fullmatch(r"[a-z/-]+:v?\d[\w.-]*", service["image"])
+    assert service["cap_drop"] == ([] if name == "postgres" else ["ALL"])
     assert "no-new-privileges:true" in service["security_opt"]
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
-    for volume in service["volumes"]:
+    for volume in service.get("volumes", []):
         source = volume.partition(":")[0]
         assert source in COMPOSE["volumes"] or (ROOT / source).is_file()
 
 
 def test_service_that_stops_gets_longer_than_the_daemon_takes_to_drain():
     settings = load_settings(image_variables())
-    assert int(SERVICES["watcher"]["stop_grace_period"].removesuffix("s")) > settings.drain_timeout_s
+    for name in DAEMONS:
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > settings.drain_timeout_s
 
 
 def test_compose_holds_no_password_and_reads_each_from_a_file():
-    variables = SERVICES["watcher"]["environment"] | SERVICES["postgres"]["environment"]
+    variables: dict[str, str] = {}
+    for service in SERVICES.values():
+        variables |= service.get("environment", {})
     for name, value in variables.items():
         if name.endswith("_FILE"):
             assert value.removeprefix("/run/secrets/") in COMPOSE["secrets"]
@@ -113,22 +145,33 @@ def test_compose_holds_no_password_and_reads_each_from_a_file():
         text=True,
         check=False,
     )
-    assert len(done.stdout.splitlines()) == 2
+    assert len(done.stdout.splitlines()) == len(COMPOSE["secrets"])
 
 
-def test_variables_of_image_and_compose_are_settings_that_fit_together(secrets):
-    variables = image_variables() | SERVICES["watcher"]["environment"]
-    variables["WATCHER_STORE__URL_FILE"] = str(secrets / "store_url")
+@pytest.mark.parametrize("name", DAEMONS)
+def test_variables_of_image_and_compose_are_settings_that_fit_together(name, secrets):
+    service = SERVICES[name]
+    variables = image_variables() | service["environment"]
+    for variable in [variable for variable in variables if variable.endswith("_FILE")]:
+        secret = variables[variable].removeprefix("/run/secrets/")
+        assert secret in service["secrets"]
+        variables[variable] = str(secrets / secret)
     settings = load_settings(variables)
-    postgres = SERVICES["postgres"]["environment"]
-    password = (secrets / "postgres_password").read_text()
-    expected = f"postgresql://{postgres['POSTGRES_USER']}:{password}@postgres:5432/{postgres['POSTGRES_DB']}"
-    assert settings.store_url == expected
+    settings.build_watch_configs()
+    if "WATCHER_STORE__URL_FILE" in variables:
+        postgres = SERVICES["postgres"]["environment"]
+        password = (secrets / "postgres_password").read_text()
+        expected = (
+            f"postgresql://{postgres['POSTGRES_USER']}:{password}@postgres:5432/{postgres['POSTGRES_DB']}"
+        )
+        assert settings.store_url == expected
+        assert service["depends_on"]["postgres"] == {"condition": "service_healthy"}
     assert settings.http.host == "0.0.0.0"
-    assert SERVICES["watcher"]["volumes"] == [f"watcher-data:{settings.data_dir}"]
-    assert SERVICES["watcher"]["ports"] == [f"127.0.0.1:{settings.http.port}:{settings.http.port}"]
+    assert service["volumes"] == [f"watcher-data:{settings.data_dir}"]
+    for port in service.get("ports", []):
+        assert port == f"127.0.0.1:{settings.http.port}:{settings.http.port}"
     assert instructions("EXPOSE") == [str(settings.http.port)]
-    assert f"'127.0.0.1', {settings.http.port}," in SERVICES["watcher"]["healthcheck"]["test"][3]
+    assert f"'127.0.0.1', {settings.http.port}," in service["healthcheck"]["test"][3]
 
 
 def test_secrets_are_long_random_and_behind_a_closed_folder(secrets, tmp_path_factory):
