@@ -60,6 +60,7 @@ def build_platform_config(
     """
     state_dir = data_dir or settings.data_dir / "platform"
     database_url = settings.platform.database_url
+    role_secret = settings.platform.role_secret_access_key
     if token is None and settings.platform.token is not None:
         token = settings.platform.token.get_secret_value()
     return PlatformConfig(
@@ -72,6 +73,13 @@ def build_platform_config(
         database_url=None if database_url is None else database_url.get_secret_value(),
         blob_url=settings.platform.blob_url,
         url_base=settings.platform.url_base,
+        s3_endpoint=settings.platform.s3_endpoint,
+        gcs_endpoint=settings.platform.gcs_endpoint,
+        azure_endpoint=settings.platform.azure_endpoint,
+        datasource_endpoints=settings.platform.datasource_endpoints,
+        sts_endpoint=settings.platform.sts_endpoint,
+        role_access_key_id=settings.platform.role_access_key_id,
+        role_secret_access_key=None if role_secret is None else role_secret.get_secret_value(),
     )
 
 

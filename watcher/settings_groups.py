@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 
 class Group(BaseModel):
@@ -28,6 +28,10 @@ class HttpSettings(Group):
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
 
 
+def _split_list(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 class PlatformSettings(Group):
     """The self-hosted platform, inside the daemon or alone."""
 
@@ -42,6 +46,20 @@ class PlatformSettings(Group):
         None, description="s3://bucket/prefix, gs:// or az:// for uploads; default: a folder"
     )
     url_base: str | None = Field(None, description="what signed URLs start with, behind a proxy")
+    s3_endpoint: str | None = Field(
+        None, description="where S3 datasources are, instead of AWS: a MinIO, say"
+    )
+    gcs_endpoint: str | None = Field(None, description="where GCS datasources are, instead of Google")
+    azure_endpoint: str | None = Field(None, description="where AZURE datasources are, instead of Microsoft")
+    datasource_endpoints: Annotated[tuple[str, ...], BeforeValidator(_split_list)] = Field(
+        (), description="comma separated: the endpoints that OBS datasources may name"
+    )
+    role_access_key_id: str | None = Field(
+        None,
+        description="the platform's own identity at AWS, which roles of S3DelegatedAccess datasources trust",
+    )
+    role_secret_access_key: SecretStr | None = Field(None, description="the secret of that identity")
+    sts_endpoint: str | None = Field(None, description="where roles are assumed, instead of at AWS")
 
 
 class LogSettings(Group):

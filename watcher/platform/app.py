@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
 from watcher.database import build_database
 from watcher.domain.clock import Clock
@@ -49,6 +51,7 @@ from watcher.platform.context import Platform
 from watcher.platform.faults import Fault, too_large
 from watcher.platform.intake import Intake
 from watcher.platform.listings import Listings
+from watcher.platform.objects.roles import RoleSessions
 from watcher.platform.pages import views
 from watcher.platform.recent import Recent
 from watcher.platform.secrets import load_keys
@@ -57,6 +60,8 @@ from watcher.platform.store.users import User
 from watcher.platform.vault import Vault
 
 _log = get_logger(__name__)
+_REQUEST_ID = b"x-request-id"
+_WELL_FORMED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"[A-Za-z0-9.\-_\[\]:]{1,255}")
 _encode = msgspec.json.Encoder().encode
 _CODES = {404: "NOT_FOUND", 405: "NOT_IMPLEMENTED"}
@@ -104,6 +109,7 @@ def build_platform(config: PlatformConfig, *, clock: Clock) -> Platform:
         clock=clock,
         database=database,
         intake=Intake(database),
+        roles=RoleSessions(config, clock),
         keys=keys,
         vault=Vault(keys),
         blobs=_build_blobs(config),
@@ -123,7 +129,7 @@ def _build_blobs(config: PlatformConfig) -> BlobStore:
     return BucketBlobs(config.blob_url, folder)
 
 
-def build_app(config: PlatformConfig, *, clock: Clock, platform: Platform | None = None) -> Starlette:
+def build_app(config: PlatformConfig, *, clock: Clock, platform: Platform | None = None) -> ASGIApp:
     """The application over its own or the given parts.
 
     Args:
@@ -164,12 +170,16 @@ def build_app(config: PlatformConfig, *, clock: Clock, platform: Platform | None
         },
     )
     app.state.platform = parts
-    app.add_middleware(Envelope)
-    return app
+    # Around the whole, not as middleware: answers to crashes are made outside of that.
+    return Envelope(app)
 
 
 class Envelope:
-    """Outermost: drops repeated slashes at the start of a path, and forbids browsers to guess types."""
+    """Outermost: repeated slashes at the start of a path go, browsers may not guess types, and requests have an id.
+
+    The id is the caller's `X-Request-Id` if it is well-formed, else a fresh one; the answer and every log line of the
+    request carry it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -181,13 +191,17 @@ class Envelope:
             return
         if scope["path"].startswith("//"):
             scope = {**scope, "path": "/" + scope["path"].lstrip("/")}
+        sent = next((value for name, value in scope["headers"] if name == _REQUEST_ID), b"")
+        request_id = sent if _WELL_FORMED.fullmatch(sent) else secrets.token_hex(8).encode()
+        own = [(b"x-content-type-options", b"nosniff"), (_REQUEST_ID, request_id)]
 
         async def guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+                message["headers"] = [*message["headers"], *own]
             await send(message)
 
-        await self._app(scope, receive, guarded)
+        with bound_contextvars(request_id=request_id.decode()):
+            await self._app(scope, receive, guarded)
 
 
 def _build_endpoint(

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
@@ -20,7 +20,7 @@ from obstore.store import ObjectStore, from_url
 from watcher.domain.errors import ConfigError, StoreUnavailableError
 from watcher.domain.redaction import redact
 from watcher.platform.blobs import OpenBlob
-from watcher.platform.objects.cloud import Reader
+from watcher.platform.objects.cloud import open_object
 
 # Plain HTTP is for stores that the operator runs beside the platform; the address is theirs to choose.
 _CLIENT: Any = {"timeout": "300s", "connect_timeout": "10s", "allow_http": True}
@@ -79,15 +79,9 @@ class BucketBlobs:
         """Opens an object."""
         try:
             with _translated():
-                entry = obstore.head(self._store, key)
-                reader = obstore.open_reader(self._store, key)
+                return open_object(self._store, key)
         except FileNotFoundError:
             return None
-        return OpenBlob(
-            size=entry["size"],
-            modified_s=entry["last_modified"].timestamp(),
-            file=cast("BinaryIO", Reader(reader)),
-        )
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""

@@ -11,6 +11,7 @@ from watcher.platform.blobs import BlobStore
 from watcher.platform.intake import Intake
 from watcher.platform.listings import Listings
 from watcher.platform.objects.base import Source
+from watcher.platform.objects.roles import RoleSessions
 from watcher.platform.recent import Recent
 from watcher.platform.secrets import Keys
 from watcher.platform.settings import PlatformConfig
@@ -36,4 +37,5 @@ class Platform:
     users: Recent[User]
     sources: Recent[Source]
     intake: Intake
+    roles: RoleSessions
     jobs_ready: threading.Event

@@ -14,7 +14,6 @@ from watcher.lightly.wire.datasources import (
     Datasource,
     DatasourceLightly,
     DatasourceLocal,
-    DatasourceS3DelegatedAccess,
     DatasourceVerifyData,
     ProcessedUntilTimestamp,
 )
@@ -65,7 +64,7 @@ def build_objects(platform: Platform, settings: Datasource) -> ObjectSource | No
             full_path=settings.full_path,
             excluded=platform.config.data_dir,
         )
-    return build_cloud_source(settings, platform.config)
+    return build_cloud_source(settings, platform.config, roles=platform.roles, clock=platform.clock)
 
 
 def load_source(platform: Platform, session: Session, dataset_id: str) -> Source | None:
@@ -123,8 +122,7 @@ def update_datasource(call: Call) -> None:
     if isinstance(settings, DatasourceLocal) and settings.full_path == ".":
         settings = msgspec.structs.replace(settings, full_path="")
     purpose = settings.purpose or "INPUT_OUTPUT"
-    if not isinstance(settings, DatasourceS3DelegatedAccess):
-        build_objects(call.platform, settings)
+    build_objects(call.platform, settings)
     values: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(settings, id=None, purpose=None))
     names = {field.name: field.encode_name for field in msgspec.structs.fields(type(settings))}
     secret_keys = [names[name] for name in _SECRET_FIELDS if name in names]

@@ -38,6 +38,9 @@ class PlatformConfig:
         job_lease_s: after this long without a sign of life a job is taken over.
         datasource_endpoints: endpoints (`https://host:port`) that OBS datasources may name.
         s3_endpoint: where S3 datasources are, instead of AWS: a MinIO, say.
+        sts_endpoint: where roles are assumed, instead of at AWS.
+        role_access_key_id: this server's own identity, which the roles of S3DelegatedAccess datasources trust.
+        role_secret_access_key: its secret.
         gcs_endpoint: where GCS datasources are, instead of Google.
         azure_endpoint: where AZURE datasources are, instead of Microsoft; the account's name follows it.
     """
@@ -63,6 +66,9 @@ class PlatformConfig:
     isolate_jobs: bool = True
     datasource_endpoints: tuple[str, ...] = ()
     s3_endpoint: str | None = None
+    sts_endpoint: str | None = None
+    role_access_key_id: str | None = None
+    role_secret_access_key: str | None = field(default=None, repr=False)
     gcs_endpoint: str | None = None
     azure_endpoint: str | None = None
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from types import SimpleNamespace
 
 import pytest
 import requests
+from structlog.contextvars import get_contextvars
 
 from tests.integration.platform.caller import Caller
 from tests.integration.platform.conftest import TOKEN
+from watcher.platform import app
+from watcher.platform.recent import Recent
 from watcher.platform.secrets import new_id
 from watcher.platform.store import users as user_store
 
@@ -149,3 +154,22 @@ def test_body_that_stops_coming_is_given_up(build_server):
     assert answer.startswith(b"HTTP/1.1 408 ")
     with Caller(server.url, TOKEN) as api:
         assert api("GET", "/v1/datasets") == []
+
+
+def test_request_has_the_callers_id_or_a_fresh_one_in_the_answer(light_api):
+    answer = light_api.request("GET", "/v1/datasets", headers={"X-Request-Id": "poll-7.a_b"})
+    assert answer.headers["X-Request-Id"] == "poll-7.a_b"
+    refused = light_api.request("GET", "/v1/nowhere", headers={"X-Request-Id": "two words"})
+    assert re.fullmatch("[0-9a-f]{16}", refused.headers["X-Request-Id"])
+    assert light_api.request("GET", "/v1/datasets").headers["X-Request-Id"] != refused.headers["X-Request-Id"]
+
+
+def test_log_line_of_a_request_names_it(light_api, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        app, "_log", SimpleNamespace(error=lambda event, **_: told.append((event, get_contextvars())))
+    )
+    monkeypatch.setattr(Recent, "find", lambda *_: 1 / 0)
+    answer = light_api.request("GET", "/v1/datasets", headers={"X-Request-Id": "poll-8"})
+    assert (answer.status_code, answer.headers["X-Request-Id"]) == (500, "poll-8")
+    assert told == [("platform.request_crashed", {"request_id": "poll-8"})]

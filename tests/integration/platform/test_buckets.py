@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import boto3
 import pytest
 import requests
 from botocore.config import Config
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from moto.server import ThreadedMotoServer
 
 from tests.integration.platform.caller import Caller
@@ -217,19 +220,6 @@ def test_endpoint_on_the_operators_list_is_allowed(build_server, s3_url, bucket)
         assert list_all(api, dataset) == ["a.jpg"]
 
 
-def test_role_is_stored_but_not_assumed(api, dataset):
-    settings = {
-        "type": "S3DelegatedAccess",
-        "fullPath": "pictures",
-        "purpose": "INPUT_OUTPUT",
-        "s3Region": "eu-central-1",
-        "s3ExternalId": "external-id-1",
-        "s3ARN": "arn:aws:iam::123456789012:role/name",
-    }
-    api("PUT", f"{dataset}/datasource", json=settings)
-    api.refused("GET", f"{dataset}/datasource/list", 422, "DATASET_DATASOURCE_ACTION_NOT_IMPLEMENTED")
-
-
 def test_uploads_in_a_bucket_work_like_those_in_a_folder(build_server, s3_url, bucket, monkeypatch, tmp_path):
     for name, value in {
         "AWS_ACCESS_KEY_ID": "a",
@@ -268,22 +258,44 @@ def test_blob_url_that_names_no_store_is_told(build_server):
         build_server(blob_url="ftp://somewhere")
 
 
-def test_google_bucket_is_listed_and_its_objects_are_served_by_the_platform(build_server, s3_url, bucket):
-    """Over the part of Google's XML interface that is the same as S3's; nothing here signs for Google."""
+def check_google_signature(url: str) -> None:
+    """Rebuilds what was signed from the URL alone, as the store does; raises if the signature is not the key's."""
+    parts = urlsplit(url)
+    query, _, signature = parts.query.partition("&X-Goog-Signature=")
+    values = dict(parse_qsl(query))
+    assert sorted(query.split("&")) == query.split("&")
+    assert values["X-Goog-Credential"].startswith("reader@example.iam/")
+    scope = values["X-Goog-Credential"].partition("/")[2]
+    path = quote(unquote(parts.path), safe="/~-._")
+    request = f"GET\n{path}\n{query}\nhost:{parts.netloc}\n\nhost\nUNSIGNED-PAYLOAD"
+    digest = hashlib.sha256(request.encode()).hexdigest()
+    text = f"GOOG4-RSA-SHA256\n{values['X-Goog-Date']}\n{scope}\n{digest}"
+    public = serialization.load_pem_private_key(PRIVATE_KEY.encode(), None).public_key()
+    public.verify(bytes.fromhex(signature), text.encode(), padding.PKCS1v15(), hashes.SHA256())
+
+
+def test_google_bucket_is_listed_and_read_by_urls_signed_with_the_accounts_key(build_server, s3_url, bucket):
+    """Over the part of Google's XML interface that is the same as S3's."""
     for name in NAMES:
         bucket(f"incoming/{name}", ACL="public-read")  # the double knows no tokens of Google's
-    with Caller(build_server(gcs_endpoint=s3_url, page_size=3).url, TOKEN) as api:
+    with Caller(build_server(gcs_endpoint=s3_url, page_size=20).url, TOKEN) as api:
         dataset = api.create_dataset()
+        account = {**GCS, "private_key": PRIVATE_KEY, "client_email": "reader@example.iam"}
         settings = {
             "type": "GCS",
             "fullPath": "gs://pictures/incoming",
             "purpose": "INPUT",
             "gcsProjectId": "p",
-            "gcsCredentials": json.dumps({**GCS, "private_key": PRIVATE_KEY}),
+            "gcsCredentials": json.dumps(account),
         }
         api("PUT", f"{dataset}/datasource", json=settings)
         assert api("GET", f"{dataset}/datasource")["gcsCredentials"] == "***"
-        assert sorted(list_all(api, dataset)) == sorted(NAMES)
-        row = api("GET", f"{dataset}/datasource/list")["data"][0]
-        assert row["readUrl"].startswith(api.url)
-        assert requests.get(row["readUrl"], timeout=5).content == f"incoming/{row['fileName']}".encode()
+        rows = api("GET", f"{dataset}/datasource/list")["data"]
+        assert sorted(row["fileName"] for row in rows) == sorted(NAMES)
+        for row in rows:
+            assert row["readUrl"].startswith(f"{s3_url}/pictures/incoming/")
+            assert "X-Goog-Expires=3600" in row["readUrl"]
+            check_google_signature(row["readUrl"])
+            assert requests.get(row["readUrl"], timeout=5).content == f"incoming/{row['fileName']}".encode()
+        with pytest.raises(InvalidSignature):
+            check_google_signature(rows[0]["readUrl"].replace("/incoming/", "/outgoing/"))

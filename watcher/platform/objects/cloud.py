@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Self, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 
 import msgspec
 import obstore
@@ -34,7 +34,14 @@ from watcher.lightly.wire.datasources import (
 from watcher.platform.blobs import OpenBlob
 from watcher.platform.faults import Fault, invalid
 from watcher.platform.objects.base import HIDDEN_FOLDER, is_listed
+from watcher.platform.objects.google import GoogleSigner
+from watcher.platform.objects.roles import Role, RoleSessions
 from watcher.platform.settings import PlatformConfig
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore, S3Credential
+
+    from watcher.domain.clock import Clock
 
 CloudSettings = DatasourceS3 | DatasourceS3DelegatedAccess | DatasourceGCS | DatasourceAzure | DatasourceOBS
 _INVALID = "DATASET_DATASOURCE_INVALID"
@@ -66,7 +73,9 @@ def split_path(full_path: str) -> tuple[str, str]:
     return bucket, prefix
 
 
-def build_cloud_source(settings: CloudSettings, config: PlatformConfig) -> CloudSource:
+def build_cloud_source(
+    settings: CloudSettings, config: PlatformConfig, *, roles: RoleSessions, clock: Clock
+) -> CloudSource:
     """Checks a configuration and prepares its store; connects to nothing.
 
     Raises:
@@ -74,15 +83,15 @@ def build_cloud_source(settings: CloudSettings, config: PlatformConfig) -> Cloud
     """
     bucket, prefix = split_path(settings.full_path)
     common: dict[str, Any] = {"prefix": prefix or None, "retry_config": _RETRY}
-    if isinstance(settings, DatasourceS3DelegatedAccess):
-        raise invalid(
-            "this server cannot assume roles: use a datasource of type S3 with an access key",
-            "DATASET_DATASOURCE_ACTION_NOT_IMPLEMENTED",
-        )
     try:
+        if isinstance(settings, DatasourceS3 | DatasourceS3DelegatedAccess) and not _REGION.fullmatch(
+            settings.s3_region
+        ):
+            raise invalid("s3Region is not the name of a region", _INVALID)
+        if isinstance(settings, DatasourceS3DelegatedAccess):
+            role = Role(settings.s3_arn, settings.s3_external_id, settings.s3_region)
+            return _build_delegated(bucket, lambda: roles.load(role), role.region, config.s3_endpoint, common)
         if isinstance(settings, DatasourceS3):
-            if not _REGION.fullmatch(settings.s3_region):
-                raise invalid("s3Region is not the name of a region", _INVALID)
             keys = (settings.s3_access_key_id, settings.s3_secret_access_key)
             return _build_s3(bucket, keys, settings.s3_region, config.s3_endpoint, common)
         if isinstance(settings, DatasourceOBS):
@@ -91,7 +100,7 @@ def build_cloud_source(settings: CloudSettings, config: PlatformConfig) -> Cloud
             keys = (settings.obs_access_key_id, settings.obs_secret_access_key)
             return _build_s3(bucket, keys, "us-east-1", settings.obs_endpoint, common)
         if isinstance(settings, DatasourceGCS):
-            return _build_gcs(bucket, settings, config.gcs_endpoint, common)
+            return _build_gcs((bucket, prefix), settings, config.gcs_endpoint, clock, common)
         return _build_azure(bucket, settings, config.azure_endpoint, common)
     except BaseError as error:
         raise _explain(error) from error
@@ -115,8 +124,28 @@ def _build_s3(
     return CloudSource(S3Store(bucket, config=config, client_options=_client(endpoint), **common))
 
 
+def _build_delegated(
+    bucket: str,
+    load: Callable[[], S3Credential],
+    region: str,
+    endpoint: str | None,
+    common: dict[str, Any],
+) -> CloudSource:
+    config: Any = {"region": region, "virtual_hosted_style_request": endpoint is None}
+    if endpoint is not None:
+        config["endpoint"] = endpoint
+    store = S3Store(
+        bucket, config=config, client_options=_client(endpoint), credential_provider=load, **common
+    )
+    return CloudSource(store, prepare=load)
+
+
 def _build_gcs(
-    bucket: str, settings: DatasourceGCS, endpoint: str | None, common: dict[str, Any]
+    place: tuple[str, str],
+    settings: DatasourceGCS,
+    endpoint: str | None,
+    clock: Clock,
+    common: dict[str, Any],
 ) -> CloudSource:
     try:
         account = msgspec.json.decode(settings.gcs_credentials, type=dict[str, Any])
@@ -130,14 +159,18 @@ def _build_gcs(
     plain: dict[str, Any] = {name: account.get(name, "") for name in _GCS_FIELDS}
     if not all(isinstance(value, str) and value for value in plain.values()):
         raise invalid(f"gcsCredentials lacks one of {', '.join(_GCS_FIELDS)}", _CREDENTIALS)
+    sign = GoogleSigner(
+        email=plain["client_email"],
+        private_key=plain["private_key"],
+        place=place,
+        endpoint=endpoint,
+        clock=clock,
+    )
     if endpoint is not None:
         plain.update(gcs_base_url=endpoint, disable_oauth=True)
     config: Any = {"service_account_key": msgspec.json.encode(plain).decode()}
-    # Without a token from Google the store cannot sign, so the platform serves the objects then.
-    return CloudSource(
-        GCSStore(bucket, config=config, client_options=_client(endpoint), **common),
-        can_sign=endpoint is None,
-    )
+    store = GCSStore(place[0], config=config, client_options=_client(endpoint), **common)
+    return CloudSource(store, sign=sign)
 
 
 def _build_azure(
@@ -184,11 +217,34 @@ class CloudSource:
     """The objects below a prefix of a bucket."""
 
     def __init__(
-        self, store: S3Store | GCSStore | AzureStore, *, can_sign: bool = True, plain_only: bool = False
+        self,
+        store: S3Store | GCSStore | AzureStore,
+        *,
+        can_sign: bool = True,
+        plain_only: bool = False,
+        prepare: Callable[[], object] | None = None,
+        sign: Callable[[Sequence[str], int], Sequence[str]] | None = None,
     ) -> None:
-        self._store = store
+        """Connects to nothing yet.
+
+        Args:
+            store: the bucket.
+            can_sign: the credentials can make URLs.
+            plain_only: for plain names alone.
+            sign: makes the URLs in place of the store: names and seconds to URLs.
+            prepare: is called before each use; its refusal is clearer than what the store would make of it.
+        """
+        self._opened = store
+        self._prepare = prepare
+        self._sign = sign
         self._can_sign = can_sign
         self._plain_only = plain_only
+
+    @property
+    def _store(self) -> S3Store | GCSStore | AzureStore:
+        if self._prepare is not None:
+            self._prepare()
+        return self._opened
 
     def scan(self, *, from_s: int, to_s: int) -> Iterator[tuple[int, str]]:
         """Lists the whole prefix, since no store lists by time; a thousand objects in memory at once."""
@@ -204,15 +260,9 @@ class CloudSource:
         """Opens an object for reading in pieces."""
         try:
             with _translated_unless_missing():
-                entry = obstore.head(self._store, name)
-                reader = obstore.open_reader(self._store, name)
+                return open_object(self._store, name)
         except FileNotFoundError:
             return None
-        return OpenBlob(
-            size=entry["size"],
-            modified_s=entry["last_modified"].timestamp(),
-            file=cast("BinaryIO", Reader(reader)),
-        )
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
@@ -225,6 +275,8 @@ class CloudSource:
 
     def sign_reads(self, names: Sequence[str], *, ttl_s: int) -> Sequence[str | None] | None:
         """URLs of the store itself, if the credentials can make them."""
+        if self._sign is not None:
+            return self._sign(names, ttl_s)
         if not self._can_sign:
             return None
         chosen = [name for name in names if not self._plain_only or _PLAIN.fullmatch(name)]
@@ -271,6 +323,16 @@ def _translated_unless_missing() -> Iterator[None]:
         raise FileNotFoundError from error
     except (BaseError, OSError) as error:
         raise _explain(error) from error
+
+
+def open_object(store: ObjectStore, name: str) -> OpenBlob:
+    """Opens an object of a bucket for reading in pieces; raises what the store raises."""
+    entry = obstore.head(store, name)
+    return OpenBlob(
+        size=entry["size"],
+        modified_s=entry["last_modified"].timestamp(),
+        file=cast("BinaryIO", Reader(obstore.open_reader(store, name))),
+    )
 
 
 class Reader:
