@@ -56,23 +56,30 @@ def store_upload(platform: Platform, *, dataset_id: str, embedding_id: str, path
             return
         raise taken("EMBEDDING_NAME_EXISTS", "this embedding has its content already: choose another name")
     matrix_path = platform.blobs.build_temp_path(secrets.token_hex(12))
+    keys = {kind: build_embedding_key(dataset_id, embedding_id, digest, kind) for kind in ("npy", "csv")}
     try:
         n_rows, n_dimensions = _convert(
             platform, path, matrix_path, dataset_id, n_samples=dataset.n_samples, tags_size=dataset.tags_size
         )
-        platform.blobs.put_file(build_embedding_key(dataset_id, embedding_id, digest, "npy"), matrix_path)
-        platform.blobs.put_file(build_embedding_key(dataset_id, embedding_id, digest, "csv"), path)
+        platform.blobs.put_file(keys["npy"], matrix_path)
+        platform.blobs.put_file(keys["csv"], path)
     finally:
         matrix_path.unlink(missing_ok=True)
-    with platform.database.write() as session:
-        row = store.load_embedding(session, dataset_id=dataset_id, embedding_id=embedding_id, lock=True)
-        if row is None:
-            raise unknown("EMBEDDING_UNKNOWN", "the embedding was deleted meanwhile")
-        if row.is_processed and row.digest != digest:
-            raise taken("EMBEDDING_NAME_EXISTS", "another upload of this embedding was faster")
-        values = {"is_processed": True, "n_rows": n_rows, "n_dimensions": n_dimensions, "digest": digest}
-        store.update_embedding(session, embedding_id=embedding_id, values=values)
-        dataset_store.update_dataset(session, dataset_id=dataset_id, values={"modified_at": now_ms})
+    values = {"is_processed": True, "n_rows": n_rows, "n_dimensions": n_dimensions, "digest": digest}
+    try:
+        with platform.database.write() as session:
+            row = store.load_embedding(session, dataset_id=dataset_id, embedding_id=embedding_id, lock=True)
+            if row is None:
+                raise unknown("EMBEDDING_UNKNOWN", "the embedding was deleted meanwhile")
+            if row.is_processed and row.digest != digest:
+                raise taken("EMBEDDING_NAME_EXISTS", "another upload of this embedding was faster")
+            store.update_embedding(session, embedding_id=embedding_id, values=values)
+            dataset_store.update_dataset(session, dataset_id=dataset_id, values={"modified_at": now_ms})
+    except Fault:
+        # No row names this content, and none will: its digest lost.
+        for key in keys.values():
+            platform.blobs.delete(key)
+        raise
 
 
 def _compute_digest(path: Path) -> str:
