@@ -44,6 +44,7 @@ def read_secret(settings: Settings, variable: str) -> str | None:
         "WATCHER_STORE__URL": settings.store.url,
         "WATCHER_PLATFORM__TOKEN": settings.platform.token,
         "WATCHER_PLATFORM__DATABASE_URL": settings.platform.database_url,
+        "WATCHER_PLATFORM__ROLE_SECRET_ACCESS_KEY": settings.platform.role_secret_access_key,
     }[variable]
     return None if value is None else value.get_secret_value()
 
