@@ -13,7 +13,7 @@ from click.testing import Result
 from watcher.database import Database, build_database, upgrade_schema
 from watcher.domain.models import Batch, BatchRules, Run, Sample, Step, Via, Watch, WatchConfig
 from watcher.domain.window import Window
-from watcher.store import SCHEMA, batches, polls, runs, samples, watches
+from watcher.store import SCHEMA, batches, claims, polls, runs, samples, watches
 from watcher.store.cutting import cut_batches
 
 NOW_S = 1_700_000_000
@@ -136,7 +136,7 @@ def claim(
 ) -> Run | None:
     """What a worker does first."""
     with database.write() as session:
-        return runs.claim_run(session, owner=owner, now_ms=now_ms, lease_ms=lease_ms)
+        return claims.claim_run(session, owner=owner, now_ms=now_ms, lease_ms=lease_ms)
 
 
 def add_run(database: Database, batch: Batch, step: Step, *, shard: int = 0, now_ms: int = NOW_MS) -> None:

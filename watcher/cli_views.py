@@ -65,7 +65,11 @@ def _print_watch(console: Console, watch: WatchView, *, now_ms: int) -> None:
             padding=(0, 2, 0, 2),
         )
         for batch in watch.batches:
-            steps = " ".join(f"{run.step}:{run.state}" for run in batch.runs)
+            steps = " ".join(
+                f"{run.step}:{run.state}"
+                + (f"({run.n_shards_done}/{run.n_shards})" if run.n_shards and run.state != "done" else "")
+                for run in batch.runs
+            )
             state = Text(batch.state, style=_STYLES.get(batch.state, ""))
             new = "-" if batch.novelty is None else f"{batch.novelty:.2f}"
             table.add_row(
@@ -108,7 +112,12 @@ def print_dead(
 ) -> None:
     """What was given up, a line each; `watcher replay` gives it another chance."""
     rows = [
-        {"watch": watch, "what": f"run {run.id} {run.step}", "state": "dead", "reason": run.error or ""}
+        {
+            "watch": watch,
+            "what": _name_run(run),
+            "state": "dead",
+            "reason": run.error or "",
+        }
         for watch, run in dead_runs
     ]
     rows += [
@@ -122,6 +131,10 @@ def print_dead(
     for row in rows:
         table.add_row(*(Text(row[name]) for name in ("watch", "what", "state", "reason")))
     console.print(table if rows else "Nothing was given up.")
+
+
+def _name_run(run: Run) -> str:
+    return f"run {run.id} {run.step}" + (f" shard {run.shard}" if run.shard else "")
 
 
 def print_lives(console: Console, lives: list[Life]) -> None:

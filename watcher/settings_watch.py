@@ -72,6 +72,12 @@ class BatchSettings(Group):
         None, description="instead of MIN_SAMPLES and MAX_WAIT_S: minute hour day month weekday, UTC"
     )
     max_open: int = Field(_BATCH.max_open, ge=1, le=1000, description="no more batches at once")
+    shard_samples: int = Field(
+        _BATCH.shard_samples, ge=1, le=100_000, description="a larger batch is worked on in runs of this size"
+    )
+    max_running: int | None = Field(
+        _BATCH.max_running, ge=1, le=10_000, description="no more runs of the watch at once, on all machines"
+    )
 
     def check_cron(self, where: str) -> None:
         """Raises ConfigError if the cron line is none, or stands beside what it replaces."""

@@ -118,6 +118,9 @@ class BatchRules:
         cron: batches are cut at these times alone, of what was discovered by then; `min_samples` and `max_wait_s`
             do not count.
         max_open: no more batches than this are open at once; the rest waits in the ledger.
+        shard_samples: a step that works sample by sample is cut into runs of at most this many.
+        max_running: no more runs of the watch than this are in work at once, over all machines; None for no
+            such limit.
     """
 
     min_samples: int = 100
@@ -126,6 +129,8 @@ class BatchRules:
     max_open: int = 16
     max_bytes: int | None = None
     cron: str | None = None
+    shard_samples: int = 250
+    max_running: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,7 +332,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One step of one batch, or one shard of it, with its attempts."""
+    """One step of one batch, or one shard of it, with its attempts.
+
+    Attributes:
+        shard: 0 is the run that ends the step; a large batch has others before it, counted from 1.
+        first_sample_id, last_sample_id: which samples of the batch a shard works on, both included; None for all.
+        dispatched_ms: when the queue was told of it; None where there is no queue, or it was not yet.
+    """
 
     id: int
     batch_id: int
@@ -344,6 +355,9 @@ class Run:
     lease_until_ms: int | None = None
     error: str | None = None
     result: dict[str, Any] = field(default_factory=dict)
+    first_sample_id: int | None = None
+    last_sample_id: int | None = None
+    dispatched_ms: int | None = None
 
     @property
     def was_begun_before(self) -> bool:

@@ -32,6 +32,11 @@ class Discard:
 
 Outcome = Done | Snooze | Discard
 
+# Steps that work sample by sample, so that a large batch can be cut into shards.
+SHARDED_STEPS = frozenset({Step.UPLOAD, Step.EMBED})
+# Steps that change the tags and embeddings of the dataset, or the number of its samples: in the order of batches.
+ORDERED_STEPS = frozenset({Step.UPLOAD, Step.METADATA, Step.EMBED, Step.SAMPLING})
+
 _NEEDS: dict[Step, Step] = {
     Step.METADATA: Step.UPLOAD,
     Step.EMBED: Step.UPLOAD,

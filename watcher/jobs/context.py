@@ -83,6 +83,11 @@ class RunContext:
             )
         return embedder
 
+    @property
+    def first_sample_id(self) -> int:
+        """Where the run's samples begin: those of its shard, or all of the batch."""
+        return self.run.first_sample_id or 1
+
     def now_ms(self) -> int:
         """Unix milliseconds."""
         return int(self.parts.clock.now_s() * 1000)

@@ -95,6 +95,19 @@ def explain_change(watch: str, *, old: str, new: str) -> str:
     )
 
 
+def embed_shard(context: RunContext) -> Outcome:
+    """Computes the vectors of a shard; the embedding is uploaded once, after the last shard.
+
+    Returns:
+        `Done` with the number of vectors computed.
+
+    Raises:
+        WatcherError: the server or the store failed; vectors computed so far are kept.
+    """
+    _check_embedder(context)
+    return Done({"n_computed": _compute_batch_vectors(context)})
+
+
 def _compute_batch_vectors(context: RunContext) -> int:
     source = VectorSource.of(context)
     n_computed = 0
@@ -111,11 +124,17 @@ def _compute_batch_vectors(context: RunContext) -> int:
 
 
 def _iter_missing(context: RunContext) -> Iterator[list[Sample]]:
-    """Registered samples of the batch without a vector of this embedder, in chunks."""
-    after = 0
+    """Registered samples of the run without a vector of this embedder, in chunks."""
+    after = context.first_sample_id - 1
     while True:
         with context.database.read() as session:
-            page = samples.load_batch_page(session, batch_id=context.batch.id, after_id=after, limit=_CHUNK)
+            page = samples.load_batch_page(
+                session,
+                batch_id=context.batch.id,
+                after_id=after,
+                last_id=context.run.last_sample_id,
+                limit=_CHUNK,
+            )
             known = vectors.load_vectors(
                 session,
                 watch_id=context.watch.id,

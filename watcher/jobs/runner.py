@@ -27,12 +27,13 @@ from watcher.domain.pipeline import Discard, Done, Outcome, Snooze, compute_next
 from watcher.domain.redaction import redact
 from watcher.jobs.context import JobParts, RunContext
 from watcher.jobs.deliver import run_deliver
-from watcher.jobs.embed import run_embed
+from watcher.jobs.embed import embed_shard, run_embed
 from watcher.jobs.sampling import run_sampling
-from watcher.jobs.upload import run_upload
+from watcher.jobs.upload import run_upload, upload_shard
 from watcher.logs import get_logger
-from watcher.store import batches, runs, samples, watches
+from watcher.store import batches, claims, runs, samples, watches
 from watcher.store.cutting import cut_batches
+from watcher.store.stepping import end_shard, start_step
 
 _log = get_logger("runner")
 
@@ -41,6 +42,11 @@ STEPS: Mapping[Step, Callable[[RunContext], Outcome]] = {
     Step.EMBED: run_embed,
     Step.SAMPLING: run_sampling,
     Step.DELIVER: run_deliver,
+}
+# What the shards of a large batch do; the run above follows once for the batch.
+SHARDS: Mapping[Step, Callable[[RunContext], Outcome]] = {
+    Step.UPLOAD: upload_shard,
+    Step.EMBED: embed_shard,
 }
 
 _MOST_ATTEMPTS_AT_A_BUG = 5
@@ -68,6 +74,11 @@ class Runner:
         self._owner = owner
         self._rules = rules
         self._stop = stop
+        self._most_running = {
+            name: config.batch.max_running
+            for name, config in parts.configs.items()
+            if config.batch.max_running is not None
+        }
 
     def run_next(self, *, beat: Callable[[], None]) -> bool:
         """Claims and runs one run.
@@ -82,12 +93,13 @@ class Runner:
             StoreUnavailableError: the store failed; a claimed run is taken up again when its lease ran out.
         """
         with self._parts.database.write() as session:
-            run = runs.claim_run(
+            run = claims.claim_run(
                 session,
                 owner=self._owner,
                 now_ms=self._now_ms(),
                 lease_ms=int(self._rules.lease_s * 1000),
                 watch_names=self._parts.configs.keys(),
+                most_running=self._most_running,
             )
         if run is None:
             return False
@@ -109,10 +121,14 @@ class Runner:
         begun_s = clock.monotonic_s()
         context = self._build_context(run, lost, beat, begun_s)
         log = _log.bind(
-            watch=context.watch.name, batch=context.batch.key, step=run.step.value, attempt=run.attempt
+            watch=context.watch.name,
+            batch=context.batch.key,
+            step=run.step.value,
+            shard=run.shard,
+            attempt=run.attempt,
         )
         try:
-            outcome: Outcome | Exception = STEPS[run.step](context)
+            outcome: Outcome | Exception = (SHARDS if run.shard else STEPS)[run.step](context)
         except WatcherError as error:
             outcome = error
         except Exception as error:
@@ -188,6 +204,9 @@ class Runner:
     ) -> tuple[str, bool]:
         run = context.run
         text = redact(f"{type(error).__name__}: {error}")
+        if run.shard:
+            place = f"shard {run.shard}, samples {run.first_sample_id} to {run.last_sample_id}"
+            text = f"{text} ({place})"
         if is_final(error, attempt=run.attempt, backoff=self._rules.backoff):
             held = self._end(session, run, RunState.DEAD, now_ms, error=text)
             if held:
@@ -229,17 +248,22 @@ class Runner:
         )
 
     def _advance(self, session: Session, context: RunContext, now_ms: int) -> None:
-        """Makes the next run of the batch, or ends the batch."""
-        finished = {
-            run.step
-            for run in runs.load_batch_runs(session, batch_id=context.batch.id)
-            if run.state is RunState.DONE
-        }
+        """Makes the next runs of the batch, or ends the batch."""
+        if context.run.shard:
+            end_shard(session, run=context.run, now_ms=now_ms)
+            return
+        finished = runs.load_finished_steps(session, batch_id=context.batch.id)
         step = compute_next_step(context.batch.steps, finished)
         if step is None:
             self._finish_batch(session, context, BatchState.DONE, now_ms)
         else:
-            runs.create_run(session, batch_id=context.batch.id, step=step, now_ms=now_ms)
+            start_step(
+                session,
+                batch_id=context.batch.id,
+                step=step,
+                shard_samples=context.config.batch.shard_samples,
+                now_ms=now_ms,
+            )
 
     def _finish_batch(self, session: Session, context: RunContext, state: BatchState, now_ms: int) -> None:
         batches.finish_batch(session, batch_id=context.batch.id, state=state, now_ms=now_ms)

@@ -75,12 +75,15 @@ class _Trouble:
         unreadable: the read URL is refused, or nothing is behind it.
         refused: the server will not take the sample.
         failures: everything else; the run is repeated for these.
+        n_uploaded: samples uploaded by this attempt.
+        n_registered: samples of the whole batch that are on the server at the end.
     """
 
     unreadable: list[Sample] = field(default_factory=list)
     refused: list[tuple[Sample, ApiException]] = field(default_factory=list)
     failures: list[WatcherError] = field(default_factory=list)
     n_uploaded: int = 0
+    n_registered: int = 0
 
     def note(self, sample: Sample, error: WatcherError, *, most_failures: int) -> None:
         """Sorts a failure; raises it when asking for each of the rest would not help."""
@@ -107,15 +110,7 @@ def run_upload(context: RunContext) -> Outcome:
         present = samples.load_batch_page(session, batch_id=context.batch.id, limit=1)
     if not present:
         return Discard("no sample of the batch is left")
-    trouble = _Trouble()
-    for page in _iter_pending(context):
-        _upload_page(context, page, trouble)
-    _retry_with_fresh_urls(context, trouble)
-    if trouble.failures:
-        raise trouble.failures[0]
-    with context.database.read() as session:
-        n_registered = samples.count_registered(session, batch_id=context.batch.id)
-    _quarantine_refused(context, trouble, n_registered=n_registered)
+    n_registered = _upload_pending(context).n_registered
     if n_registered == 0:
         return Discard("no sample of the batch could be registered")
     tag = ensure_initial_or_upsize_tag(
@@ -131,13 +126,43 @@ def run_upload(context: RunContext) -> Outcome:
     return Done({"n_registered": n_registered, "tag": tag.name})
 
 
+def upload_shard(context: RunContext) -> Outcome:
+    """Uploads what the shard still lacks; the tag is made once, after the last shard.
+
+    Returns:
+        `Done` with the number of samples uploaded by this attempt.
+
+    Raises:
+        WatcherError: the server or the store failed for at least one sample; all others are done.
+    """
+    return Done({"n_uploaded": _upload_pending(context).n_uploaded})
+
+
+def _upload_pending(context: RunContext) -> _Trouble:
+    trouble = _Trouble()
+    for page in _iter_pending(context):
+        _upload_page(context, page, trouble)
+    _retry_with_fresh_urls(context, trouble)
+    if trouble.failures:
+        raise trouble.failures[0]
+    with context.database.read() as session:
+        trouble.n_registered = samples.count_registered(session, batch_id=context.batch.id)
+    _quarantine_refused(context, trouble, n_registered=trouble.n_registered)
+    return trouble
+
+
 def _iter_pending(context: RunContext) -> Iterator[list[Sample]]:
     """Pages of samples that are not registered yet; each is loaded when the one before is through."""
-    after = 0
+    after = context.first_sample_id - 1
     while True:
         with context.database.read() as session:
             page = samples.load_batch_page(
-                session, batch_id=context.batch.id, after_id=after, limit=_PAGE, pending_only=True
+                session,
+                batch_id=context.batch.id,
+                after_id=after,
+                last_id=context.run.last_sample_id,
+                limit=_PAGE,
+                pending_only=True,
             )
         if not page:
             return

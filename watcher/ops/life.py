@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from watcher.database import Database
-from watcher.domain.models import BatchState, Sample, SampleState
+from watcher.domain.models import BatchState, Run, Sample, SampleState
 from watcher.store import batches, novelty, picks, polls, runs, samples
 
 
@@ -62,13 +62,15 @@ def _load_life(session: Any, watch_name: str, sample: Sample) -> Life:
             )
         )
         for run in runs.load_batch_runs(session, batch_id=batch.id):
+            if run.shard and not _is_within(run, sample.id):
+                continue
             facts: dict[str, Any] = {"state": run.state.value, "attempts": run.attempt, **run.result}
             if run.error:
                 facts["error"] = run.error
             events.append(
                 LifeEvent(
                     at_ms=run.finished_ms or run.started_ms or run.created_ms,
-                    what=f"step {run.step.value}",
+                    what=f"step {run.step.value}" + (f", shard {run.shard}" if run.shard else ""),
                     facts=facts,
                 )
             )
@@ -128,6 +130,10 @@ def _measurements(session: Any, sample: Sample, *, batch_id: int) -> list[LifeEv
         }
         events.append(LifeEvent(at_ms=summary.measured_ms, what="compared with what was known", facts=facts))
     return events
+
+
+def _is_within(run: Run, sample_id: int) -> bool:
+    return (run.first_sample_id or 0) <= sample_id <= (run.last_sample_id or sample_id)
 
 
 def _discovery(session: Any, sample: Sample) -> LifeEvent:

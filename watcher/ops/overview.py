@@ -8,20 +8,40 @@ from datetime import datetime
 import msgspec
 
 from watcher.database import Database
-from watcher.domain.models import Batch, BatchNovelty, Delivery, Pick, Poll, Run, Sample, SampleState
+from watcher.domain.models import (
+    Batch,
+    BatchNovelty,
+    Delivery,
+    Pick,
+    Poll,
+    Run,
+    RunState,
+    Sample,
+    SampleState,
+)
 from watcher.store import batches, novelty, picks, polls, runs, samples, watches
 from watcher.store.counts import load_counts
 
+_WORST_FIRST = (RunState.DEAD, RunState.RUNNING, RunState.READY, RunState.DONE)
 _POLLS, _BATCHES, _PICKS, _TROUBLED = 5, 8, 12, 10
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a batch."""
+    """One step of a batch.
+
+    Attributes:
+        state: of its last run; while the shards of a large batch are under way, the worst of theirs.
+        attempt: the most that any of its runs had.
+        error: the first there is.
+        n_shards: 0 for a batch that is worked on in one piece.
+    """
 
     step: str
     state: str
     attempt: int
     error: str | None
+    n_shards: int = 0
+    n_shards_done: int = 0
 
 
 class BatchView(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,14 +198,32 @@ def _batch(
         created_ms=batch.created_ms,
         finished_ms=batch.finished_ms,
         sampling_tag=batch.sampling_tag_name,
-        runs=[
-            RunView(step=run.step.value, state=run.state.value, attempt=run.attempt, error=run.error)
-            for run in batch_runs
-        ],
+        runs=_steps(batch_runs),
         manifests=[delivery.location for delivery in deliveries],
         novelty=None if measured is None else measured.ratio,
         n_near_duplicates=None if measured is None else measured.n_near_duplicates,
     )
+
+
+def _steps(batch_runs: list[Run]) -> list[RunView]:
+    by_step: dict[str, list[Run]] = {}
+    for run in batch_runs:
+        by_step.setdefault(run.step.value, []).append(run)
+    views = []
+    for step, step_runs in by_step.items():
+        shards = [run for run in step_runs if run.shard]
+        told = [run for run in step_runs if not run.shard] or shards
+        views.append(
+            RunView(
+                step=step,
+                state=min(told, key=lambda run: _WORST_FIRST.index(run.state)).state.value,
+                attempt=max(run.attempt for run in told),
+                error=next((run.error for run in told if run.error), None),
+                n_shards=len(shards),
+                n_shards_done=sum(run.state is RunState.DONE for run in shards),
+            )
+        )
+    return views
 
 
 def _pick(pick: Pick) -> PickView:

@@ -7,14 +7,15 @@ from sqlalchemy.orm import Session
 from watcher.domain.cron import find_last_time_s
 from watcher.domain.models import WatchConfig
 from watcher.domain.pipeline import compute_batch_size, compute_most_samples
-from watcher.store import batches, runs, samples, watches
+from watcher.store import batches, samples, watches
+from watcher.store.stepping import start_step
 
 # Counted of a sample while nothing of the watch has been read.
 _FIRST_MEAN_BYTES = 1_000_000.0
 
 
 def cut_batches(session: Session, *, watch_id: int, config: WatchConfig, now_ms: int) -> int:
-    """Cuts waiting samples into batches as the rules allow, each with its first run.
+    """Cuts waiting samples into batches as the rules allow, each with its first runs.
 
     Called at the end of a poll, whenever a batch ends, inside their transactions, and every few seconds.
 
@@ -35,7 +36,13 @@ def cut_batches(session: Session, *, watch_id: int, config: WatchConfig, now_ms:
             session, watch_id=watch_id, batch_id=batch.id, limit=size, now_ms=now_ms, until_ms=until_ms
         )
         batches.update_size(session, batch_id=batch.id, n_samples=n)
-        runs.create_run(session, batch_id=batch.id, step=batch.steps[0], now_ms=now_ms)
+        start_step(
+            session,
+            batch_id=batch.id,
+            step=batch.steps[0],
+            shard_samples=config.batch.shard_samples,
+            now_ms=now_ms,
+        )
         n_cut += 1
 
 

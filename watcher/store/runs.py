@@ -1,17 +1,13 @@
-"""Runs: claimed under a lease, ended with an outcome.
-
-A run can be claimed when it is ready, its time has come, and its batch is the oldest open one of its watch: tags and
-embeddings of a dataset change in the order of its batches, one at a time.
-"""
+"""Runs: made, kept under a lease, ended with an outcome. Which run is claimed next tells `watcher.store.claims`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, func, insert, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import Select, insert, select, update
+from sqlalchemy.orm import Session
 
 from watcher.domain.models import BatchState, Run, RunState, Step
 from watcher.store.tables import batches, runs, watches
@@ -31,81 +27,25 @@ def create_run(session: Session, *, batch_id: int, step: Step, now_ms: int, shar
     )
 
 
-def claim_run(
-    session: Session, *, owner: str, now_ms: int, lease_ms: int, watch_names: Collection[str] | None = None
-) -> Run | None:
-    """Takes the longest ready run under a lease, and counts an attempt; None if there is none.
-
-    A run whose lease ran out counts as ready again. Runs of paused watches wait.
-
-    Args:
-        session: an open transaction.
-        owner: who takes it.
-        now_ms: the present.
-        lease_ms: how long the claim lasts without a heartbeat.
-        watch_names: only runs of these watches; None for any. A daemon names those it is configured for, since a
-            watch that was taken out of the settings leaves its runs behind.
-    """
-    _release_expired(session, now_ms=now_ms)
-    older = aliased(batches)
-    oldest_open = (
-        select(func.min(older.c.id))
-        .where(older.c.watch_id == batches.c.watch_id, older.c.state == BatchState.OPEN)
-        .correlate(batches)
-        .scalar_subquery()
-    )
-    # A replayed batch is older than the one under way, which ends its run first: tags change one run at a time.
-    other, other_batch = aliased(runs), aliased(batches)
-    is_another_running = (
-        select(other.c.id)
-        .join(other_batch, other_batch.c.id == other.c.batch_id)
-        .where(
-            other.c.state == RunState.RUNNING,
-            other_batch.c.watch_id == batches.c.watch_id,
-            other_batch.c.id != batches.c.id,
-        )
-        .correlate(batches)
-        .exists()
-    )
-    candidate = (
-        select(runs.c.id)
-        .join(batches, batches.c.id == runs.c.batch_id)
-        .join(watches, watches.c.id == batches.c.watch_id)
-        .where(
-            runs.c.state == RunState.READY,
-            runs.c.available_ms <= now_ms,
-            batches.c.id == oldest_open,
-            ~is_another_running,
-            watches.c.paused_ms.is_(None),
-        )
-        .order_by(runs.c.available_ms, runs.c.id)
-        .limit(1)
-        .with_for_update(of=runs, skip_locked=True)
-    )
-    if watch_names is not None:
-        candidate = candidate.where(watches.c.name.in_(watch_names))
-    run_id = session.execute(candidate).scalar()
-    if run_id is None:
-        return None
-    claimed: Any = session.execute(
-        update(runs)
-        .where(runs.c.id == run_id, runs.c.state == RunState.READY)
-        .values(
-            state=RunState.RUNNING,
-            attempt=runs.c.attempt + 1,
-            started_ms=now_ms,
-            lease_owner=owner,
-            lease_until_ms=now_ms + lease_ms,
-        )
-    )
-    return load_run(session, run_id=run_id) if claimed.rowcount == 1 else None
-
-
-def _release_expired(session: Session, *, now_ms: int) -> None:
+def create_shards(
+    session: Session, *, batch_id: int, step: Step, bounds: Sequence[tuple[int, int]], now_ms: int
+) -> None:
+    """Runs 1, 2, ... of a step, ready now, over the ranges of sample ids."""
     session.execute(
-        update(runs)
-        .where(runs.c.state == RunState.RUNNING, runs.c.lease_until_ms < now_ms)
-        .values(state=RunState.READY, lease_owner=None, lease_until_ms=None, error="the lease ran out")
+        insert(runs),
+        [
+            {
+                "batch_id": batch_id,
+                "step": step,
+                "shard": shard,
+                "first_sample_id": first,
+                "last_sample_id": last,
+                "state": RunState.READY,
+                "available_ms": now_ms,
+                "created_ms": now_ms,
+            }
+            for shard, (first, last) in enumerate(bounds, 1)
+        ],
     )
 
 
@@ -195,6 +135,14 @@ def load_batch_runs(session: Session, *, batch_id: int) -> list[Run]:
     return [
         _run(row) for row in session.execute(_select().where(runs.c.batch_id == batch_id).order_by(runs.c.id))
     ]
+
+
+def load_finished_steps(session: Session, *, batch_id: int) -> set[Step]:
+    """The steps of a batch that ended well: those whose run 0 is done."""
+    statement = select(runs.c.step).where(
+        runs.c.batch_id == batch_id, runs.c.shard == 0, runs.c.state == RunState.DONE
+    )
+    return {Step(step) for step in session.execute(statement).scalars()}
 
 
 def load_dead_runs(session: Session, *, limit: int) -> list[tuple[str, Run]]:

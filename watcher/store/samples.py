@@ -250,7 +250,13 @@ def assign_batch(
 
 
 def load_batch_page(
-    session: Session, *, batch_id: int, after_id: int = 0, limit: int = 500, pending_only: bool = False
+    session: Session,
+    *,
+    batch_id: int,
+    after_id: int = 0,
+    last_id: int | None = None,
+    limit: int = 500,
+    pending_only: bool = False,
 ) -> list[Sample]:
     """Samples of a batch that are in processing, in the order of their discovery.
 
@@ -258,6 +264,7 @@ def load_batch_page(
         session: an open transaction.
         batch_id: which batch.
         after_id: the last id of the page before.
+        last_id: the last id that counts; None for no end.
         limit: rows at the most; memory does not grow with the batch.
         pending_only: leave out those that are registered already.
     """
@@ -269,6 +276,8 @@ def load_batch_page(
         .order_by(samples.c.id)
         .limit(limit)
     )
+    if last_id is not None:
+        statement = statement.where(samples.c.id <= last_id)
     if pending_only:
         statement = statement.where(samples.c.remote_id.is_(None))
     return [_sample(row) for row in session.execute(statement)]

@@ -144,6 +144,8 @@ runs = Table(
     Column("batch_id", ForeignKey("batches.id"), nullable=False),
     Column("step", String(10), nullable=False),
     Column("shard", Integer, nullable=False, server_default="0"),
+    Column("first_sample_id", BigInteger),
+    Column("last_sample_id", BigInteger),
     Column("state", String(10), nullable=False),
     Column("attempt", Integer, nullable=False, server_default="0"),
     Column("available_ms", BigInteger, nullable=False),
@@ -154,6 +156,7 @@ runs = Table(
     Column("lease_until_ms", BigInteger),
     Column("error", Text),
     Column("result", Text, nullable=False, server_default="{}"),
+    Column("dispatched_ms", BigInteger),
     UniqueConstraint("batch_id", "step", "shard"),
     Index(
         "ix_runs_claimable",
@@ -161,6 +164,52 @@ runs = Table(
         sqlite_where=text("state IN ('ready', 'running')"),
         postgresql_where=text("state IN ('ready', 'running')"),
     ),
+    Index(
+        "ix_runs_running",
+        "lease_until_ms",
+        sqlite_where=text("state = 'running'"),
+        postgresql_where=text("state = 'running'"),
+    ),
+)
+
+# When a run of each watch was claimed last: a row of its own, so that claims do not wait for a poll's lock.
+turns = Table(
+    "turns",
+    metadata,
+    Column("watch_id", ForeignKey("watches.id"), primary_key=True),
+    Column("served_ms", BigInteger, nullable=False),
+)
+
+# One row: who leads, in which term of office, and until when by the database's clock.
+leadership = Table(
+    "leadership",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("holder", String(100)),
+    Column("until_ms", BigInteger, nullable=False),
+    Column("work_version", Integer),
+)
+
+# Replicas and workers that gave a sign of life.
+processes = Table(
+    "processes",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("kind", String(10), nullable=False),
+    Column("version", String(50), nullable=False),
+    Column("work_version", Integer, nullable=False),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("seen_ms", BigInteger, nullable=False),
+)
+
+# How the leader understands each watch; a process that understands it otherwise takes no run of it.
+configurations = Table(
+    "configurations",
+    metadata,
+    Column("watch", String(100), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("set_ms", BigInteger, nullable=False),
 )
 
 vectors = Table(

@@ -296,3 +296,24 @@ def test_picks_are_ranked_and_carry_their_reason(pipeline: Pipeline) -> None:
     distances = [pick.reason.get("distance_to_nearest_earlier_pick_of_batch") for pick in found]
     assert distances[0] is None
     assert distances[1] >= distances[2] > 0
+
+
+def test_batch_in_shards_is_tagged_and_embedded_once_with_every_sample(pipeline: Pipeline) -> None:
+    pipeline.scene.change(batch=BatchRules(min_samples=1, max_wait_s=0, max_samples=100, shard_samples=2))
+    _put_pictures(pipeline.scene, [f"{n}.jpg" for n in range(5)])
+    pipeline.scene.put("broken.jpg", b"no picture", modified_s=time.time() - 60)
+    pipeline.poll()
+    pipeline.run_all()
+    made = [(run.step.value, run.shard) for run in pipeline.load_runs()]
+    assert [run for run in made if run[0] == "upload"] == [("upload", shard) for shard in (1, 2, 3, 0)]
+    assert [run for run in made if run[0] == "embed"] == [("embed", shard) for shard in (1, 2, 3, 0)]
+    states = pipeline.states()
+    assert states.pop("broken.jpg") is SampleState.QUARANTINED
+    assert set(states.values()) == {SampleState.DONE}
+    assert {name: len(mask) for name, mask in pipeline.list_tags().items()} == {
+        "initial-tag": 5,
+        "cams-000001": 3,
+    }
+    transport = pipeline.scene.build_transport()
+    (embedding,) = embeddings.fetch_embeddings(transport, dataset_id=pipeline.dataset_id)
+    assert embedding.name == "cams-000001"

@@ -14,7 +14,7 @@ from watcher.domain.errors import CancelledError, TransportError, WatcherError
 from watcher.domain.models import BatchRules, PollState, SampleState, Via
 from watcher.lightly import datasources
 from watcher.platform.server import PlatformServer
-from watcher.store import batches, polls, runs, samples, watches
+from watcher.store import batches, claims, polls, samples, watches
 
 
 def test_poll_of_new_files_writes_each_once_and_moves_both_marks(scene: Scene) -> None:
@@ -195,8 +195,8 @@ def test_poll_cuts_batches_in_the_transaction_of_the_mark(
     states = [sample.state for sample in scene.load_ledger().values()]
     assert (states.count(SampleState.PROCESSING), states.count(SampleState.WAITING)) == (8, 2)
     with scene.database.write() as session:
-        claimed = runs.claim_run(session, owner="x", now_ms=int(time.time() * 1000) + 1000, lease_ms=1000)
-        other = runs.claim_run(session, owner="y", now_ms=int(time.time() * 1000) + 1000, lease_ms=1000)
+        claimed = claims.claim_run(session, owner="x", now_ms=int(time.time() * 1000) + 1000, lease_ms=1000)
+        other = claims.claim_run(session, owner="y", now_ms=int(time.time() * 1000) + 1000, lease_ms=1000)
     assert claimed is not None
     assert other is None, "two batches of one watch were under way at once"
 

@@ -221,7 +221,10 @@ def test_runners_side_by_side_run_every_step_once(bench, steps):
     assert errors == []
     assert len(steps.calls) == len(set(steps.calls)) == 3 * 3 * 4
     for name in ("gate", "roof", "door"):
-        of_watch = [(key, step) for key, step in steps.calls if key.startswith(name)]
+        # A delivery waits for nobody, and nobody for it.
+        of_watch = [
+            (key, step) for key, step in steps.calls if key.startswith(name) and step is not Step.DELIVER
+        ]
         assert of_watch == sorted(of_watch, key=lambda call: (call[0], list(Step).index(call[1])))
 
 

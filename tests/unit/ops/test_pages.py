@@ -138,7 +138,14 @@ def test_json_tells_what_the_page_shows(ops):
     (batch,) = watch["batches"]
     assert (batch["key"], batch["state"], batch["n_samples"]) == ("gate-000001", "open", 2)
     assert batch["runs"] == [
-        {"step": "upload", "state": RunState.READY.value, "attempt": 1, "error": "the server answered 503"}
+        {
+            "step": "upload",
+            "state": RunState.READY.value,
+            "attempt": 1,
+            "error": "the server answered 503",
+            "n_shards": 0,
+            "n_shards_done": 0,
+        }
     ]
     assert batch["manifests"] == ["data/selected/gate-000001.jsonl"]
     assert (watch["polls"][0]["state"], watch["polls"][0]["error"]) == ("failed", "cut off")

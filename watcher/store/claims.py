@@ -1,0 +1,189 @@
+"""Which run is taken next, over all machines.
+
+**Order.** A run of a step that changes tags, embeddings or the number of samples can be claimed only if its batch is
+the oldest of its watch that has not come to its delivery, and no such run of another batch of the watch is under way.
+Deliveries wait for nobody.
+
+**Fairness.** The watch with the fewest running runs comes first, among equals the one that was served longest ago, and
+within a watch the run that has been ready longest. A watch with a million waiting samples so gets its turn, and no
+more than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, aliased
+
+from watcher.domain.models import BatchState, Run, RunState, Step
+from watcher.domain.pipeline import ORDERED_STEPS
+from watcher.store.runs import load_run
+from watcher.store.tables import batches, runs, turns, watches
+
+_MOST_TRIES = 5
+
+
+def claim_run(
+    session: Session,
+    *,
+    owner: str,
+    now_ms: int,
+    lease_ms: int,
+    watch_names: Collection[str] | None = None,
+    steps: Collection[Step] | None = None,
+    most_running: Mapping[str, int] | None = None,
+) -> Run | None:
+    """Takes a run under a lease, and counts an attempt; None if there is none.
+
+    A run whose lease ran out counts as ready again. Runs of paused watches wait.
+
+    Args:
+        session: an open transaction.
+        owner: who takes it.
+        now_ms: the present.
+        lease_ms: how long the claim lasts without a heartbeat.
+        watch_names: only runs of these watches; None for any. A daemon names those it is configured for, since a
+            watch that was taken out of the settings leaves its runs behind.
+        steps: only runs of these steps; None for any.
+        most_running: by watch name, how many of its runs may be in work at once; watches not named have no limit.
+    """
+    release_expired(session, now_ms=now_ms)
+    claimable = _select_claimable(
+        now_ms=now_ms, watch_names=watch_names, steps=steps, most_running=most_running or {}
+    )
+    for _ in range(_MOST_TRIES):
+        found = session.execute(claimable.with_for_update(of=runs, skip_locked=True)).one_or_none()
+        if found is None:
+            return None
+        # From here on other claims of this watch wait, so that what is asked again below stays true.
+        _take_turn(session, watch_id=found.watch_id, now_ms=now_ms)
+        still = claimable.where(runs.c.id == found.id).subquery()
+        claimed: Any = session.execute(
+            update(runs)
+            .where(runs.c.id == found.id, runs.c.id.in_(select(still.c.id)))
+            .values(
+                state=RunState.RUNNING,
+                attempt=runs.c.attempt + 1,
+                started_ms=now_ms,
+                lease_owner=owner,
+                lease_until_ms=now_ms + lease_ms,
+            )
+        )
+        if claimed.rowcount == 1:
+            return load_run(session, run_id=found.id)
+    return None
+
+
+def release_expired(session: Session, *, now_ms: int) -> None:
+    """Makes runs ready again whose lease ran out."""
+    expired = (
+        select(runs.c.id)
+        .where(runs.c.state == RunState.RUNNING, runs.c.lease_until_ms < now_ms)
+        .with_for_update(skip_locked=True)
+    )
+    session.execute(
+        update(runs)
+        .where(runs.c.id.in_(expired), runs.c.state == RunState.RUNNING, runs.c.lease_until_ms < now_ms)
+        .values(
+            state=RunState.READY,
+            lease_owner=None,
+            lease_until_ms=None,
+            dispatched_ms=None,
+            error="the lease ran out",
+        )
+    )
+
+
+def _select_claimable(
+    *,
+    now_ms: int,
+    watch_names: Collection[str] | None,
+    steps: Collection[Step] | None,
+    most_running: Mapping[str, int],
+) -> Select[Any]:
+    """The first run that may be claimed, as (id, watch_id)."""
+    head, busy = _build_head(), _build_busy()
+    n_running = func.coalesce(busy.c.n_running, 0)
+    statement = (
+        select(runs.c.id, batches.c.watch_id)
+        .join(batches, batches.c.id == runs.c.batch_id)
+        .join(watches, watches.c.id == batches.c.watch_id)
+        .outerjoin(head, head.c.watch_id == batches.c.watch_id)
+        .outerjoin(busy, busy.c.watch_id == batches.c.watch_id)
+        .outerjoin(turns, turns.c.watch_id == batches.c.watch_id)
+        .where(
+            runs.c.state == RunState.READY,
+            runs.c.available_ms <= now_ms,
+            batches.c.state == BatchState.OPEN,
+            watches.c.paused_ms.is_(None),
+            or_(
+                runs.c.step.not_in(ORDERED_STEPS),
+                and_(
+                    runs.c.batch_id == head.c.batch_id,
+                    # A replayed batch is older than the one under way, which ends its run first.
+                    func.coalesce(busy.c.first_batch_id, runs.c.batch_id) == runs.c.batch_id,
+                    func.coalesce(busy.c.last_batch_id, runs.c.batch_id) == runs.c.batch_id,
+                ),
+            ),
+        )
+        .order_by(n_running, func.coalesce(turns.c.served_ms, 0), runs.c.available_ms, runs.c.id)
+        .limit(1)
+    )
+    if watch_names is not None:
+        statement = statement.where(watches.c.name.in_(watch_names))
+    if steps is not None:
+        statement = statement.where(runs.c.step.in_(steps))
+    if most_running:
+        limits = [(watches.c.name == name, n) for name, n in most_running.items()]
+        statement = statement.where(or_(watches.c.name.not_in(most_running), n_running < case(*limits)))
+    return statement
+
+
+def _build_head() -> Any:
+    """The oldest open batch of each watch that has not come to its delivery."""
+    delivery = aliased(runs)
+    is_delivered = (
+        select(delivery.c.id)
+        .where(delivery.c.batch_id == batches.c.id, delivery.c.step == Step.DELIVER)
+        .correlate(batches)
+        .exists()
+    )
+    return (
+        select(batches.c.watch_id, func.min(batches.c.id).label("batch_id"))
+        .where(batches.c.state == BatchState.OPEN, ~is_delivered)
+        .group_by(batches.c.watch_id)
+        .subquery("head")
+    )
+
+
+def _build_busy() -> Any:
+    """How many runs of each watch are under way, and of which batches those that keep an order are."""
+    other, other_batch = aliased(runs), aliased(batches)
+    ordered_batch: ColumnElement[Any] = case(
+        (other.c.step.in_(ORDERED_STEPS), other_batch.c.id),
+    )
+    return (
+        select(
+            other_batch.c.watch_id,
+            func.count().label("n_running"),
+            func.min(ordered_batch).label("first_batch_id"),
+            func.max(ordered_batch).label("last_batch_id"),
+        )
+        .join(other_batch, other_batch.c.id == other.c.batch_id)
+        .where(other.c.state == RunState.RUNNING)
+        .group_by(other_batch.c.watch_id)
+        .subquery("busy")
+    )
+
+
+def _take_turn(session: Session, *, watch_id: int, now_ms: int) -> None:
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(turns).values(watch_id=watch_id, served_ms=now_ms)
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=[turns.c.watch_id], set_={"served_ms": statement.excluded.served_ms}
+        )
+    )
