@@ -157,12 +157,12 @@ class CrashScene:
     def read_log(self) -> str:
         return self.log_path.read_text(encoding="utf-8")[-6000:] if self.log_path.exists() else ""
 
-    def run_to_rest(self) -> dict[str, Any]:
+    def run_to_rest(self, *, limit_s: float = _END_LIMIT_S) -> dict[str, Any]:
         """Starts the daemon, waits until nothing is left to do, and returns the end state."""
         self.start()
         database = build_database(self.store_url)
         try:
-            self._wait_until(lambda: self._is_at_rest(database), limit_s=_END_LIMIT_S)
+            self._wait_until(lambda: self._is_at_rest(database), limit_s=limit_s)
             return self._collect(database)
         finally:
             database.close()
