@@ -5,9 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Twice the cores of a small machine: most tests wait for processes and servers of their own.
 WORKERS ?= 4
+# How long `make soak` lasts, twice: with real processes, and in simulated time.
+MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-deep test-official lint bench mutations lock image-check clean
+.PHONY: help setup run demo test test-deep test-official lint bench soak mutations lock image-check clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +48,10 @@ test-official: setup ## the released official clients against the platform (buil
 
 bench: setup ## all benchmarks, printed as ratios and limits
 	$(BIN)/python -m benchmarks
+
+soak: setup ## a long run with faults and kills, MINUTES=5; says at the end whether all numbers agree
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+	$(BIN)/python -m tests.simulation.run --from 100000 --minutes $(MINUTES)
 
 mutations: setup ## breaks rules on purpose and expects their tests to go red
 	$(BIN)/python -m tests.mutations

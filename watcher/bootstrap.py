@@ -150,6 +150,7 @@ def open_store(settings: Settings) -> Database:
             upgrade_schema(database, SCHEMA)
             _log.info("store.created")
         check_schema(database, SCHEMA)
+        database.guard_file()
     except BaseException:
         database.close()
         raise

@@ -13,8 +13,9 @@ import typer
 from watcher import __version__, bootstrap
 from watcher.cli_frame import JsonOption, app, load, out, reporting, wait_for_signal, watch_signals
 from watcher.cli_views import print_lives, print_overview, print_settings, print_variables
-from watcher.daemon import Daemon
+from watcher.daemon import Addresses, Daemon
 from watcher.domain.errors import ConfigError
+from watcher.domain.models import WatchConfig
 from watcher.ops.life import load_lives
 from watcher.ops.overview import load_overview
 from watcher.settings import Settings
@@ -26,31 +27,41 @@ def run() -> None:
     with reporting():
         settings = load()
         asked = watch_signals()
-        daemon = Daemon(settings)
-        addresses = daemon.start()
-        lines = [f"Datasource Watcher {__version__}"]
-        lines += [
-            f"  drop images into  {settings.data_dir / config.folder}"
-            for config in daemon.configs
-            if config.folder is not None
-        ]
-        lines += [
-            f"  picks appear in   {settings.data_dir / 'selected'}",
-            f"  status page       {addresses.http}/",
-            f"  metrics           {addresses.http}/metrics",
-            f"  {'platform' if settings.is_embedded else 'server'}          {addresses.server}".replace(
-                "server  ", "server    "
-            ),
-            "  Ctrl-C drains and ends; twice ends at once",
-        ]
-        for line in lines:
-            out.print(line, markup=False)
-        wait_for_signal(asked)
-        out.print("Draining; once more ends at once.")
-        if not daemon.stop():
+        drained = True
+        while not asked.is_set():
+            daemon = Daemon(settings)
+            _print_addresses(settings, daemon.configs, daemon.start())
+            wait_for_signal(asked, unless=lambda daemon=daemon: daemon.must_restart)  # type: ignore[misc]
+            out.print(
+                "Draining; once more ends at once."
+                if asked.is_set()
+                else "The store was replaced; starting anew."
+            )
+            drained = daemon.stop()
+        if not drained:
             out.print("Some work was still under way; it goes on at the next start.")
             sys.stdout.flush()
             os._exit(0)  # the interpreter would wait for the threads of that work
+
+
+def _print_addresses(settings: Settings, configs: list[WatchConfig], addresses: Addresses) -> None:
+    lines = [f"Datasource Watcher {__version__}"]
+    lines += [
+        f"  drop images into  {settings.data_dir / config.folder}"
+        for config in configs
+        if config.folder is not None
+    ]
+    lines += [
+        f"  picks appear in   {settings.data_dir / 'selected'}",
+        f"  status page       {addresses.http}/",
+        f"  metrics           {addresses.http}/metrics",
+        f"  {'platform' if settings.is_embedded else 'server'}          {addresses.server}".replace(
+            "server  ", "server    "
+        ),
+        "  Ctrl-C drains and ends; twice ends at once",
+    ]
+    for line in lines:
+        out.print(line, markup=False)
 
 
 @app.command()

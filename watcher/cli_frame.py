@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -72,7 +72,9 @@ def watch_signals() -> threading.Event:
     return asked
 
 
-def wait_for_signal(asked: threading.Event) -> None:
-    """Returns once the first signal came."""
-    while not asked.wait(1.0):  # bounded, so that the handler of a signal gets its turn on every platform
+def wait_for_signal(asked: threading.Event, *, unless: Callable[[], bool] = lambda: False) -> None:
+    """Returns once the first signal came, or once `unless` holds."""
+    while (
+        not asked.wait(1.0) and not unless()
+    ):  # bounded, so that a signal's handler gets its turn on every platform
         pass

@@ -337,6 +337,11 @@ class Daemon:
                 except WatcherError as error:
                     _log.warning("reconcile.failed", watch=config.name, error=str(error))
 
+    @property
+    def must_restart(self) -> bool:
+        """Whether another file lies in the place of the store: what this daemon remembers belongs to the old one."""
+        return self._database is not None and self._database.replaced.is_set()
+
     def run_ready(self) -> int:
         """Runs in the foreground whatever is ready; returns the number of attempts."""
         assert self._dispatcher is not None

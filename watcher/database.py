@@ -86,10 +86,17 @@ class Database:
     Safe to share between threads. `read()` and `write()` give a `Session` inside one transaction; `write()`
     commits at the end and takes SQLite's write lock at the start, so that a transaction never fails half-way for
     the lock of another. Errors of the driver come out as `StoreUnavailableError` or `StoreError`.
+
+    Attributes:
+        last_failure: why the newest `write()` failed for want of the store; None if it did not.
+        replaced: set once another file was found in the place of a guarded one; nothing is read or written then.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.last_failure: str | None = None
+        self.replaced = threading.Event()
+        self._guarded: tuple[int, int] | None = None
 
     @property
     def is_sqlite(self) -> bool:
@@ -105,12 +112,43 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that is committed at the end, or rolled back if the block raises."""
-        with self._session(begin="IMMEDIATE") as session:
-            yield session
-            session.commit()
+        try:
+            with self._session(begin="IMMEDIATE") as session:
+                yield session
+                session.commit()
+        except StoreUnavailableError as error:
+            self.last_failure = str(error)
+            raise
+        self.last_failure = None
+
+    def guard_file(self) -> None:
+        """From now on every transaction makes sure that the SQLite file is still the one that is there now.
+
+        An open file that was renamed or deleted takes writes that nobody will ever read. Without effect on Postgres.
+        """
+        if self.is_sqlite:
+            found = Path(str(self.engine.url.database)).stat()
+            self._guarded = (found.st_dev, found.st_ino)
+
+    def _check_file(self) -> None:
+        if self._guarded is None:
+            return
+        path = Path(str(self.engine.url.database))
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"the file of the store {path} is gone ({error.strerror}): put it back; nothing is done meanwhile"
+            ) from error
+        if (found.st_dev, found.st_ino) != self._guarded:
+            self.replaced.set()
+            raise StoreUnavailableError(
+                f"the file of the store {path} was replaced by another one: nothing is written to it before a new start"
+            )
 
     @contextmanager
     def _session(self, *, begin: str) -> Iterator[Session]:
+        self._check_file()
         with (
             translated_errors(self.engine.url),
             Session(self.engine, autoflush=False, expire_on_commit=False) as session,

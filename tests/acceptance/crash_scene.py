@@ -157,25 +157,29 @@ class CrashScene:
     def read_log(self) -> str:
         return self.log_path.read_text(encoding="utf-8")[-6000:] if self.log_path.exists() else ""
 
-    def run_to_rest(self, *, limit_s: float = _END_LIMIT_S) -> dict[str, Any]:
+    def run_to_rest(self, *, limit_s: float = _END_LIMIT_S, n_files: int = 1) -> dict[str, Any]:
         """Starts the daemon, waits until nothing is left to do, and returns the end state."""
         self.start()
+        return self.wait_for_rest(limit_s=limit_s, n_files=n_files)
+
+    def wait_for_rest(self, *, limit_s: float, n_files: int = 1) -> dict[str, Any]:
+        """Waits until the daemon knows that many files and has nothing left to do, kills it, returns the end state."""
         database = build_database(self.store_url)
         try:
-            self._wait_until(lambda: self._is_at_rest(database), limit_s=limit_s)
+            self._wait_until(lambda: self._is_at_rest(database, n_files), limit_s=limit_s)
             return self._collect(database)
         finally:
             database.close()
             self.kill()
 
-    def _is_at_rest(self, database: Database) -> bool:
+    def _is_at_rest(self, database: Database, n_files: int) -> bool:
         with database.read() as session:
-            states = {row.state for row in session.execute(select(tables.samples.c.state))}
+            states = [row.state for row in session.execute(select(tables.samples.c.state))]
             open_batches = {row.state for row in session.execute(select(tables.batches.c.state))} - {"done"}
             watch = session.execute(select(tables.watches)).one_or_none()
         return (
-            bool(states)
-            and not states & {"waiting", "processing"}
+            len(states) >= n_files
+            and not {"waiting", "processing"}.intersection(states)
             and not open_batches
             and watch is not None
             and watch.remote_mark_s is not None

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.faults.conftest import MakeScene
-from tests.faults.load import Producer, check_end
+from tests.faults.load import N_PICTURES, Producer, check_end
 from tests.faults.platform_process import PlatformProcess
 from tests.faults.proxy import FAULTS, stand_in_the_way
 
@@ -27,7 +27,7 @@ def test_daemon_behind_a_bad_network_ends_as_behind_a_good_one(
             time.sleep(8)
         proxy.rate = rate / 2
         scene.kill()
-        state = scene.run_to_rest(limit_s=240)
+        state = scene.run_to_rest(limit_s=240, n_files=N_PICTURES + 1)
         assert sum(proxy.counts[fault] for fault in FAULTS) > 10, proxy.counts
     check_end(state, producer.names)
 
@@ -46,4 +46,4 @@ def test_platform_killed_and_restarted_under_load_changes_nothing(
             platform.start()
         time.sleep(1)
     scene.kill()
-    check_end(scene.run_to_rest(limit_s=240), producer.names)
+    check_end(scene.run_to_rest(limit_s=240, n_files=N_PICTURES + 1), producer.names)

@@ -98,6 +98,8 @@ class _Pages:
             check_schema(self._parts.database, SCHEMA)
         except StoreError as error:
             problems["store"] = str(error)
+        if self._parts.database.last_failure is not None:
+            problems.setdefault("store", self._parts.database.last_failure)
         access = self._parts.access.get()
         if access.is_refused:
             problems["credentials"] = "the server refuses the token: check LIGHTLY_TOKEN"
