@@ -62,6 +62,7 @@ def _sample_states(daemon: DaemonProcess) -> dict[str, int]:
     return {state: n for state, n in watches[0]["samples"].items() if n} if watches else {}
 
 
+@pytest.mark.scenario(number=11)
 def test_files_that_are_no_good_pictures_are_set_aside_each_with_its_reason(
     start: Callable[..., DaemonProcess],
 ) -> None:
@@ -94,6 +95,7 @@ def test_files_that_are_no_good_pictures_are_set_aside_each_with_its_reason(
     assert daemon.get("/health/live").status_code == 200
 
 
+@pytest.mark.scenario(number=18)
 def test_folder_that_vanishes_stops_only_its_watch_and_comes_back(
     start: Callable[..., DaemonProcess],
 ) -> None:
@@ -258,6 +260,8 @@ def test_start_on_a_taken_port_names_the_setting(tmp_path: Path) -> None:
     assert "WATCHER_HTTP__PORT" in text
 
 
+@pytest.mark.scenario(number=31)
+@pytest.mark.scenario(number=14)
 def test_second_daemon_on_one_store_is_refused_by_name(
     start: Callable[..., DaemonProcess], tmp_path: Path
 ) -> None:
@@ -279,6 +283,7 @@ def test_start_on_an_older_schema_names_the_command(tmp_path: Path) -> None:
     assert "newer release" in text
 
 
+@pytest.mark.scenario(number=13)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_drains_and_exits_with_0(start: Callable[..., DaemonProcess], number: int) -> None:
     daemon = start()

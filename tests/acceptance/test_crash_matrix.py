@@ -210,6 +210,8 @@ def _list_cases() -> Iterator[Any]:
                     yield pytest.param(store, scenario, point, id=f"{store}-{scenario}-{point}")
 
 
+@pytest.mark.scenario(number=15)
+@pytest.mark.scenario(number=8)
 @pytest.mark.parametrize(("store_url", "scenario", "point"), [*_list_cases()], indirect=["store_url"])
 def test_daemon_killed_at_a_point_ends_as_if_it_had_not_been(
     store_url: str,

@@ -34,6 +34,7 @@ QUICK = {
 }
 
 
+@pytest.mark.scenario(number=15)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("store", ["sqlite", pytest.param("postgres", marks=pytest.mark.deep)])
 def test_main_job_killed_at_random_moments_loses_and_doubles_nothing(

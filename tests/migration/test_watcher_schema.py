@@ -110,6 +110,7 @@ def test_schema_that_is_newer_is_refused_with_the_ways_out_and_left_alone(databa
     assert check_schema(database, SCHEMA) == HEAD
 
 
+@pytest.mark.scenario(number=38)
 def test_upgrade_repeated_keeps_every_row(database):
     upgrade_schema(database, SCHEMA)
     watch = add_watch(database)

@@ -35,6 +35,25 @@ def test_every_test_that_is_named_exists() -> None:
     assert [reference for reference in named if not _exists(reference)] == []
 
 
+def test_every_test_of_a_scenario_bears_its_number() -> None:
+    """In its name, or in a mark: `pytest -m 'scenario(number=7)'`."""
+    bare = []
+    for number, cell in re.findall(r"^\| (\d+) \|.*\|(.*)\|$", TEXT, re.MULTILINE):
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)", cell):
+            (test,) = [
+                node
+                for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+                if isinstance(node, ast.FunctionDef) and node.name == name
+            ]
+            marks = {ast.unparse(decorator) for decorator in test.decorator_list}
+            if not (
+                name.startswith(f"test_scenario_{int(number):02d}_")
+                or f"pytest.mark.scenario(number={number})" in marks
+            ):
+                bare.append(f"{number}: {name}")
+    assert bare == []
+
+
 def test_every_numbered_scenario_test_is_in_the_table() -> None:
     for path in Path(__file__).parent.glob("test_*.py"):
         for number, name in re.findall(

@@ -86,6 +86,7 @@ def _ask(pipeline: Pipeline, request: SamplingCreateRequest) -> str:
     return embedding_id
 
 
+@pytest.mark.scenario(number=8)
 def test_sampling_that_a_killed_attempt_had_asked_for_is_waited_for(
     pipeline: Pipeline, slow: list[str]
 ) -> None:
@@ -105,6 +106,7 @@ def test_sampling_whose_lost_job_fails_is_started_again(pipeline: Pipeline, slow
     assert len(pipeline.list_tags()[KEY]) == 3
 
 
+@pytest.mark.scenario(number=10)
 def test_sampling_whose_answer_was_lost_is_waited_for(
     pipeline: Pipeline, slow: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,6 +187,7 @@ def test_upload_mode_decides_what_the_server_has(pipeline: Pipeline, mode: Uploa
     assert body == (pipeline.scene.folder / "a.jpg").read_bytes()
 
 
+@pytest.mark.scenario(number=23)
 def test_sample_whose_read_url_expired_gets_a_fresh_one(pipeline: Pipeline) -> None:
     _put_pictures(pipeline.scene, ["a.jpg", "b.jpg"])
     pipeline.poll()
@@ -200,6 +201,7 @@ def test_sample_whose_read_url_expired_gets_a_fresh_one(pipeline: Pipeline) -> N
     assert pipeline.states() == dict.fromkeys(["a.jpg", "b.jpg"], SampleState.DONE)
 
 
+@pytest.mark.scenario(number=27)
 def test_object_that_vanished_is_gone_and_holds_nothing_up(pipeline: Pipeline) -> None:
     _put_pictures(pipeline.scene, ["a.jpg", "b.jpg"])
     pipeline.poll()
@@ -213,6 +215,7 @@ def test_object_that_vanished_is_gone_and_holds_nothing_up(pipeline: Pipeline) -
     assert pipeline.states() == {"b.jpg": SampleState.DONE}
 
 
+@pytest.mark.scenario(number=28)
 def test_truncated_file_waits_and_is_done_once_it_is_whole(pipeline: Pipeline) -> None:
     pipeline.scene.change(upload=UploadRules(settle_s=4, settle_attempts=1))
     _put_pictures(pipeline.scene, ["whole.jpg", "half.jpg"])
@@ -229,6 +232,7 @@ def test_truncated_file_waits_and_is_done_once_it_is_whole(pipeline: Pipeline) -
     assert pipeline.states() == dict.fromkeys(["whole.jpg", "half.jpg"], SampleState.DONE)
 
 
+@pytest.mark.scenario(number=28)
 def test_truncated_file_that_stays_so_is_quarantined_after_its_attempts(pipeline: Pipeline) -> None:
     pipeline.scene.put("half.jpg", _jpeg()[:900], modified_s=time.time() - 60)
     for _ in range(3):

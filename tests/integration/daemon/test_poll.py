@@ -17,6 +17,7 @@ from watcher.platform.server import PlatformServer
 from watcher.store import batches, claims, polls, samples, watches
 
 
+@pytest.mark.scenario(number=6)
 def test_poll_of_new_files_writes_each_once_and_moves_both_marks(scene: Scene) -> None:
     names = ["a.jpg", "b c+%.png", "ü/ñ.webp", ".hidden.jpg", "no suffix", "x" * 150 + ".jpg"]
     for name in names:
@@ -49,6 +50,7 @@ def test_poll_without_overlap_misses_the_late_file(scene: Scene) -> None:
     assert poller.run_cycle().n_new == 0
 
 
+@pytest.mark.scenario(number=3)
 def test_poll_interrupted_between_pages_goes_on_at_its_cursor(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +203,7 @@ def test_poll_cuts_batches_in_the_transaction_of_the_mark(
     assert other is None, "two batches of one watch were under way at once"
 
 
+@pytest.mark.scenario(number=19)
 def test_two_watches_keep_their_marks_apart(scene: Scene, platform: PlatformServer) -> None:
     scene.put("a.jpg", modified_s=time.time() - 30)
     scene.build_poller().run_cycle()

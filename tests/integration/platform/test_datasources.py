@@ -115,6 +115,7 @@ def test_listing_is_ordered_by_time_and_both_ends_count(light_api, dataset, fold
     assert len(list_all(light_api, dataset)) == 10
 
 
+@pytest.mark.scenario(number=25)
 def test_every_name_round_trips_and_its_url_gives_its_bytes(api, folder):
     for name in ODD_NAMES:
         put(folder, name, 5)

@@ -44,6 +44,7 @@ def test_settings_with_secrets_are_shown_masked(command, tmp_path):
     assert "1 watch(es) at https://***@api.example.com/?***:" in done.stdout
 
 
+@pytest.mark.scenario(number=40)
 def test_watches_are_shown_with_their_rules_and_their_next_poll(command):
     done = command(
         "check-config",

@@ -65,6 +65,7 @@ def rights_of_a_stranger() -> Iterator[None]:
         os.seteuid(before)
 
 
+@pytest.mark.scenario(number=31)
 @pytest.mark.parametrize(
     ("path", "file_system"),
     [

@@ -31,6 +31,7 @@ secrets = st.text(string.ascii_letters + string.digits + "-._~+/=%", min_size=6,
 around = st.text(string.ascii_letters + " .,:;\n", max_size=30)
 
 
+@pytest.mark.scenario(number=26)
 @pytest.mark.parametrize("url", [S3, GCS, AZURE, PLATFORM], ids=["s3", "gcs", "azure", "platform"])
 @pytest.mark.parametrize(
     "text",

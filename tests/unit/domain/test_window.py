@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ def test_window_first_poll_lists_everything_up_to_the_hold_back():
     assert window == Window(from_s=0, to_s=NOW_S - 5, overlap_from_s=None)
 
 
+@pytest.mark.scenario(number=39)
 def test_window_after_a_mark_starts_one_second_later_and_overlaps_before_it():
     window = compute_window(mark_s=NOW_S - 15, server_now_s=NOW_S, rules=RULES)
     assert window == Window(from_s=NOW_S - 14, to_s=NOW_S - 5, overlap_from_s=NOW_S - 615)

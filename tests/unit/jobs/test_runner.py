@@ -86,6 +86,7 @@ def test_run_that_snoozes_is_called_again_later_without_a_counted_attempt(bench,
     assert bench.count_runs(Step.UPLOAD, "snoozed") == 2
 
 
+@pytest.mark.scenario(number=13)
 def test_run_interrupted_by_a_shutdown_is_ready_at_once_without_a_counted_attempt(bench, steps):
     batch = add_batch(bench.database, bench.add_watch(), ["a"])
     steps.acts[Step.UPLOAD] = lambda _context: CancelledError("stopped")
@@ -118,6 +119,7 @@ def test_run_that_fails_for_a_while_waits_longer_each_time_and_then_goes_on(benc
     assert bench.count_runs(Step.UPLOAD, "retried") == 4
 
 
+@pytest.mark.scenario(number=41)
 def test_run_that_is_told_to_come_back_later_waits_that_long(bench, steps):
     batch = add_batch(bench.database, bench.add_watch(), ["a"])
     steps.acts[Step.UPLOAD] = lambda _context: build_api_exception(429, retry_after_s=5000.0)
@@ -166,6 +168,7 @@ def test_batch_that_ends_lets_waiting_samples_become_the_next_one(bench):
     assert load(bench.database, watch, "b").state is SampleState.PROCESSING
 
 
+@pytest.mark.scenario(number=32)
 def test_run_whose_lease_was_lost_writes_nothing_over_the_new_owner(bench, steps):
     watch = bench.add_watch()
     batch = add_batch(bench.database, watch, ["a"])

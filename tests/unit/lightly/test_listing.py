@@ -102,6 +102,7 @@ def test_listing_failing_page_leaves_what_came_before_and_resumes(start, connect
     assert server.seen[-1].query["cursor"] == "a"
 
 
+@pytest.mark.scenario(number=20)
 def test_listing_memory_does_not_grow_with_pages(start, connect):
     n_calls = [0]
 

@@ -34,6 +34,7 @@ QUERY = f"/x.jpg?X-Goog-Anything={SECRET}"
 SIGNED = "/bucket/a%20b%2Fc+d%3a%25.jpg?X-Amz-Signature=a%2fb%2Bc+d/e=&x-id=GetObject&empty=&%7e~"
 
 
+@pytest.mark.scenario(number=24)
 def test_read_url_is_sent_byte_for_byte_and_without_token(start, connect):
     server = start(lambda _seen: Reply(body=b"pixels", content_type="image/jpeg"))
     result = connect(server.url).read_url_bytes(server.url + SIGNED, max_bytes=100)

@@ -167,6 +167,7 @@ def test_post_is_repeated_only_when_the_server_refused_to_begin(start, connect, 
     assert _count(server) == n_tries
 
 
+@pytest.mark.scenario(number=41)
 def test_retry_after_is_the_floor_of_the_wait(start, connect):
     replies = [Reply(429, headers={"Retry-After": "1"}), []]
     server = start(lambda _seen: replies.pop(0))
@@ -231,6 +232,7 @@ def test_body_shorter_than_announced_is_repeated(start, connect):
     assert tags.fetch_tags(connect(server.url), dataset_id=DATASET) == []
 
 
+@pytest.mark.scenario(number=17)
 def test_silent_server_ends_by_the_read_time_limit(start_raw, connect):
     url = start_raw(lambda _connection, stop: stop.wait(5))
     transport = connect(url, read_timeout_s=0.2, retry=Backoff(max_attempts=1))
@@ -240,6 +242,7 @@ def test_silent_server_ends_by_the_read_time_limit(start_raw, connect):
     assert time.monotonic() - begun < 2
 
 
+@pytest.mark.scenario(number=17)
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-A: "]
 )

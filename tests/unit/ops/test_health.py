@@ -19,6 +19,7 @@ def test_live_while_every_loop_moves_is_ok(sqlite_ops):
     assert answer.headers["Cache-Control"] == "no-store"
 
 
+@pytest.mark.scenario(number=16)
 def test_live_when_a_loop_stalls_is_503_with_its_name_until_it_moves_again(sqlite_ops):
     sqlite_ops.heartbeats.expect("scheduler", within_s=60)
     sqlite_ops.heartbeats.expect("worker-0", within_s=900)

@@ -72,6 +72,7 @@ def test_event_below_the_level_is_not_printed(out):
     assert out.getvalue() == ""
 
 
+@pytest.mark.scenario(number=26)
 @pytest.mark.parametrize(
     "facts",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -79,6 +80,7 @@ def test_scrape_before_anything_happened_has_every_failure_at_zero(sqlite_ops):
     assert dict(next(iter(found["watcher_build_info"])))["version"] == __version__
 
 
+@pytest.mark.scenario(number=34)
 def test_scrape_before_anything_is_known_has_no_state_that_could_lie(sqlite_ops):
     found = scrape(sqlite_ops)
     for name in (
@@ -91,6 +93,7 @@ def test_scrape_before_anything_is_known_has_no_state_that_could_lie(sqlite_ops)
         assert name not in found
 
 
+@pytest.mark.scenario(number=36)
 def test_scrape_tells_the_states_of_the_store(ops):
     gate, roof = add_watch(ops.database, "gate"), add_watch(ops.database, "roof")
     add_batch(ops.database, gate, ["a", "b", "bad"], now_ms=NOW_MS + 5000)
@@ -116,6 +119,7 @@ def test_scrape_tells_the_states_of_the_store(ops):
     assert roof.mark_s is None
 
 
+@pytest.mark.scenario(number=33)
 def test_scrape_of_a_restarted_daemon_tells_the_same_states(sqlite_store_url, build_ops):
     seen = []
     for _start in range(2):
@@ -125,6 +129,7 @@ def test_scrape_of_a_restarted_daemon_tells_the_same_states(sqlite_store_url, bu
     assert seen[0] == seen[1]
 
 
+@pytest.mark.scenario(number=35)
 def test_scrape_leaves_out_a_watch_that_is_no_longer_configured(sqlite_ops):
     for name in ("gate", "removed"):
         list_names(sqlite_ops.database, add_watch(sqlite_ops.database, name), ["a"])
@@ -154,6 +159,7 @@ def test_scrapes_at_once_all_answer(ops):
     assert [value(found, "watcher_store_up") for found in answers] == [1] * 6
 
 
+@pytest.mark.scenario(number=37)
 def test_labels_are_of_a_closed_set(sqlite_ops):
     watch = add_watch(sqlite_ops.database)
     list_names(sqlite_ops.database, watch, ["secret name.jpg"])

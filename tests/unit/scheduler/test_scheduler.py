@@ -77,6 +77,7 @@ def skipped(metrics: Metrics, watch: str) -> float:
     )
 
 
+@pytest.mark.scenario(number=40)
 def test_watch_is_polled_at_the_start_and_then_on_its_trigger(scheduler):
     often, seldom = Cycle(), Cycle()
     scheduler.add_watch(build_config("often", **OFTEN), often)

@@ -85,6 +85,7 @@ def test_watch_whose_folder_leads_out_of_the_data_directory_is_refused(folder):
     assert repr(folder) in text
 
 
+@pytest.mark.scenario(number=30)
 @pytest.mark.parametrize("folder", ["selected", "work", "platform", "selected/a", "platform/uploads"])
 def test_watch_whose_folder_holds_what_the_daemon_writes_is_refused(folder):
     assert "the daemon itself writes" in refusal({"WATCHER_WATCHES__A__FOLDER": folder})

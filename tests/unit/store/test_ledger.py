@@ -147,6 +147,7 @@ def test_names_of_every_odd_kind_are_kept_letter_by_letter(database, watch):
     assert set(found) == set(ODD_NAMES)
 
 
+@pytest.mark.scenario(number=25)
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     st.sets(

@@ -54,6 +54,7 @@ def acquire_within(lock: StoreLock, seconds: float) -> None:
             return
 
 
+@pytest.mark.scenario(number=14)
 def test_lock_held_by_another_process_is_refused_and_free_after_its_kill(store_url):
     database = build_database(store_url)
     lock = StoreLock(database)
