@@ -112,7 +112,8 @@ def _wait_until_ready(daemon: DaemonProcess) -> None:
 
 def _check_each_once(daemon: DaemonProcess, n: int) -> None:
     """The audit compares datasource, ledger and dataset, and a batch's picks are delivered."""
-    assert daemon.run_json("audit")["n_remote"] == n
+    (report,) = daemon.run_json("audit")
+    assert report["n_remote"] == n
     assert "run.crashed" not in daemon.read_log()
     assert "task.crashed" not in daemon.read_log()
     assert "worker.crashed" not in daemon.read_log()

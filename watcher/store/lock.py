@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from watcher.database import Database, translated_errors
-from watcher.domain.errors import StoreLockedError
+from watcher.domain.errors import StoreLockedError, StoreUnavailableError
 
 _ADVISORY_KEY = 0x77617463686572  # "watcher"
 
@@ -30,6 +30,7 @@ class StoreLock:
 
         Raises:
             StoreLockedError: another daemon holds it.
+            StoreUnavailableError: the disk is read-only, or the folder another user's.
         """
         if self._database.is_sqlite:
             self._acquire_file()
@@ -38,7 +39,13 @@ class StoreLock:
 
     def _acquire_file(self) -> None:
         path = Path(f"{self._database.engine.url.database}.lock")
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"the lock of the store {path} cannot be written ({error.strerror}): check the owner and the mount of "
+                "its folder"
+            ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
