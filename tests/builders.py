@@ -11,9 +11,10 @@ import structlog
 from click.testing import Result
 
 from watcher.database import Database, build_database, upgrade_schema
+from watcher.domain.delivery import Delivery, DeliveryState, SinkKind
 from watcher.domain.models import Batch, BatchRules, Run, Sample, Step, Via, Watch, WatchConfig
 from watcher.domain.window import Window
-from watcher.store import SCHEMA, batches, claims, polls, runs, samples, watches
+from watcher.store import SCHEMA, batches, claims, deliveries, polls, runs, samples, watches
 from watcher.store.cutting import cut_batches
 
 NOW_S = 1_700_000_000
@@ -143,6 +144,67 @@ def add_run(database: Database, batch: Batch, step: Step, *, shard: int = 0, now
     """One more run of a batch."""
     with database.write() as session:
         runs.create_run(session, batch_id=batch.id, step=step, now_ms=now_ms, shard=shard)
+
+
+def add_delivery(
+    database: Database,
+    batch: Batch,
+    *,
+    sink: str = "manifest",
+    kind: SinkKind = SinkKind.MANIFEST,
+    n_picks: int = 1,
+    now_ms: int = NOW_MS,
+) -> Delivery:
+    """A promised delivery of a batch."""
+    with database.write() as session:
+        deliveries.promise_deliveries(
+            session,
+            batch_id=batch.id,
+            watch_id=batch.watch_id,
+            sinks=[(sink, kind)],
+            n_picks=n_picks,
+            now_ms=now_ms,
+        )
+    with database.read() as session:
+        made = deliveries.load_deliveries(session, batch_id=batch.id)
+    return next(delivery for delivery in made if delivery.sink == sink)
+
+
+def claim_delivery(
+    database: Database, *, owner: str = "me", now_ms: int = NOW_MS, watches: Sequence[str] = ("gate",)
+) -> Delivery | None:
+    """What a worker does first."""
+    with database.write() as session:
+        return deliveries.claim_delivery(
+            session, owner=owner, now_ms=now_ms, lease_ms=60_000, watch_names=watches
+        )
+
+
+def deliver(
+    database: Database,
+    batch: Batch,
+    *,
+    sink: str = "manifest",
+    location: str | None = "out.jsonl",
+    state: DeliveryState = DeliveryState.DONE,
+    error: str | None = None,
+    now_ms: int = NOW_MS,
+) -> None:
+    """A delivery that was promised, claimed, and ended."""
+    add_delivery(database, batch, sink=sink, now_ms=now_ms)
+    claimed = claim_delivery(database, now_ms=now_ms)
+    assert claimed is not None
+    assert claimed.sink == sink
+    with database.write() as session:
+        assert deliveries.end_delivery(
+            session,
+            delivery_id=claimed.id,
+            owner="me",
+            state=state,
+            now_ms=now_ms,
+            location=location,
+            error=error,
+        )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from watcher.domain.models import WatchConfig
 from watcher.embedders.base import Embedder
 from watcher.embedders.choosing import build_embedders
 from watcher.jobs.context import JobParts
+from watcher.jobs.deliveries import Deliverer, DeliveryLimits
 from watcher.jobs.embed import explain_change
 from watcher.jobs.runner import Runner, RunRules
 from watcher.lightly.transport import RequestSeen, Transport
@@ -31,7 +33,8 @@ from watcher.metrics import Metrics
 from watcher.platform.settings import PlatformConfig
 from watcher.platform.store.tables import SCHEMA as PLATFORM_SCHEMA
 from watcher.settings import Settings
-from watcher.sinks.manifest import ManifestSink
+from watcher.sinks.base import SinkParts
+from watcher.sinks.building import build_sink
 from watcher.store import SCHEMA
 from watcher.store.embedder_pins import load_embedders
 
@@ -317,7 +320,6 @@ def build_runner(
         embedders=_build_embedders(
             configs, database=database, work_dir=work_dir(settings), clock=clock, changing=changing
         ),
-        sink=ManifestSink(settings.data_dir / "selected"),
         work_dir=work_dir(settings),
         clock=clock,
         metrics=metrics,
@@ -326,7 +328,7 @@ def build_runner(
     rules = settings.runs
     return Runner(
         parts,
-        owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+        owner=build_owner(),
         rules=RunRules(
             lease_s=rules.lease_s,
             time_limit_s=rules.time_limit_s,
@@ -352,3 +354,49 @@ def _build_embedders(
     if problems:
         raise EmbedderChangedError("\n".join(problems))
     return embedders
+
+
+def build_owner() -> str:
+    """A name for what this process claims."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def build_deliverer(
+    settings: Settings,
+    configs: list[WatchConfig],
+    *,
+    database: Database,
+    transport: Transport,
+    metrics: Metrics,
+    clock: Clock,
+    rng: random.Random,
+    stop: threading.Event,
+) -> Deliverer:
+    """What claims and makes the deliveries of the configured watches, under a name of its own."""
+    parts = JobParts(
+        database=database,
+        transport=transport,
+        configs={config.name: config for config in configs},
+        embedders={},
+        work_dir=work_dir(settings),
+        clock=clock,
+        metrics=metrics,
+        rng=rng,
+    )
+    sink_parts = SinkParts(
+        data_dir=settings.data_dir,
+        work_dir=parts.work_dir,
+        clock=clock,
+        connect_timeout_s=settings.api.connect_timeout_s,
+    )
+    return Deliverer(
+        parts,
+        build_sink=partial(build_sink, parts=sink_parts),
+        owner=build_owner(),
+        limits=DeliveryLimits(
+            lease_s=settings.runs.lease_s,
+            time_limit_s=settings.runs.time_limit_s,
+            retry_base_s=settings.runs.retry_base_s,
+        ),
+        stop=stop,
+    )

@@ -28,7 +28,7 @@ from watcher.domain.redaction import redact
 from watcher.ops.changes import apply_change
 from watcher.ops.control import Control
 from watcher.settings import Settings
-from watcher.store import polls, reconciles, runs, samples, watches
+from watcher.store import deliveries, polls, reconciles, runs, samples, watches
 from watcher.store.lock import StoreLock
 from watcher.store.reconciles import ReconcileReport
 
@@ -199,24 +199,36 @@ def rewind(
 
 
 @app.command()
-def replay(watch: Annotated[str | None, typer.Argument(help="Only this watch.")] = None) -> None:
-    """Resubmit dead runs, quarantined samples and vanished ones."""
+def replay(
+    watch: Annotated[str | None, typer.Argument(help="Only this watch.")] = None,
+    *,
+    delivery: Annotated[
+        str | None,
+        typer.Option(help="Only this delivery, BATCH/SINK or BATCH; a confirmed one is made again."),
+    ] = None,
+) -> None:
+    """Resubmit dead runs, dead deliveries, quarantined samples and vanished ones."""
     with reporting():
+        if delivery is not None and watch is None:
+            raise ConfigError(
+                f"whose delivery is {delivery!r}? Write `watcher replay WATCH --delivery {delivery}`"
+            )
         names = (
             [config.name for config in load(quiet=True).build_watch_configs()] if watch is None else [watch]
         )
     for name in names:
-        _change(name, "replay")
+        _change(name, "replay", delivery=delivery)
 
 
 @app.command()
 def dead(*, as_json: JsonOption = False) -> None:
-    """List dead runs, quarantined samples and vanished ones, with their reasons."""
+    """List dead runs and deliveries, quarantined samples and vanished ones, with their reasons."""
     with reporting():
         database = bootstrap.open_existing_store(load(quiet=True))
         try:
             with database.read() as session:
                 dead_runs = runs.load_dead_runs(session, limit=1000)
+                dead_deliveries = deliveries.load_dead_deliveries(session, limit=1000)
                 troubled = [
                     (row.name, sample)
                     for row in watches.load_watches(session)
@@ -224,10 +236,10 @@ def dead(*, as_json: JsonOption = False) -> None:
                 ]
         finally:
             database.close()
-        print_dead(out, dead_runs, troubled, as_json=as_json)
+        print_dead(out, dead_runs, dead_deliveries, troubled, as_json=as_json)
 
 
-def _change(watch: str, verb: str, *, to_s: int | None = None) -> None:
+def _change(watch: str, verb: str, *, to_s: int | None = None, delivery: str | None = None) -> None:
     with reporting():
         settings = load(quiet=True)
         database = bootstrap.open_existing_store(settings)
@@ -235,11 +247,18 @@ def _change(watch: str, verb: str, *, to_s: int | None = None) -> None:
         try:
             lock.acquire()
         except StoreLockedError:
-            done = Control.read(settings.data_dir).request(watch, verb, actor=_actor(), to_s=to_s)
+            control = Control.read(settings.data_dir)
+            done = control.request(watch, verb, actor=_actor(), to_s=to_s, delivery=delivery)
         else:
             with database.write() as session:
                 done = apply_change(
-                    session, watch=watch, verb=verb, actor=_actor(), now_ms=int(time.time() * 1000), to_s=to_s
+                    session,
+                    watch=watch,
+                    verb=verb,
+                    actor=_actor(),
+                    now_ms=int(time.time() * 1000),
+                    to_s=to_s,
+                    delivery=delivery,
                 )
         finally:
             lock.release()

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from watcher.domain.delivery import Delivery, LabelStudioRules, ManifestRules, SinkConfig
 from watcher.domain.models import Run, Sample, WatchConfig
 from watcher.domain.redaction import redact
 from watcher.ops.life import Life
@@ -18,6 +19,7 @@ from watcher.ops.overview import Overview, WatchView
 from watcher.scheduler import build_trigger
 from watcher.settings import Settings
 from watcher.settings_variables import iter_variables
+from watcher.sinks.place import describe_place
 from watcher.store.reconciles import ReconcileReport
 
 _STYLES = {
@@ -59,7 +61,7 @@ def _print_watch(console: Console, watch: WatchView, *, now_ms: int) -> None:
             "novelty",
             "state",
             "steps",
-            "manifest",
+            "delivered to",
             box=None,
             pad_edge=False,
             padding=(0, 2, 0, 2),
@@ -80,6 +82,10 @@ def _print_watch(console: Console, watch: WatchView, *, now_ms: int) -> None:
         for run in batch.runs:
             if run.error:
                 console.print(Text(f"  {batch.key} {run.step}: {run.error}", style="red"))
+        for delivery in batch.deliveries:
+            if delivery.state != "done":
+                told = f"  {batch.key}/{delivery.sink} {delivery.state}, attempt {delivery.attempt}"
+                console.print(Text(f"{told}: {delivery.error}" if delivery.error else told, style="yellow"))
     for sample in watch.troubled:
         console.print(Text(f"  {sample.state} {sample.file_name}: {sample.reason or ''}", style="red"))
     for poll in watch.polls[:1]:
@@ -108,7 +114,12 @@ def print_reconcile(console: Console, report: ReconcileReport) -> None:
 
 
 def print_dead(
-    console: Console, dead_runs: list[tuple[str, Run]], troubled: list[tuple[str, Sample]], *, as_json: bool
+    console: Console,
+    dead_runs: list[tuple[str, Run]],
+    dead_deliveries: list[tuple[str, str, Delivery]],
+    troubled: list[tuple[str, Sample]],
+    *,
+    as_json: bool,
 ) -> None:
     """What was given up, a line each; `watcher replay` gives it another chance."""
     rows = [
@@ -119,6 +130,15 @@ def print_dead(
             "reason": run.error or "",
         }
         for watch, run in dead_runs
+    ]
+    rows += [
+        {
+            "watch": watch,
+            "what": f"delivery {batch}/{delivery.sink}",
+            "state": "dead",
+            "reason": delivery.error or "",
+        }
+        for watch, batch, delivery in dead_deliveries
     ]
     rows += [
         {"watch": watch, "what": sample.file_name, "state": sample.state.value, "reason": sample.reason or ""}
@@ -185,6 +205,18 @@ def print_settings(
         for group in (config.poll, config.batch, config.upload, config.sampling, config.novelty):
             facts = ", ".join(f"{name}={getattr(group, name)}" for name in type(group).__dataclass_fields__)
             console.print(Text(f"    {type(group).__name__.removesuffix('Rules').lower()}: {facts}"))
+        for sink in config.deliver.sinks:
+            console.print(Text(f"    sink {sink.name}: {sink.kind} {_show_sink(sink)}"))
+
+
+def _show_sink(sink: SinkConfig) -> str:
+    """Where to and how, without secrets; of addresses only the host, since the rest is often one."""
+    rules = sink.rules
+    if isinstance(rules, ManifestRules):
+        return f"{rules.location} ({rules.format})"
+    if isinstance(rules, LabelStudioRules):
+        return f"{describe_place(rules.url)}, project {rules.project}, image {rules.image}"
+    return f"{describe_place(rules.url)}, key {rules.key_id}"
 
 
 def print_variables(console: Console, model: type[BaseModel]) -> None:

@@ -7,12 +7,13 @@ import secrets
 import threading
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import PlatformCollector, ProcessCollector
 
 from watcher.attach import attach_watch
 from watcher.bootstrap import (
+    build_deliverer,
     build_platform_config,
     build_platform_server,
     build_runner,
@@ -41,7 +42,7 @@ from watcher.reconcile import Reconciler
 from watcher.scheduler import Scheduler
 from watcher.serving import ThreadedServer
 from watcher.settings import Settings
-from watcher.store import counts, polls, reconciles, runs, watches
+from watcher.store import counts, deliveries, polls, reconciles, runs, watches
 from watcher.store.cutting import cut_batches, is_batch_due
 from watcher.store.lock import StoreLock
 from watcher.store.reconciles import ReconcileReport
@@ -87,6 +88,7 @@ class Daemon:
         self._platform: PlatformServer | None = None
         self._transport: Transport | None = None
         self._dispatcher: LocalDispatcher | None = None
+        self._deliveries: LocalDispatcher | None = None
         self._scheduler: Scheduler | None = None
         self._http: ThreadedServer | None = None
 
@@ -130,23 +132,32 @@ class Daemon:
         )
         with database.write() as session:
             n_left = runs.release_all(session, now_ms=self._now_ms())
+            n_left += deliveries.release_all(session, now_ms=self._now_ms())
         crash_point("daemon.runs_released")
         if n_left:
             _log.info("runs.taken_up", n=n_left)
         for config in self.configs:
-            self._metrics.init_watch(config.name, steps=config.steps)
+            sinks = [sink.name for sink in config.deliver.sinks]
+            self._metrics.init_watch(config.name, steps=config.steps, sinks=sinks)
+        parts: Any = {
+            "database": database,
+            "transport": self._transport,
+            "metrics": self._metrics,
+            "clock": self._clock,
+            "rng": self._rng,
+            "stop": self._stop,
+        }
         self._dispatcher = LocalDispatcher(
-            build_runner(
-                self.settings,
-                self.configs,
-                database=database,
-                transport=self._transport,
-                metrics=self._metrics,
-                clock=self._clock,
-                rng=self._rng,
-                stop=self._stop,
-            ),
+            build_runner(self.settings, self.configs, **parts),
             n_workers=self.settings.runs.workers,
+            stop=self._stop,
+            beat=self._heartbeats.beat,
+            clock=self._clock,
+        )
+        self._deliveries = LocalDispatcher(
+            build_deliverer(self.settings, self.configs, **parts),
+            n_workers=self.settings.runs.delivery_workers,
+            name="delivery",
             stop=self._stop,
             beat=self._heartbeats.beat,
             clock=self._clock,
@@ -165,6 +176,7 @@ class Daemon:
         assert self._database is not None
         assert self._transport is not None
         assert self._dispatcher is not None
+        assert self._deliveries is not None
         try:
             scheduler = self._scheduler = Scheduler(
                 metrics=self._metrics, beat=lambda: self._heartbeats.beat("scheduler")
@@ -201,7 +213,10 @@ class Daemon:
             self._heartbeats.expect("scheduler", within_s=_SCHEDULER_LIMIT_S)
             for number in range(self.settings.runs.workers):
                 self._heartbeats.expect(f"worker-{number}", within_s=_WORKER_LIMIT_S)
+            for number in range(self.settings.runs.delivery_workers):
+                self._heartbeats.expect(f"delivery-{number}", within_s=_WORKER_LIMIT_S)
             self._dispatcher.start()
+            self._deliveries.start()
             scheduler.start()
         except BaseException:
             self.stop()
@@ -343,9 +358,10 @@ class Daemon:
         return self._database is not None and self._database.replaced.is_set()
 
     def run_ready(self) -> int:
-        """Runs in the foreground whatever is ready; returns the number of attempts."""
+        """Runs in the foreground whatever is ready, then delivers; returns the number of attempts at both."""
         assert self._dispatcher is not None
-        return self._dispatcher.run_until_idle()
+        assert self._deliveries is not None
+        return self._dispatcher.run_until_idle() + self._deliveries.run_until_idle()
 
     def stop(self) -> bool:
         """Drains and closes everything; harmless where nothing was started.
@@ -363,8 +379,9 @@ class Daemon:
         drained = True
         if self._scheduler is not None:
             drained &= self._scheduler.stop(timeout_s=left_s())
-        if self._dispatcher is not None:
-            drained &= self._dispatcher.join(timeout_s=left_s())
+        for dispatcher in (self._dispatcher, self._deliveries):
+            if dispatcher is not None:
+                drained &= dispatcher.join(timeout_s=left_s())
         if self._http is not None:
             self._http.stop(timeout_s=5.0)
             Control.remove(self.settings.data_dir)

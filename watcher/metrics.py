@@ -19,6 +19,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 POLL_OUTCOMES = ("ok", "failed", "skipped")
 RUN_OUTCOMES = ("done", "retried", "dead", "snoozed", "discarded", "interrupted")
+DELIVERY_OUTCOMES = ("done", "retried", "dead", "interrupted")
 
 _RUN_BUCKETS_S = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
 _REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -66,6 +67,19 @@ class Metrics:
             buckets=_RUN_BUCKETS_S,
             registry=self.registry,
         )
+        self.delivery_attempts = Counter(
+            "watcher_delivery_attempts",
+            "Attempts of deliveries by how they ended.",
+            ["watch", "sink", "outcome"],
+            registry=self.registry,
+        )
+        self.delivery_duration_s = Histogram(
+            "watcher_delivery_duration_seconds",
+            "Length of attempts of deliveries, by kind of sink.",
+            ["kind", "outcome"],
+            buckets=_RUN_BUCKETS_S,
+            registry=self.registry,
+        )
         self.api_requests = Counter(
             "watcher_api_requests",
             "Requests to the API by endpoint and status code; code is `error` where no answer came.",
@@ -101,7 +115,7 @@ class Metrics:
                 self._skew_registered = True
                 self.registry.register(self.clock_skew_s)
 
-    def init_watch(self, watch: str, *, steps: Iterable[Step]) -> None:
+    def init_watch(self, watch: str, *, steps: Iterable[Step], sinks: Iterable[str] = ()) -> None:
         """Starts all series of a watch at 0."""
         for via in Via:
             self.samples_discovered.labels(watch=watch, via=via)
@@ -110,6 +124,9 @@ class Metrics:
         for step in steps:
             for outcome in RUN_OUTCOMES:
                 self.runs.labels(watch=watch, step=step, outcome=outcome)
+        for sink in sinks:
+            for outcome in DELIVERY_OUTCOMES:
+                self.delivery_attempts.labels(watch=watch, sink=sink, outcome=outcome)
         self.sample_lateness_s.labels(watch=watch)
         self.poll_duration_s.labels(watch=watch)
 

@@ -26,7 +26,14 @@ from watcher.settings_groups import (
     StoreSettings,
 )
 from watcher.settings_variables import SecretFiles, build_nested, explain_validation, refuse_unknown
-from watcher.settings_watch import DEFAULT_WATCH, WatchName, WatchSettings, find_bad_folders, find_twins
+from watcher.settings_watch import (
+    DEFAULT_WATCH,
+    WatchName,
+    WatchSettings,
+    find_bad_folders,
+    find_bad_outputs,
+    find_twins,
+)
 
 
 class Settings(BaseSettings):
@@ -102,6 +109,7 @@ class Settings(BaseSettings):
                 problems.append(str(error))
         problems += find_twins(configs)
         problems += find_bad_folders(configs)
+        problems += find_bad_outputs(configs, data_dir=self.data_dir)
         if problems:
             raise ConfigError("\n".join(problems))
         return configs

@@ -82,6 +82,7 @@ class RunSettings(Group):
     """The jobs."""
 
     workers: int = Field(2, ge=1, le=64, description="runs in work at once")
+    delivery_workers: int = Field(2, ge=1, le=64, description="deliveries in work at once")
     lease_s: float = Field(
         60.0, ge=5, le=3600, description="a run is taken up again this long after its process died"
     )

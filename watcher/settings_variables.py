@@ -135,8 +135,12 @@ def refuse_unknown(model: type[BaseModel], variables: Mapping[str, str]) -> None
 
 
 def _suggest(name: str, known: list[str]) -> str:
-    watch = re.match(r"WATCHER_WATCHES__([^_].*?)__", name)
-    candidates = [entry.replace(_NAME, watch.group(1)) if watch else entry for entry in known]
+    # The name of a watch, and perhaps that of one of its sinks.
+    names = re.match(r"WATCHER_WATCHES__([^_].*?)__(?:DELIVER__[A-Z_]+?__([^_].*?)__)?", name)
+    candidates = [
+        entry.replace(_NAME, names[1], 1).replace(_NAME, names[2] or _NAME) if names else entry
+        for entry in known
+    ]
     nearest = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
     return (
         f": did you mean {nearest[0]}?" if nearest else "; `watcher check-config --all` lists the known ones"
@@ -166,12 +170,15 @@ def build_nested(variables: Mapping[str, str]) -> dict[str, Any]:
 
 def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
     """All problems, a line each: the variable, its value unless secret, what is allowed."""
-    secrets = {variable.name for variable in iter_variables(model) if variable.is_secret}
+    secrets = [_pattern(variable.name) for variable in iter_variables(model) if variable.is_secret]
     lines = []
     for problem in error.errors(include_url=False):
         # A place in a list is no part of the variable that holds the list.
         path = tuple(part for part in problem["loc"] if isinstance(part, str) and part != "[key]")
         name = _variable_name(path)
-        shown = "" if name in secrets else f"={str(problem.get('input'))[:100]!r}"
+        is_secret = any(pattern.fullmatch(name) for pattern in secrets)
+        # What holds a secret in one of its parts is not shown either.
+        is_text = isinstance(problem.get("input"), (str, int, float, bool))
+        shown = "" if is_secret or not is_text else f"={str(problem.get('input'))[:100]!r}"
         lines.append(f"{name}{shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
@@ -25,7 +25,9 @@ from watcher.domain.pipeline import order_steps
 from watcher.domain.step_rules import EmbedRules
 from watcher.scheduler import build_trigger
 from watcher.settings_groups import Group
+from watcher.settings_sinks import DeliverSettings
 from watcher.settings_steps import EmbedSettings, MetadataSettings
+from watcher.sinks.place import find_write_prefix
 
 _POLL, _BATCH, _UPLOAD, _SAMPLING = PollRules(), BatchRules(), UploadRules(), SamplingRules()
 _NOVELTY = NoveltyRules()
@@ -177,6 +179,7 @@ class WatchSettings(Group):
     embed: EmbedSettings = EmbedSettings()
     sampling: SamplingSettings = SamplingSettings()
     novelty: NoveltySettings = NoveltySettings()
+    deliver: DeliverSettings = DeliverSettings()
 
     def build_config(self, name: str) -> WatchConfig:
         """The watch as the daemon takes it, checked as a whole.
@@ -206,6 +209,7 @@ class WatchSettings(Group):
                 embed=self.embed.build_rules(f"{where}EMBED__") if Step.EMBED in self.steps else EmbedRules(),
                 sampling=SamplingRules(**dict(self.sampling)),
                 novelty=NoveltyRules(**dict(self.novelty)),
+                deliver=self.deliver.build_rules(),
             )
             build_trigger(config)
             self.batch.check_cron(f"{where}BATCH__")
@@ -217,6 +221,26 @@ class WatchSettings(Group):
                 f"{self.batch.max_samples}, so no batch would ever be full: lower the one or raise the other"
             )
         return config
+
+
+def find_bad_outputs(configs: list[WatchConfig], *, data_dir: Path) -> list[str]:
+    """Manifests that a watch would list as its input."""
+    problems = []
+    folders = {
+        config.name: (data_dir / config.folder).resolve() for config in configs if config.folder is not None
+    }
+    for config in configs:
+        for sink in config.deliver.sinks:
+            prefix = find_write_prefix(sink, data_dir=data_dir)
+            if prefix is None or "://" in prefix:
+                continue
+            problems += [
+                f"watch {config.name!r}: the sink {sink.name!r} writes into {prefix}, which the watch {name!r} lists, "
+                "so output would become input: set its location to another folder"
+                for name, folder in folders.items()
+                if folder == Path(prefix) or folder in Path(prefix).parents
+            ]
+    return problems
 
 
 def find_twins(configs: list[WatchConfig]) -> list[str]:

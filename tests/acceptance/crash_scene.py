@@ -8,8 +8,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -27,6 +28,7 @@ from watcher.lightly.wire.datasources import DatasourceLocal
 from watcher.platform.server import PlatformServer
 from watcher.store import tables
 
+T = TypeVar("T")
 NAME = "cams"
 WATCH = f"WATCHER_WATCHES__{NAME.upper()}__"
 OLDEST_S = 1_700_000_000
@@ -65,6 +67,9 @@ class CrashScene:
             "WATCHER_DATA_DIR": str(self.data_dir),
             "WATCHER_STORE__URL": store_url,
         }
+        # What else must not depend on crashes: the test's own receivers.
+        self.collect_received: Callable[[], Any] = dict
+        self._kept = ExitStack()
         self._server = server
         self._own_url = ""
         self._pid: int | None = None
@@ -94,6 +99,13 @@ class CrashScene:
             dataset_id=dataset_id,
             datasource=DatasourceLocal(full_path=self.dataset, purpose="INPUT_OUTPUT"),
         )
+
+    def keep(self, context: AbstractContextManager[T]) -> T:
+        """Enters something that is left when the scene is closed."""
+        return self._kept.enter_context(context)
+
+    def close(self) -> None:
+        self._kept.close()
 
     def build_transport(self) -> Transport:
         retry = Backoff(base_s=0.05, cap_s=0.2, max_attempts=5)
@@ -175,12 +187,14 @@ class CrashScene:
     def _is_at_rest(self, database: Database, n_files: int) -> bool:
         with database.read() as session:
             states = [row.state for row in session.execute(select(tables.samples.c.state))]
+            undelivered = {row.state for row in session.execute(select(tables.handovers.c.state))} - {"done"}
             open_batches = {row.state for row in session.execute(select(tables.batches.c.state))} - {"done"}
             watch = session.execute(select(tables.watches)).one_or_none()
         return (
             len(states) >= n_files
             and not {"waiting", "processing"}.intersection(states)
             and not open_batches
+            and not undelivered
             and watch is not None
             and watch.remote_mark_s is not None
         )
@@ -198,7 +212,12 @@ class CrashScene:
         """All that must not depend on crashes, as JSON; times, ids and URLs do not belong to it."""
         return json.loads(
             json.dumps(
-                {**self.collect_store(database), **self._collect_platform(database), **self._collect_files()}
+                {
+                    **self.collect_store(database),
+                    **self._collect_platform(database),
+                    **self._collect_files(),
+                    "received": self.collect_received(),
+                }
             )
         )
 
@@ -221,9 +240,12 @@ class CrashScene:
                 .order_by(tables.picks.c.batch_id, tables.picks.c.rank)
             ).all()
             delivered = session.execute(
-                select(tables.deliveries.c.batch_id, tables.deliveries.c.n_picks).order_by(
-                    tables.deliveries.c.batch_id
-                )
+                select(
+                    tables.handovers.c.batch_id,
+                    tables.handovers.c.sink,
+                    tables.handovers.c.state,
+                    tables.handovers.c.n_picks,
+                ).order_by(tables.handovers.c.batch_id, tables.handovers.c.sink)
             ).all()
             n_vectors = len(session.execute(select(tables.vectors.c.file_name)).all())
         return {

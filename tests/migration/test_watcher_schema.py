@@ -17,7 +17,7 @@ from watcher.store import SCHEMA
 from watcher.store.counts import correct_counts, load_counts
 from watcher.store.tables import metadata
 
-HEAD = "0005"
+HEAD = "0006"
 
 
 @pytest.fixture

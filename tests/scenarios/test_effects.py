@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.daemon.test_pipeline import Pipeline, _put_pictures
+from tests.receivers import Answer, open_receiver
+from watcher.domain.delivery import DeliverRules, DeliveryState, ManifestRules, SinkConfig, WebhookRules
 from watcher.domain.errors import UnknownOutcomeError
 from watcher.domain.models import BatchState, SampleState
 from watcher.lightly import samples, tags
@@ -64,11 +69,75 @@ def test_scenario_09_rerun_of_the_same_files_is_not_suppressed(pipeline: Pipelin
     assert pipeline.list_remote() == ["a.jpg"]
 
 
-def test_scenario_12_batch_is_done_only_when_its_delivery_is(pipeline: Pipeline) -> None:
+def test_scenario_12_delivery_is_done_with_the_receivers_word_alone(pipeline: Pipeline) -> None:
+    """The batch ends with the promise, which is kept in a row; only what lies there ends the delivery."""
     _put_pictures(pipeline.scene, ["a.jpg"])
     pipeline.poll()
     pipeline.selected.write_text("in the way")
     for _ in range(4):
         pipeline.run_once()
-    assert pipeline.states() == {"a.jpg": SampleState.PROCESSING}
-    assert pipeline.load_batch_state() is BatchState.OPEN
+    assert pipeline.load_batch_state() is BatchState.DONE
+    for attempt in (1, 2):
+        wait_until(pipeline.deliver_once)
+        delivery = pipeline.load_deliveries()["manifest"]
+        assert (delivery.state, delivery.attempt) == (DeliveryState.READY, attempt)
+        assert delivery.location is None
+    pipeline.selected.unlink()
+    pipeline.run_all()
+    delivery = pipeline.load_deliveries()["manifest"]
+    assert delivery.state is DeliveryState.DONE
+    assert Path(str(delivery.location)).read_text(encoding="utf-8").count("\n") == 1
+
+
+def test_scenario_42_webhook_fired_while_its_receiver_is_deployed_arrives_later_once(
+    pipeline: Pipeline, free_port: int
+) -> None:
+    """The receiver is away, then fails, then loses its answer; two more batches are done meanwhile."""
+    url = f"http://127.0.0.1:{free_port}/hook"
+    sinks = (
+        SinkConfig(name="hook", rules=WebhookRules(url=url, secret="a-secret-of-16-bytes", timeout_s=5)),
+        SinkConfig(name="manifest", rules=ManifestRules()),
+    )
+    pipeline.scene.change(deliver=DeliverRules(sinks=sinks, retry_cap_s=0.01))
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    for number, name in enumerate(names, 1):
+        _put_pictures(pipeline.scene, [name])
+        pipeline.poll()
+        for _ in range(4):
+            pipeline.run_once()
+        assert pipeline.load_batch_state(number) is BatchState.DONE
+        wait_until(lambda number=number: pipeline.deliver_once() and _has_failed(pipeline, number))
+        wait_until(
+            lambda number=number: (
+                pipeline.load_deliveries(number)["manifest"].state is DeliveryState.DONE
+                or not pipeline.deliver_once()
+            )
+        )
+    with open_receiver(free_port) as receiver:
+        receiver.answers = [Answer(503), Answer(404)]
+        wait_until(lambda: not pipeline.deliver_once() and _are_done(pipeline, len(names)))
+    confirmed = receiver.got[2:]
+    by_id = {got.headers["webhook-id"]: got.json["picks"] for got in confirmed}
+    assert len(by_id) == len(confirmed) == len(names), "each once"
+    assert {got.headers["webhook-id"] for got in receiver.got} == by_id.keys(), "repeated with the same id"
+    assert sorted(pick["file_name"] for picks in by_id.values() for pick in picks) == names
+
+
+def _has_failed(pipeline: Pipeline, batch_id: int) -> bool:
+    delivery = pipeline.load_deliveries(batch_id)["hook"]
+    return delivery.state is DeliveryState.READY and "could not connect" in (delivery.error or "")
+
+
+def _are_done(pipeline: Pipeline, n_batches: int) -> bool:
+    return all(
+        delivery.state is DeliveryState.DONE
+        for number in range(1, n_batches + 1)
+        for delivery in pipeline.load_deliveries(number).values()
+    )
+
+
+def wait_until(condition: Callable[[], bool], *, limit_s: float = 60.0) -> None:
+    ends_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < ends_s
+        time.sleep(0.003)

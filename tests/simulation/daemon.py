@@ -14,19 +14,19 @@ from tests.simulation.profile import Profile
 from tests.simulation.server import API, TOKEN
 from tests.simulation.stand_ins import SimDatabase
 from watcher.attach import attach_watch
-from watcher.bootstrap import build_runner
+from watcher.bootstrap import build_deliverer, build_runner
 from watcher.database import build_database
+from watcher.dispatch.local import Work
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import StoreLockedError, WatcherError
 from watcher.domain.models import WatchConfig
-from watcher.jobs.runner import Runner
 from watcher.lightly.transport import Transport
 from watcher.metrics import Metrics
 from watcher.poll import Poller
 from watcher.reconcile import Reconciler
 from watcher.settings import Settings
 from watcher.settings_groups import RunSettings
-from watcher.store import runs, watches
+from watcher.store import deliveries, runs, watches
 from watcher.store.lock import StoreLock
 
 
@@ -92,22 +92,24 @@ class Daemon:
             try:
                 with self.database.write() as session:
                     runs.release_all(session, now_ms=self._now_ms())
+                    deliveries.release_all(session, now_ms=self._now_ms())
                 break
             except WatcherError as error:
                 self._note(f"not opened: {error}")
                 self._loop.sleep(5.0)
         crash_point("daemon.runs_released")
-        runner = self._build_runner()
+        runner, deliverer = self._build(build_runner), self._build(build_deliverer)
         for number in range(self._profile.n_workers):
             self._spawn(f"worker {number}", lambda number=number: self._work(runner, f"worker {number}"))
+        self._spawn("delivery 0", lambda: self._work(deliverer, "delivery 0"))
         for config in self._profile.configs:
             self._spawn(f"poll {config.name}", lambda config=config: self._poll_for_ever(config))
 
-    def _build_runner(self) -> Runner:
+    def _build(self, build: Callable[..., Work]) -> Work:
         runs_settings = RunSettings(
             lease_s=30, time_limit_s=900, retry_base_s=1, retry_cap_s=60, max_attempts=40
         )
-        return build_runner(
+        return build(
             Settings(data_dir=self._folder, runs=runs_settings),
             self._profile.configs,
             database=self.database,
@@ -128,7 +130,7 @@ class Daemon:
         self.n_tasks += 1
         self._loop.spawn(self.process, f"{self.process.name} {name}", counted)
 
-    def _work(self, runner: Runner, name: str) -> None:
+    def _work(self, runner: Work, name: str) -> None:
         """As `LocalDispatcher`, only that it is idle for longer."""
         while not self.stop.is_set():
             wait_s = 0.0

@@ -131,7 +131,9 @@ class Ledger:
             "SELECT 1 FROM samples s JOIN watches w ON w.id = s.watch_id LEFT JOIN batches b ON b.id = s.batch_id"
             " WHERE w.paused_ms IS NULL AND s.state IN ('waiting', 'processing') AND coalesce(b.state, '') <> 'dead'"
             " UNION ALL SELECT 1 FROM batches b JOIN watches w ON w.id = b.watch_id"
-            " WHERE w.paused_ms IS NULL AND b.state = 'open' LIMIT 1"
+            " WHERE w.paused_ms IS NULL AND b.state = 'open'"
+            " UNION ALL SELECT 1 FROM handovers d JOIN watches w ON w.id = d.watch_id"
+            " WHERE w.paused_ms IS NULL AND d.state <> 'done' LIMIT 1"
         )
 
     def _find_newest_s(self, config: WatchConfig) -> float:
@@ -304,7 +306,7 @@ class Ledger:
             "batches": "key, state, n_samples",
             "runs": "batch_id, step, state",
             "picks": "batch_id, sample_id",
-            "deliveries": "batch_id, sink, n_picks",
+            "handovers": "batch_id, sink, state, n_picks",
         }
         found: dict[str, Any] = {
             name: sorted(map(str, self._query(f"SELECT {columns} FROM {name}")))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from watcher.domain.clock import Clock
 from watcher.domain.errors import WatcherError
-from watcher.jobs.runner import Runner
 from watcher.logs import get_logger
 
 _log = get_logger("dispatch")
@@ -16,20 +16,30 @@ _IDLE_WAIT_S = 1.0
 _FAILURE_WAIT_S = 5.0
 
 
+class Work(Protocol):
+    """What runs one ready piece at a time: runs, or deliveries."""
+
+    def run_next(self, *, beat: Callable[[], None]) -> bool:
+        """Runs one; False if none was ready."""
+        ...
+
+
 class LocalDispatcher:
-    """Starts and stops the threads."""
+    """Starts and stops the threads; they are called `<name>-<number>`."""
 
     def __init__(
         self,
-        runner: Runner,
+        runner: Work,
         *,
         n_workers: int,
+        name: str = "worker",
         stop: threading.Event,
         beat: Callable[[str], None],
         clock: Clock,
     ) -> None:
         self._runner = runner
         self._n_workers = n_workers
+        self._name = name
         self._stop = stop
         self._beat = beat
         self._clock = clock
@@ -38,7 +48,7 @@ class LocalDispatcher:
     def start(self) -> None:
         """Starts the threads."""
         for number in range(self._n_workers):
-            name = f"worker-{number}"
+            name = f"{self._name}-{number}"
             thread = threading.Thread(target=self._work, args=(name,), name=name, daemon=True)
             thread.start()
             self._threads.append(thread)

@@ -21,7 +21,12 @@ NAMES = frozenset(
         "attach.watch_stored",
         "daemon.batches_cut",
         "daemon.runs_released",
-        "deliver.recorded",
+        "deliver.promised",
+        "deliveries.claimed",
+        "deliveries.lease_extended",
+        "deliveries.progress_saved",
+        "deliveries.recorded",
+        "deliveries.tasks_recorded",
         "embed.csv_uploaded",
         "embed.embedder_chosen",
         "embed.foreign_vectors_stored",
@@ -30,7 +35,10 @@ NAMES = frozenset(
         "embed.recorded",
         "embed.vectors_stored",
         "embedding.promised",
+        "label_studio.project_created",
+        "label_studio.tasks_imported",
         "manifest.renamed",
+        "manifest.uploaded",
         "manifest.written",
         "novelty.chunk_recorded",
         "novelty.others_packed",
@@ -61,6 +69,7 @@ NAMES = frozenset(
         "upload.tag_recorded",
         "upload.thumbnail_put",
         "upload.vanished_recorded",
+        "webhook.posted",
     }
 )
 

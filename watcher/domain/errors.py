@@ -25,6 +25,9 @@ No message holds a token or the query of a URL.
     |   |-- ImageError                 broken, not an image, too large
     |   |-- SampleGoneError            the object is no longer in the datasource
     |   `-- ReadUrlRefusedError        its read URL is expired or refused               (retryable)
+    |-- DeliveryError                  a receiver of picks did not confirm              (retryable)
+    |   |-- DeliveryRefusedError       it will never take this delivery
+    |   `-- RedirectRefusedError       it sends callers elsewhere                       (retryable)
     |-- EmbedderError                  an embedder gave no vectors
     |   |-- EmbedderUnavailableError   too slow, ended, overloaded                      (retryable)
     |   `-- EmbedderAnswerError        its answer is no vectors
@@ -226,6 +229,22 @@ class ReadUrlRefusedError(SampleError):
     """The read URL of the sample is refused, mostly because it expired."""
 
     retryable = True
+
+
+class DeliveryError(WatcherError):
+    """A receiver of picks did not confirm."""
+
+    retryable = True
+
+
+class DeliveryRefusedError(DeliveryError):
+    """The receiver will never take this delivery, so it is dead at once; the text tells what to do."""
+
+    retryable = False
+
+
+class RedirectRefusedError(DeliveryError):
+    """The receiver sends callers elsewhere; what is signed or carries a token goes only where it was told to."""
 
 
 class EmbedderError(WatcherError):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from watcher.domain.delivery import DeliverRules
 from watcher.domain.step_rules import EmbedRules, MetadataRules
 
 
@@ -224,6 +225,7 @@ class WatchConfig:
     embed: EmbedRules = field(default_factory=EmbedRules)
     sampling: SamplingRules = field(default_factory=SamplingRules)
     novelty: NoveltyRules = field(default_factory=NoveltyRules)
+    deliver: DeliverRules = field(default_factory=DeliverRules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -409,14 +411,3 @@ class Pick:
     remote_id: str | None
     rank: int
     reason: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """Where the picks of a batch were handed to."""
-
-    batch_id: int
-    sink: str
-    location: str
-    n_picks: int
-    delivered_ms: int

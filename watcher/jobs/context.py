@@ -10,12 +10,12 @@ from pathlib import Path
 
 from watcher.database import Database
 from watcher.domain.clock import Clock
+from watcher.domain.delivery import Delivery
 from watcher.domain.errors import CancelledError, ConfigError, DeadlineExceededError
 from watcher.domain.models import Batch, Run, Watch, WatchConfig
 from watcher.embedders.base import Embedder
 from watcher.lightly.transport import Transport
 from watcher.metrics import Metrics
-from watcher.sinks.manifest import ManifestSink
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,6 @@ class JobParts:
     transport: Transport
     configs: Mapping[str, WatchConfig]
     embedders: Mapping[str, Embedder]
-    sink: ManifestSink
     work_dir: Path
     clock: Clock
     metrics: Metrics
@@ -40,8 +39,8 @@ class JobParts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunContext:
-    """One attempt of one run.
+class WorkContext:
+    """One attempt at something of a batch.
 
     Attributes:
         stop: set when the daemon shuts down or the lease was lost.
@@ -53,7 +52,6 @@ class RunContext:
     config: WatchConfig
     watch: Watch
     batch: Batch
-    run: Run
     stop: threading.Event
     deadline_s: float
     beat: Callable[[], None]
@@ -83,11 +81,6 @@ class RunContext:
             )
         return embedder
 
-    @property
-    def first_sample_id(self) -> int:
-        """Where the run's samples begin: those of its shard, or all of the batch."""
-        return self.run.first_sample_id or 1
-
     def now_ms(self) -> int:
         """Unix milliseconds."""
         return int(self.parts.clock.now_s() * 1000)
@@ -106,3 +99,22 @@ class RunContext:
             raise DeadlineExceededError(
                 "the run took longer than WATCHER_RUNS__TIME_LIMIT_S; it goes on where it was"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext(WorkContext):
+    """One attempt of one run."""
+
+    run: Run
+
+    @property
+    def first_sample_id(self) -> int:
+        """Where the run's samples begin: those of its shard, or all of the batch."""
+        return self.run.first_sample_id or 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryContext(WorkContext):
+    """One attempt of one delivery."""
+
+    delivery: Delivery

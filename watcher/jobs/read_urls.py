@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from watcher.domain.crash_points import crash_point
-from watcher.jobs.context import RunContext
+from watcher.jobs.context import WorkContext
 from watcher.lightly.workflows.listing import iter_pages
 from watcher.store import polls, samples
 
 _AHEAD_S = 86_400
 
 
-def renew_read_urls(context: RunContext, *, file_names: Collection[str]) -> dict[str, str]:
+def renew_read_urls(context: WorkContext, *, file_names: Collection[str]) -> dict[str, str]:
     """Lists the windows in which the samples were found again, up to the present.
 
     Unfinished samples on the same pages get their fresh URLs into the ledger too, so one listing serves a whole
     backlog. The end of the listing lies in the future, since an object that was written again moved there.
 
     Args:
-        context: the run.
+        context: the attempt.
         file_names: whose URLs are wanted; they are in the ledger.
 
     Returns:

@@ -20,10 +20,11 @@ _MOST_BODY_BYTES = 10_000
 
 
 class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of a change; `to_s` is unix seconds and belongs to `rewind`."""
+    """Body of a change; `to_s` is unix seconds and belongs to `rewind`, `delivery` to `replay`."""
 
     actor: str = "http"
     to_s: int | None = None
+    delivery: str | None = None
 
 
 class Changes:
@@ -63,6 +64,7 @@ class Changes:
                     verb=verb,
                     actor=change.actor,
                     to_s=change.to_s,
+                    delivery=change.delivery,
                     now_ms=int(self._parts.clock.now_s() * 1000),
                 )
         except StoreUnavailableError as error:
@@ -75,7 +77,14 @@ class Changes:
 
 
 def apply_change(
-    session: Session, *, watch: str, verb: str, actor: str, now_ms: int, to_s: int | None = None
+    session: Session,
+    *,
+    watch: str,
+    verb: str,
+    actor: str,
+    now_ms: int,
+    to_s: int | None = None,
+    delivery: str | None = None,
 ) -> str:
     """Carries out `pause`, `resume`, `rewind` or `replay` in the transaction.
 
@@ -86,6 +95,7 @@ def apply_change(
         actor: who wants it, for the audit log.
         now_ms: the present.
         to_s: where `rewind` sets the mark, unix seconds.
+        delivery: what alone `replay` makes again, `<batch>/<sink>` or `<batch>`.
 
     Returns:
         What was done, in words.
@@ -97,10 +107,17 @@ def apply_change(
     row = watches.load_watch(session, name=watch)
     if row is None:
         raise ConfigError(f"there is no watch {watch!r} in the store: `watcher status` lists them")
-    return _apply(session, row, verb, {"actor": actor, "now_ms": now_ms}, to_s)
+    return _apply(session, row, verb, {"actor": actor, "now_ms": now_ms}, to_s, delivery)
 
 
-def _apply(session: Session, watch: Watch, verb: str, who_when: dict[str, Any], to_s: int | None) -> str:
+def _apply(
+    session: Session,
+    watch: Watch,
+    verb: str,
+    who_when: dict[str, Any],
+    to_s: int | None,
+    delivery: str | None,
+) -> str:
     if verb == "pause":
         changed = control.pause(session, watch=watch, **who_when)
         return "paused" if changed else "it was paused already"
@@ -112,7 +129,10 @@ def _apply(session: Session, watch: Watch, verb: str, who_when: dict[str, Any], 
             raise WatcherError("rewind needs the time to go back to")
         changed = control.rewind(session, watch=watch, to_s=to_s, **who_when)
         return f"the mark is at {to_s}" if changed else "the mark stands there already"
+    if verb == "replay" and delivery is not None:
+        n = control.replay_delivery(session, watch=watch, delivery=delivery, **who_when)
+        return f"{n} deliveries resubmitted"
     if verb == "replay":
-        n_runs, n_samples = control.replay(session, watch=watch, **who_when)
-        return f"{n_runs} runs and {n_samples} samples resubmitted"
+        n_runs, n_samples, n_deliveries = control.replay(session, watch=watch, **who_when)
+        return f"{n_runs} runs, {n_samples} samples and {n_deliveries} deliveries resubmitted"
     raise ConfigError(f"there is no change {verb!r}; there are poll, audit, pause, resume, rewind, replay")

@@ -12,6 +12,7 @@ from watcher.database import Database
 from watcher.domain.errors import StoreError
 from watcher.domain.models import BatchState
 from watcher.logs import get_logger
+from watcher.ops.delivery_gauges import read_delivery_gauges
 from watcher.store import batches, novelty, reconciles, samples, watches
 from watcher.store.counts import load_counts
 
@@ -100,6 +101,7 @@ class StoreCollector(Collector):
             n_dark = novelty.count_dark_samples(session)
             ratios = novelty.load_last_ratios(session)
             discoveries = novelty.load_last_discoveries(session)
+            delivery_gauges = read_delivery_gauges(session, watch_names=self._configured)
             last_missing = reconciles.load_last_missing(session)
             known = [watch for watch in watches.load_watches(session) if watch.name in self._configured]
         for watch in known:
@@ -131,4 +133,5 @@ class StoreCollector(Collector):
         return [
             *(by_state, polled, mark, pending, by_batch_state, missing, paused),
             *(measured, near, repeated, dark, ratio, last_sample),
+            *delivery_gauges,
         ]

@@ -51,7 +51,9 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
         """Takes the file away."""
         (data_dir / _FILE).unlink(missing_ok=True)
 
-    def request(self, watch: str, verb: str, *, actor: str = "", to_s: int | None = None) -> str:
+    def request(
+        self, watch: str, verb: str, *, actor: str = "", to_s: int | None = None, delivery: str | None = None
+    ) -> str:
         """Asks the daemon for a change.
 
         Args:
@@ -59,6 +61,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
             verb: poll, audit, pause, resume, rewind or replay.
             actor: who wants it.
             to_s: for `rewind`, unix seconds.
+            delivery: for `replay`, `<batch>/<sink>` or `<batch>`.
 
         Returns:
             What the daemon says it did.
@@ -67,7 +70,8 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
             ConfigError: the daemon refuses; the text is its own.
             NotSentError: it cannot be reached.
         """
-        body = {"actor": actor} if to_s is None else {"actor": actor, "to_s": to_s}
+        given = {"actor": actor, "to_s": to_s, "delivery": delivery}
+        body = {name: value for name, value in given.items() if value is not None}
         try:
             with requests.Session() as session:
                 session.trust_env = False

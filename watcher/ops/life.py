@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from watcher.database import Database
+from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.models import BatchState, Run, Sample, SampleState
-from watcher.store import batches, novelty, picks, polls, runs, samples
+from watcher.store import batches, deliveries, novelty, picks, polls, runs, samples
 
 
 class LifeEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +76,8 @@ def _load_life(session: Any, watch_name: str, sample: Sample) -> Life:
                 )
             )
         events += _measurements(session, sample, batch_id=batch.id)
-        deliveries = picks.load_deliveries(session, batch_id=batch.id)
+        made = deliveries.load_deliveries(session, batch_id=batch.id)
+        task_ids = deliveries.load_task_ids(session, sample_id=sample.id)
         for pick in picks.load_picks_of_sample(session, sample_id=sample.id):
             at_ms = max(
                 (event.at_ms for event in events if event.what == "step sampling"), default=batch.created_ms
@@ -87,14 +89,7 @@ def _load_life(session: Any, watch_name: str, sample: Sample) -> Life:
                     facts={"rank": pick.rank, "tag": batch.sampling_tag_name, **pick.reason},
                 )
             )
-            events.extend(
-                LifeEvent(
-                    at_ms=delivery.delivered_ms,
-                    what="delivered",
-                    facts={"sink": delivery.sink, "location": delivery.location},
-                )
-                for delivery in deliveries
-            )
+            events.extend(_delivery(delivery, task_ids.get(delivery.id)) for delivery in made)
     if sample.state in {SampleState.QUARANTINED, SampleState.GONE} or sample.attempts:
         events.append(
             LifeEvent(at_ms=sample.changed_ms, what=sample.state.value, facts={"reason": sample.reason})
@@ -136,6 +131,25 @@ def _is_within(run: Run, sample_id: int) -> bool:
     return (run.first_sample_id or 0) <= sample_id <= (run.last_sample_id or sample_id)
 
 
+def _delivery(delivery: Delivery, task_id: str | None) -> LifeEvent:
+    """A hand-over as it stands: confirmed, under way with its last error, or given up."""
+    facts: dict[str, Any] = {
+        "sink": delivery.sink,
+        "kind": delivery.kind.value,
+        "state": delivery.state.value,
+    }
+    facts |= {"location": delivery.location, "task": task_id, "error": delivery.error}
+    if delivery.state is not DeliveryState.DONE:
+        facts["attempts"] = delivery.attempt
+    if delivery.state is DeliveryState.READY:
+        facts["next_attempt"] = _format_s(delivery.available_ms // 1000)
+    return LifeEvent(
+        at_ms=delivery.finished_ms or delivery.started_ms or delivery.created_ms,
+        what=_DELIVERY_TEXTS[delivery.state],
+        facts={name: value for name, value in facts.items() if value is not None},
+    )
+
+
 def _discovery(session: Any, sample: Sample) -> LifeEvent:
     facts: dict[str, Any] = {"via": sample.via.value}
     poll = polls.load_poll(session, poll_id=sample.poll_id)
@@ -152,6 +166,12 @@ def _discovery(session: Any, sample: Sample) -> LifeEvent:
     return LifeEvent(at_ms=sample.discovered_ms, what="listed for the first time", facts=facts)
 
 
+_DELIVERY_TEXTS = {
+    DeliveryState.READY: "waits for delivery",
+    DeliveryState.RUNNING: "is being delivered",
+    DeliveryState.DONE: "delivered",
+    DeliveryState.DEAD: "not delivered",
+}
 _EXPLANATIONS = {
     SampleState.WAITING: "it is in the ledger and waits for the next batch",
     SampleState.PROCESSING: "its batch is under way",

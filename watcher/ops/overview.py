@@ -8,18 +8,9 @@ from datetime import datetime
 import msgspec
 
 from watcher.database import Database
-from watcher.domain.models import (
-    Batch,
-    BatchNovelty,
-    Delivery,
-    Pick,
-    Poll,
-    Run,
-    RunState,
-    Sample,
-    SampleState,
-)
-from watcher.store import batches, novelty, picks, polls, runs, samples, watches
+from watcher.domain.delivery import Delivery
+from watcher.domain.models import Batch, BatchNovelty, Pick, Poll, Run, RunState, Sample, SampleState
+from watcher.store import batches, deliveries, novelty, picks, polls, runs, samples, watches
 from watcher.store.counts import load_counts
 
 _WORST_FIRST = (RunState.DEAD, RunState.RUNNING, RunState.READY, RunState.DONE)
@@ -44,12 +35,24 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     n_shards_done: int = 0
 
 
+class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
+    """The picks of a batch on their way to a sink; `location` is known once they are there."""
+
+    sink: str
+    kind: str
+    state: str
+    attempt: int
+    location: str | None
+    error: str | None
+
+
 class BatchView(msgspec.Struct, frozen=True, kw_only=True):
     """A batch with its steps and deliveries.
 
     Attributes:
         novelty: how new its samples were, relative to the batches before it; None before that is known.
         n_near_duplicates: how many of them were much like a known one.
+        manifests: where the confirmed deliveries lie.
     """
 
     key: str
@@ -60,6 +63,7 @@ class BatchView(msgspec.Struct, frozen=True, kw_only=True):
     sampling_tag: str | None
     runs: list[RunView]
     manifests: list[str]
+    deliveries: list[DeliveryView]
     novelty: float | None = None
     n_near_duplicates: int | None = None
 
@@ -158,7 +162,7 @@ def load_overview(
                         _batch(
                             batch,
                             runs.load_batch_runs(session, batch_id=batch.id),
-                            picks.load_deliveries(session, batch_id=batch.id),
+                            deliveries.load_deliveries(session, batch_id=batch.id),
                             novelty.load_batch_novelty(session, batch_id=batch.id),
                         )
                         for batch in batch_rows
@@ -189,7 +193,7 @@ def _poll(poll: Poll) -> PollView:
 
 
 def _batch(
-    batch: Batch, batch_runs: list[Run], deliveries: list[Delivery], measured: BatchNovelty | None
+    batch: Batch, batch_runs: list[Run], made: list[Delivery], measured: BatchNovelty | None
 ) -> BatchView:
     return BatchView(
         key=batch.key,
@@ -199,7 +203,18 @@ def _batch(
         finished_ms=batch.finished_ms,
         sampling_tag=batch.sampling_tag_name,
         runs=_steps(batch_runs),
-        manifests=[delivery.location for delivery in deliveries],
+        manifests=[delivery.location for delivery in made if delivery.location is not None],
+        deliveries=[
+            DeliveryView(
+                sink=delivery.sink,
+                kind=delivery.kind.value,
+                state=delivery.state.value,
+                attempt=delivery.attempt,
+                location=delivery.location,
+                error=delivery.error,
+            )
+            for delivery in made
+        ],
         novelty=None if measured is None else measured.ratio,
         n_near_duplicates=None if measured is None else measured.n_near_duplicates,
     )

@@ -1,4 +1,4 @@
-"""A manifest: JSON Lines in a folder, one file a batch, there whole or not at all."""
+"""A manifest: a file a batch in a folder or a bucket, there whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,58 +6,65 @@ import contextlib
 import glob
 import os
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from watcher.domain.crash_points import crash_point
+from watcher.domain.delivery import ImageReference, ManifestRules
+from watcher.domain.errors import StoreUnavailableError
+from watcher.sinks.base import Handover, Receipt, SinkParts
+from watcher.sinks.bucket import upload_file
+from watcher.sinks.formats import write_lines
 
-
-class ManifestLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A picked sample.
-
-    Attributes:
-        read_url: fresh when the manifest was written; it expires.
-        tag: tag of the picks on the server.
-        rank: from 1, most different first.
-    """
-
-    file_name: str
-    read_url: str
-    watch: str
-    dataset_id: str
-    tag: str
-    rank: int
-    batch: str
-    reason: dict[str, Any]
+_CHUNK = 500
 
 
 class ManifestSink:
-    """Writes manifests into a folder, readable by their owner alone, since read URLs are secrets."""
+    """Writes manifests, in a folder readable by their owner alone, since read URLs are secrets."""
 
-    name = "manifest"
+    reference = ImageReference.READ_URL
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, rules: ManifestRules, parts: SinkParts) -> None:
+        self._rules = rules
+        self._work_dir = parts.work_dir
+        self._folder = parts.data_dir / rules.location
 
-    def deliver(self, *, batch_key: str, lines: Iterable[ManifestLine]) -> Path:
-        """Writes `<batch>.jsonl` in the place of an earlier one.
+    def deliver(self, handover: Handover) -> Receipt:
+        """Writes `<batch>.<format>` in the place of an earlier one.
 
-        Returns:
-            Where it lies.
+        Raises:
+            StoreUnavailableError: the folder or bucket cannot be written at the moment.
+            ConfigError: the bucket cannot be used as it is configured, or a package is missing.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{batch_key}.jsonl"
+        name = f"{handover.batch_key}.{self._rules.format}"
+        if self._rules.is_bucket:
+            return self._deliver_to_bucket(handover, name)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._write(handover, self._folder, name)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"the manifest of {handover.batch_key} cannot be written to {self._folder}: {error.strerror or error}"
+            ) from error
+        return Receipt(location=str(path), facts={})
+
+    def _deliver_to_bucket(self, handover: Handover, name: str) -> Receipt:
+        with tempfile.TemporaryDirectory(dir=self._work_dir, prefix="manifest-") as folder:
+            path = Path(folder) / name
+            with path.open("wb") as file:
+                write_lines(file, handover.iter_chunks(_CHUNK, 0), self._rules.format)
+            location = upload_file(path, location=self._rules.location, name=name)
+            crash_point("manifest.uploaded")
+        return Receipt(location=location, facts={})
+
+    def _write(self, handover: Handover, folder: Path, name: str) -> Path:
+        path = folder / name
         # What a killed attempt left; should it live, it fails for want of its file and is repeated.
-        for left in self.folder.glob(f".{glob.escape(batch_key)}.*"):
+        for left in folder.glob(f".{glob.escape(name)}.*"):
             left.unlink(missing_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{batch_key}.", dir=self.folder)
+        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
         try:
             with os.fdopen(handle, "wb") as file:
-                for line in lines:
-                    file.write(msgspec.json.encode(line) + b"\n")
+                write_lines(file, handover.iter_chunks(_CHUNK, 0), self._rules.format)
                 file.flush()
                 os.fsync(file.fileno())
             crash_point("manifest.written")
@@ -67,7 +74,7 @@ class ManifestSink:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)  # noqa: PTH108 - a name, not a Path
             raise
-        _sync_folder(self.folder)
+        _sync_folder(folder)
         return path
 
 

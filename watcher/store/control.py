@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from watcher.domain.errors import StoreError
 from watcher.domain.models import PollState, RunState, SampleState, Watch
-from watcher.store import polls, runs, watches
+from watcher.store import deliveries, polls, runs, watches
 from watcher.store.tables import audit_log, batches, samples
 from watcher.store.tables import runs as runs_table
 
@@ -83,11 +83,11 @@ def rewind(session: Session, *, watch: Watch, to_s: int, actor: str, now_ms: int
     return True
 
 
-def replay(session: Session, *, watch: Watch, actor: str, now_ms: int) -> tuple[int, int]:
-    """Gives dead runs, quarantined samples and vanished ones another chance.
+def replay(session: Session, *, watch: Watch, actor: str, now_ms: int) -> tuple[int, int, int]:
+    """Gives dead runs, dead deliveries, quarantined samples and vanished ones another chance.
 
     Returns:
-        (runs, samples) that were resubmitted.
+        (runs, samples, deliveries) that were resubmitted.
     """
     dead = session.execute(
         select(runs_table.c.id)
@@ -113,9 +113,40 @@ def replay(session: Session, *, watch: Watch, actor: str, now_ms: int) -> tuple[
         )
     )
     n_samples = int(revived.rowcount)
-    if n_runs or n_samples:
-        _record(session, watch, actor, "replay", now_ms, {"runs": n_runs, "samples": n_samples})
-    return n_runs, n_samples
+    n_deliveries = deliveries.revive_deliveries(session, watch_id=watch.id, now_ms=now_ms)
+    if n_runs or n_samples or n_deliveries:
+        facts = {"runs": n_runs, "samples": n_samples, "deliveries": n_deliveries}
+        _record(session, watch, actor, "replay", now_ms, facts)
+    return n_runs, n_samples, n_deliveries
+
+
+def replay_delivery(session: Session, *, watch: Watch, delivery: str, actor: str, now_ms: int) -> int:
+    """Makes deliveries of one batch again, confirmed ones too; receivers know them by their id.
+
+    Args:
+        session: an open transaction.
+        watch: whose.
+        delivery: `<batch>/<sink>`, or `<batch>` for all its sinks.
+        actor: who wants it.
+        now_ms: the present.
+
+    Returns:
+        How many.
+
+    Raises:
+        StoreError: there is no such delivery, or it is under way.
+    """
+    batch_key, _, sink = delivery.partition("/")
+    n = deliveries.revive_deliveries(
+        session, watch_id=watch.id, now_ms=now_ms, batch_key=batch_key, sink=sink or None
+    )
+    if not n:
+        raise StoreError(
+            f"{watch.name!r} has no delivery {delivery!r} that could be made again: write <batch>/<sink>, as "
+            "`watcher status` shows them; one that is under way ends first"
+        )
+    _record(session, watch, actor, "replay", now_ms, {"delivery": delivery, "deliveries": n})
+    return n
 
 
 def load_audit_log(session: Session, *, watch: Watch, limit: int) -> list[AuditEntry]:

@@ -1,4 +1,4 @@
-"""What was picked of a batch, and where the picks were handed to."""
+"""What was picked of a batch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, delete, insert, select
+from sqlalchemy import Select, delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from watcher.domain.models import Delivery, Pick
-from watcher.store.tables import batches, deliveries, picks, samples
+from watcher.domain.models import Pick
+from watcher.store.tables import batches, picks, samples
 
 
 def replace_picks(
@@ -54,30 +54,17 @@ def load_picks_of_sample(session: Session, *, sample_id: int) -> list[Pick]:
     return [_pick(row) for row in session.execute(_select().where(picks.c.sample_id == sample_id))]
 
 
-def record_delivery(session: Session, *, delivery: Delivery) -> None:
-    """Notes a delivery in the place of an earlier one of the same batch and sink."""
-    session.execute(
-        delete(deliveries).where(
-            deliveries.c.batch_id == delivery.batch_id, deliveries.c.sink == delivery.sink
-        )
-    )
-    session.execute(
-        insert(deliveries).values(
-            batch_id=delivery.batch_id,
-            sink=delivery.sink,
-            location=delivery.location,
-            n_picks=delivery.n_picks,
-            delivered_ms=delivery.delivered_ms,
-        )
-    )
+def count_picks(session: Session, *, batch_id: int) -> int:
+    """How many samples of a batch were picked."""
+    return session.execute(
+        select(func.count()).select_from(picks).where(picks.c.batch_id == batch_id)
+    ).scalar_one()
 
 
-def load_deliveries(session: Session, *, batch_id: int) -> list[Delivery]:
-    """The deliveries of a batch."""
-    rows = session.execute(
-        select(deliveries).where(deliveries.c.batch_id == batch_id).order_by(deliveries.c.sink)
-    )
-    return [Delivery(**{column.name: getattr(row, column.name) for column in deliveries.c}) for row in rows]
+def load_picks_after(session: Session, *, batch_id: int, rank: int, limit: int) -> list[Pick]:
+    """The next picks of a batch behind a rank."""
+    statement = _select().where(picks.c.batch_id == batch_id, picks.c.rank > rank).limit(limit)
+    return [_pick(row) for row in session.execute(statement)]
 
 
 def _select(*, newest_first: bool = False) -> Select[Any]:

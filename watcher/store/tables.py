@@ -308,6 +308,7 @@ picks = Table(
     Index(None, "sample_id"),
 )
 
+# What the versions before `handovers` wrote, and a daemon of them that still runs writes; nothing reads it any more.
 deliveries = Table(
     "deliveries",
     metadata,
@@ -316,6 +317,45 @@ deliveries = Table(
     Column("location", Text, nullable=False),
     Column("n_picks", Integer, nullable=False),
     Column("delivered_ms", BigInteger, nullable=False),
+)
+
+# Deliveries on their way to sinks; the name `deliveries` was taken.
+handovers = Table(
+    "handovers",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("batch_id", ForeignKey("batches.id"), nullable=False),
+    Column("watch_id", ForeignKey("watches.id"), nullable=False),
+    Column("sink", String(63), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("n_picks", Integer, nullable=False),
+    Column("location", Text),
+    Column("available_ms", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("started_ms", BigInteger),
+    Column("finished_ms", BigInteger),
+    Column("lease_owner", String(100)),
+    Column("lease_until_ms", BigInteger),
+    Column("error", Text),
+    Column("progress", Text, nullable=False, server_default="{}"),
+    UniqueConstraint("batch_id", "sink"),
+    Index(
+        "ix_handovers_claimable",
+        "available_ms",
+        sqlite_where=text("state IN ('ready', 'running')"),
+        postgresql_where=text("state IN ('ready', 'running')"),
+    ),
+)
+
+delivered_tasks = Table(
+    "delivered_tasks",
+    metadata,
+    Column("delivery_id", ForeignKey("handovers.id"), primary_key=True),
+    Column("sample_id", ForeignKey("samples.id"), primary_key=True),
+    Column("task_id", String(100), nullable=False),
+    Index(None, "sample_id"),
 )
 
 reconciles = Table(

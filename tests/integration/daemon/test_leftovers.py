@@ -16,7 +16,6 @@ from watcher.domain.models import BatchState, RunState, SampleState
 from watcher.lightly import datasets, samples
 from watcher.lightly.wire.samples import SampleCreateRequest
 from watcher.ops.changes import apply_change
-from watcher.sinks.manifest import ManifestSink
 
 __all__ = ["pipeline"]
 
@@ -105,11 +104,3 @@ def test_pick_that_only_somebody_else_registered_is_delivered(pipeline: Pipeline
     pipeline.run_all()
     assert pipeline.states() == dict.fromkeys(["a.jpg", "b.jpg"], SampleState.DONE)
     assert {pipeline.load_batch_state(1), pipeline.load_batch_state(2)} == {BatchState.DONE}
-
-
-def test_manifest_that_a_killed_attempt_left_half_written_is_removed(tmp_path) -> None:
-    sink = ManifestSink(tmp_path)
-    (tmp_path / ".cams-000001.abcdef").write_text("half")
-    (tmp_path / ".cams-000002.abcdef").write_text("another batch's")
-    sink.deliver(batch_key="cams-000001", lines=[])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".cams-000002.abcdef", "cams-000001.jsonl"]

@@ -7,6 +7,7 @@ import json
 import random
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tests.integration.daemon.conftest import Scene
 from watcher.domain.backoff import Backoff
 from watcher.domain.bitmask import BitMask
 from watcher.domain.clock import SystemClock
+from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.models import (
     BatchRules,
     BatchState,
@@ -29,11 +31,13 @@ from watcher.domain.models import (
 )
 from watcher.embedders import DescriptorEmbedder, Embedder
 from watcher.jobs.context import JobParts
+from watcher.jobs.deliveries import Deliverer, DeliveryLimits
 from watcher.jobs.runner import Runner, RunRules
 from watcher.lightly import embeddings, tags
 from watcher.lightly import samples as remote_samples
-from watcher.sinks.manifest import ManifestSink
-from watcher.store import batches, picks, runs, samples
+from watcher.sinks.base import SinkParts
+from watcher.sinks.building import build_sink
+from watcher.store import batches, deliveries, picks, runs, samples
 
 
 @pytest.fixture
@@ -56,32 +60,44 @@ class Pipeline:
         self.work.mkdir()
         self.embedder: Embedder = DescriptorEmbedder()
 
-    def build_runner(self) -> Runner:
-        parts = JobParts(
+    def build_parts(self) -> JobParts:
+        return JobParts(
             database=self.scene.database,
             transport=self.scene.build_transport(),
             configs={self.scene.config.name: self.scene.config},
             embedders={self.scene.config.name: self.embedder},
-            sink=ManifestSink(self.selected),
             work_dir=self.work,
             clock=SystemClock(),
             metrics=self.scene.metrics,
             rng=random.Random(1),
         )
+
+    def build_deliverer(self, *, owner: str = "test") -> Deliverer:
+        sink_parts = SinkParts(data_dir=self.selected.parent, work_dir=self.work, clock=SystemClock())
+        return Deliverer(
+            self.build_parts(),
+            build_sink=partial(build_sink, parts=sink_parts),
+            owner=owner,
+            limits=DeliveryLimits(lease_s=10, time_limit_s=60, retry_base_s=0.001),
+            stop=threading.Event(),
+        )
+
+    def build_runner(self) -> Runner:
         rules = RunRules(
             lease_s=10, time_limit_s=60, backoff=Backoff(base_s=0.001, cap_s=0.002, max_attempts=4)
         )
-        return Runner(parts, owner="test", rules=rules, stop=threading.Event())
+        return Runner(self.build_parts(), owner="test", rules=rules, stop=threading.Event())
 
     def poll(self) -> None:
         self.scene.build_poller().run_cycle()
 
     def run_all(self, *, limit: int = 60) -> None:
         """Runs until nothing is ready any more, waits of the backoff included."""
-        runner = self.build_runner()
+        runner, deliverer = self.build_runner(), self.build_deliverer()
         n_idle = 0
         for _ in range(limit):
-            n_idle = 0 if runner.run_next(beat=lambda: None) else n_idle + 1
+            ran = runner.run_next(beat=lambda: None) or deliverer.run_next(beat=lambda: None)
+            n_idle = 0 if ran else n_idle + 1
             if n_idle > 2:
                 return
             time.sleep(0.003 if n_idle else 0)
@@ -89,6 +105,14 @@ class Pipeline:
 
     def run_once(self) -> None:
         assert self.build_runner().run_next(beat=lambda: None)
+
+    def deliver_once(self) -> bool:
+        return self.build_deliverer().run_next(beat=lambda: None)
+
+    def load_deliveries(self, batch_id: int = 1) -> dict[str, Delivery]:
+        with self.scene.database.read() as session:
+            made = deliveries.load_deliveries(session, batch_id=batch_id)
+        return {delivery.sink: delivery for delivery in made}
 
     def load_runs(self, batch_id: int = 1) -> list[Run]:
         with self.scene.database.read() as session:
@@ -263,11 +287,16 @@ def test_manifest_that_cannot_be_written_is_retried(pipeline: Pipeline) -> None:
     pipeline.selected.write_text("a file lies in the way of the folder")
     for _ in range(4):
         pipeline.run_once()
-    (delivery,) = [run for run in pipeline.load_runs() if run.step.value == "deliver"]
+    assert pipeline.deliver_once()
+    delivery = pipeline.load_deliveries()["manifest"]
+    assert (delivery.state, delivery.attempt) == (DeliveryState.READY, 1)
     assert "cannot be written" in (delivery.error or "")
     pipeline.selected.unlink()
     pipeline.run_all()
-    assert pipeline.load_batch_state() is BatchState.DONE
+    delivery = pipeline.load_deliveries()["manifest"]
+    assert (delivery.state, delivery.error) == (DeliveryState.DONE, None)
+    assert delivery.location == str(pipeline.selected / "cams-000001.jsonl")
+    assert len(pipeline.selected.joinpath("cams-000001.jsonl").read_text().splitlines()) == 1
 
 
 def test_attempts_are_capped_and_a_dead_batch_makes_room_for_the_next(

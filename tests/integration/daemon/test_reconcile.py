@@ -154,9 +154,9 @@ def test_replay_gives_quarantined_samples_another_chance(scene: Scene) -> None:
     sample = scene.load_ledger()["a.jpg"]
     with scene.database.write() as session:
         samples.record_quarantined(session, sample_id=sample.id, reason="test", now_ms=1)
-    assert _apply(scene, "replay") == "0 runs and 1 samples resubmitted"
+    assert _apply(scene, "replay") == "0 runs, 1 samples and 0 deliveries resubmitted"
     assert scene.load_ledger()["a.jpg"].state is SampleState.WAITING
-    assert _apply(scene, "replay") == "0 runs and 0 samples resubmitted"
+    assert _apply(scene, "replay") == "0 runs, 0 samples and 0 deliveries resubmitted"
 
 
 def test_change_of_an_unknown_watch_or_verb_is_named(scene: Scene) -> None:

@@ -96,7 +96,7 @@ def test_migrate_makes_the_stores_and_can_be_repeated(command, data_dir):
     for _time in range(2):
         done = command("migrate")
         assert (done.exit_code, done.stderr) == (0, "")
-        assert "store: version 0005" in done.stdout
+        assert "store: version 0006" in done.stdout
         assert "platform: version " in done.stdout
     assert (data_dir / "watcher.sqlite").exists()
     assert (data_dir / "platform" / "token").stat().st_mode & 0o777 == 0o600

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tests.builders import NOW_MS, NOW_S, add_batch, add_run, add_watch, claim, list_names, load
-from watcher.domain.models import BatchState, Delivery, RunState, Step, Via
+from tests.builders import NOW_MS, NOW_S, add_batch, add_run, add_watch, claim, deliver, list_names, load
+from watcher.domain.models import BatchState, RunState, Step, Via
 from watcher.store import batches, picks, runs, samples, watches
 
 SIGNATURE = "s1gnature"
@@ -35,13 +35,10 @@ def picked(database):
         samples.record_quarantined(session, sample_id=broken.id, reason="no image", now_ms=NOW_MS + 1500)
         picks.replace_picks(session, batch_id=batch.id, rows=[(a.id, 1, {"distance": 0.5})])
         batches.record_sampling_tag(session, batch_id=batch.id, tag_id="t", tag_name="gate-000001")
-        delivery = Delivery(
-            batch_id=batch.id, sink="manifest", location="out.jsonl", n_picks=1, delivered_ms=NOW_MS + 9000
-        )
-        picks.record_delivery(session, delivery=delivery)
         samples.finish_batch_samples(session, batch_id=batch.id, now_ms=NOW_MS + 9000)
         batches.finish_batch(session, batch_id=batch.id, state=BatchState.DONE, now_ms=NOW_MS + 9000)
         watches.update_mark(session, watch_id=watch.id, mark_s=NOW_S, now_ms=NOW_MS)
+    deliver(database, batch, now_ms=NOW_MS + 9000)
     list_names(database, watch, ["late.jpg"], via=Via.OVERLAP)
     return watch
 
@@ -114,7 +111,12 @@ def test_why_tells_the_whole_life_of_a_picked_file(stored_command, picked):
     assert events["listed for the first time"]["window_from"] == "2023-11-14T22:12:20+00:00"
     assert events["step upload"] == {"state": "done", "attempts": 1, "uploaded": 1}
     assert events["picked"] == {"rank": 1, "tag": "gate-000001", "distance": 0.5}
-    assert events["delivered"] == {"sink": "manifest", "location": "out.jsonl"}
+    assert events["delivered"] == {
+        "sink": "manifest",
+        "kind": "manifest",
+        "state": "done",
+        "location": "out.jsonl",
+    }
     assert SIGNATURE not in done.output
 
 

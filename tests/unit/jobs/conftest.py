@@ -18,7 +18,6 @@ from watcher.jobs import runner as runner_module
 from watcher.jobs.context import JobParts, RunContext
 from watcher.jobs.runner import Runner, RunRules
 from watcher.metrics import Metrics
-from watcher.sinks.manifest import ManifestSink
 
 __all__ = ["migrated_file", "migrated_url", "store_url"]
 
@@ -64,7 +63,6 @@ class Bench:
             transport=nothing,
             configs=self.configs,
             embedders={},
-            sink=ManifestSink(self._folder / "selected"),
             work_dir=self._folder,
             clock=self.clock,
             metrics=self.metrics,

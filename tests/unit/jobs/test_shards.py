@@ -138,7 +138,7 @@ def test_dead_shard_that_is_replayed_lets_its_batch_go_on_without_the_others_bei
     steps.acts.clear()
     with bench.database.write() as session:
         watch = watches.load_watch(session, name="gate")
-        assert control.replay(session, watch=watch, actor="me", now_ms=NOW_MS) == (1, 0)
+        assert control.replay(session, watch=watch, actor="me", now_ms=NOW_MS) == (1, 0, 0)
     while bench.run_next():
         pass
     assert [shard for step, shard, _ in shards if step is Step.UPLOAD] == [1, 1, 2, 3]

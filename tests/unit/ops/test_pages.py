@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from tests.builders import NOW_MS, NOW_S, add_batch, add_watch, claim, list_names, load
+from tests.builders import NOW_MS, NOW_S, add_batch, add_watch, claim, deliver, list_names, load
 from tests.unit.ops.conftest import API_TOKEN, CONTROL_TOKEN, SIGNED_PATH, WEBP
-from watcher.domain.models import Delivery, PollState, RunState
+from watcher.domain.models import PollState, RunState
 from watcher.domain.window import Window
 from watcher.store import batches, picks, polls, runs, samples, watches
 
@@ -22,6 +22,7 @@ def fill(ops, names=("a.jpg", EVIL)):
     batch = add_batch(ops.database, watch, list(names))
     first, second = (load(ops.database, watch, name) for name in names)
     run = claim(ops.database)
+    deliver(ops.database, batch, location="data/selected/gate-000001.jsonl", now_ms=NOW_MS + 9000)
     with ops.database.write() as session:
         samples.record_registered(
             session, sample_id=first.id, remote_id="remote1", size_bytes=5, modified_s=NOW_S, now_ms=NOW_MS
@@ -29,16 +30,6 @@ def fill(ops, names=("a.jpg", EVIL)):
         samples.record_quarantined(session, sample_id=second.id, reason="no image: <b>", now_ms=NOW_MS)
         picks.replace_picks(session, batch_id=batch.id, rows=[(first.id, 1, {"distance": 0.5})])
         batches.record_sampling_tag(session, batch_id=batch.id, tag_id="t", tag_name="gate-000001")
-        picks.record_delivery(
-            session,
-            delivery=Delivery(
-                batch_id=batch.id,
-                sink="manifest",
-                location="data/selected/gate-000001.jsonl",
-                n_picks=1,
-                delivered_ms=NOW_MS + 9000,
-            ),
-        )
         runs.postpone_run(
             session,
             run_id=run.id,

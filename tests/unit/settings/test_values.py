@@ -37,7 +37,7 @@ def refusal(environ: dict[str, str]) -> str:
 def read(settings: Settings, variable: Variable) -> object:
     value: object = settings
     for part in variable.path:
-        value = settings.watches["cameras"] if part == "<NAME>" else getattr(value, part)
+        value = value["cameras"] if isinstance(value, dict) else getattr(value, part)
     return value
 
 

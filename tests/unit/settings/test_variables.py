@@ -14,15 +14,18 @@ from watcher.settings import Settings, load_settings
 from watcher.settings_variables import explain_validation, iter_variables
 
 SECRET = "5ecr3t-t0ken"
-SECRETS = [
+NAMES_OF_SECRETS = [
     "LIGHTLY_TOKEN",
     "WATCHER_STORE__URL",
     "WATCHER_PLATFORM__TOKEN",
     "WATCHER_PLATFORM__DATABASE_URL",
     "WATCHER_PLATFORM__ROLE_SECRET_ACCESS_KEY",
     "WATCHER_WATCHES__<NAME>__EMBED__TOKEN",
+    "WATCHER_WATCHES__<NAME>__DELIVER__WEBHOOK__<NAME>__URL",
+    "WATCHER_WATCHES__<NAME>__DELIVER__WEBHOOK__<NAME>__SECRET",
+    "WATCHER_WATCHES__<NAME>__DELIVER__LABEL_STUDIO__<NAME>__TOKEN",
 ]
-PROCESS_SECRETS = [name for name in SECRETS if "<NAME>" not in name]
+SECRETS = [name.replace("<NAME>", "CAMERAS") for name in NAMES_OF_SECRETS]
 
 
 def refusal(environ: dict[str, str]) -> str:
@@ -39,13 +42,12 @@ def with_server(environ: dict[str, str]) -> dict[str, str]:
 
 
 def read_secret(settings: Settings, variable: str) -> str | None:
-    value = {
-        "LIGHTLY_TOKEN": settings.lightly_token,
-        "WATCHER_STORE__URL": settings.store.url,
-        "WATCHER_PLATFORM__TOKEN": settings.platform.token,
-        "WATCHER_PLATFORM__DATABASE_URL": settings.platform.database_url,
-        "WATCHER_PLATFORM__ROLE_SECRET_ACCESS_KEY": settings.platform.role_secret_access_key,
-    }[variable]
+    if variable.startswith("LIGHTLY_"):
+        value = settings.lightly_token
+    else:
+        value = settings
+        for part in variable.removeprefix("WATCHER_").lower().split("__"):
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
     return None if value is None else value.get_secret_value()
 
 
@@ -62,7 +64,7 @@ def test_environment_of_others_is_ignored():
 
 
 def test_secrets_are_exactly_the_ones_that_may_lie_in_files():
-    assert [v.name for v in iter_variables(Settings) if v.is_secret] == SECRETS
+    assert [v.name for v in iter_variables(Settings) if v.is_secret] == NAMES_OF_SECRETS
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,10 @@ def test_secrets_are_exactly_the_ones_that_may_lie_in_files():
         ("WATCHER_LOG__LEVLE", "WATCHER_LOG__LEVEL"),
         ("WATCHER_WATCHES__CAMERAS__BATCH__MIN_SAMPLE", "WATCHER_WATCHES__CAMERAS__BATCH__MIN_SAMPLES"),
         ("WATCHER_WATCHES__GATE_2__SCHEDULE__CORN", "WATCHER_WATCHES__GATE_2__SCHEDULE__CRON"),
+        (
+            "WATCHER_WATCHES__GATE_2__DELIVER__WEBHOOK__QA_TEAM__TIMEOUT",
+            "WATCHER_WATCHES__GATE_2__DELIVER__WEBHOOK__QA_TEAM__TIMEOUT_S",
+        ),
     ],
 )
 def test_variable_misspelt_is_refused_with_the_nearest_right_name(misspelt, right):
@@ -108,7 +114,7 @@ def test_variable_that_is_empty_counts_as_unset():
     assert load_settings({"WATCHER_HTTP__PORT": "", "LIGHTLY_TOKEN": ""}) == load_settings({})
 
 
-@pytest.mark.parametrize("variable", PROCESS_SECRETS)
+@pytest.mark.parametrize("variable", SECRETS)
 def test_secret_in_a_file_is_read_without_its_line_end(variable, tmp_path):
     (tmp_path / "secret").write_text(f"{SECRET}\n")
     settings = load_settings(with_server({f"{variable}_FILE": str(tmp_path / "secret")}))
@@ -123,7 +129,7 @@ def test_secret_of_a_watch_in_a_file_is_read(tmp_path):
     assert token.get_secret_value() == SECRET
 
 
-@pytest.mark.parametrize("variable", PROCESS_SECRETS)
+@pytest.mark.parametrize("variable", SECRETS)
 def test_secret_in_an_absent_file_is_refused_by_variable_and_path(variable, tmp_path):
     text = refusal({f"{variable}_FILE": str(tmp_path / "nowhere")})
     assert (
@@ -147,14 +153,14 @@ def test_secret_whose_file_is_a_folder_is_refused(tmp_path):
     assert "Is a directory" in refusal({"LIGHTLY_TOKEN_FILE": str(tmp_path)})
 
 
-@pytest.mark.parametrize("variable", PROCESS_SECRETS)
+@pytest.mark.parametrize("variable", SECRETS)
 def test_secret_given_both_ways_is_refused_without_showing_it(variable, tmp_path):
     (tmp_path / "secret").write_text("another")
     text = refusal({variable: SECRET, f"{variable}_FILE": str(tmp_path / "secret")})
     assert text == f"both {variable} and {variable}_FILE are set: unset one of them"
 
 
-@pytest.mark.parametrize("variable", PROCESS_SECRETS)
+@pytest.mark.parametrize("variable", SECRETS)
 def test_secret_beside_an_empty_variable_of_the_other_kind_is_taken(variable, tmp_path):
     (tmp_path / "secret").write_text(SECRET)
     by_file = load_settings(with_server({variable: "", f"{variable}_FILE": str(tmp_path / "secret")}))
@@ -163,7 +169,7 @@ def test_secret_beside_an_empty_variable_of_the_other_kind_is_taken(variable, tm
 
 
 def test_secret_is_not_in_the_text_of_the_settings():
-    environ = with_server(dict.fromkeys(PROCESS_SECRETS, SECRET))
+    environ = with_server(dict.fromkeys(SECRETS, SECRET))
     settings = load_settings(environ)
     assert SECRET not in repr(settings)
     assert SECRET not in str(settings.model_dump())

@@ -1,11 +1,10 @@
-"""Picks, deliveries and vectors: replaced, never doubled, and the same bits again."""
+"""Picks and vectors: replaced, never doubled, and the same bits again."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tests.builders import NOW_MS, add_batch, add_watch, load
-from watcher.domain.models import Delivery
+from tests.builders import add_batch, add_watch, load
 from watcher.store import picks, samples, vectors
 
 
@@ -70,26 +69,6 @@ def test_latest_picks_are_those_of_the_newest_batches_best_first(database, watch
         ("b", 1, None),
     ]
     assert [(p.batch_id, p.rank) for p in of_a] == [(first.id, 2)]
-
-
-def test_delivery_repeated_takes_the_place_of_the_first_and_leaves_other_sinks(database, watch):
-    batch = add_batch(database, watch, ["a"])
-    for sink, n_picks in (("manifest", 1), ("webhook", 2), ("manifest", 3)):
-        delivery = Delivery(
-            batch_id=batch.id,
-            sink=sink,
-            location=f"to {sink}",
-            n_picks=n_picks,
-            delivered_ms=NOW_MS + n_picks,
-        )
-        with database.write() as session:
-            picks.record_delivery(session, delivery=delivery)
-    with database.read() as session:
-        found = picks.load_deliveries(session, batch_id=batch.id)
-    assert [(d.sink, d.n_picks, d.location, d.delivered_ms) for d in found] == [
-        ("manifest", 3, "to manifest", NOW_MS + 3),
-        ("webhook", 2, "to webhook", NOW_MS + 2),
-    ]
 
 
 def record(database, watch, rows, embedder="descriptor-1"):

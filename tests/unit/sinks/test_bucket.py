@@ -1,0 +1,52 @@
+"""Manifests in a bucket, over S3's own protocol against a server of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.buckets import SECRET, Bucket, open_bucket
+from tests.unit.sinks.conftest import Batch
+from watcher.domain.delivery import ManifestRules
+from watcher.domain.errors import StoreUnavailableError
+from watcher.sinks.manifest import ManifestSink
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    with open_bucket() as opened:
+        for name, value in opened.variables.items():
+            monkeypatch.setenv(name, value)
+        yield opened
+
+
+def test_manifest_appears_in_the_bucket_and_takes_the_place_of_an_earlier_one(bucket, parts):
+    sink = ManifestSink(ManifestRules(location=f"s3://{bucket.name}/for labelling/"), parts)
+    location = sink.deliver(Batch(["old"]).handover()).location
+    assert location == f"s3://{bucket.name}/for labelling/gate-000001.jsonl"
+    sink.deliver(Batch(["a+b %25.jpg", "b"]).handover())
+    ((key, body),) = bucket.read_all().items()
+    assert key == "for labelling/gate-000001.jsonl"
+    assert [json.loads(text)["file_name"] for text in body.splitlines()] == ["a+b %25.jpg", "b"]
+    assert list(parts.work_dir.iterdir()) == []
+
+
+def test_manifest_that_cannot_be_finished_never_reaches_the_bucket(bucket, parts):
+    sink = ManifestSink(ManifestRules(location=f"s3://{bucket.name}"), parts)
+    with pytest.raises(RuntimeError):
+        sink.deliver(Batch([str(number) for number in range(600)], fail_after=500).handover())
+    assert bucket.read_all() == {}
+    assert list(parts.work_dir.iterdir()) == []
+
+
+def test_bucket_that_is_not_there_is_named_and_tried_again(bucket, parts):
+    sink = ManifestSink(ManifestRules(location="s3://absent/x"), parts)
+    with pytest.raises(
+        StoreUnavailableError, match=r"s3://absent/x/gate-000001.jsonl cannot be written"
+    ) as failed:
+        sink.deliver(Batch(["a"]).handover())
+    assert SECRET not in str(failed.value)

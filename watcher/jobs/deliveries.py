@@ -1,0 +1,318 @@
+"""Claims a delivery, calls its sink, records the outcome: each in one transaction.
+
+Beside the runs of batches and with workers of its own: a receiver that hangs or is down for days holds up neither the
+other receivers nor the next batches.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from watcher.domain.backoff import Backoff
+from watcher.domain.crash_points import crash_point
+from watcher.domain.delivery import (
+    Delivery,
+    DeliveryState,
+    ImageReference,
+    SinkConfig,
+    compute_delivery_id,
+)
+from watcher.domain.errors import (
+    ApiException,
+    CancelledError,
+    ConfigError,
+    DeliveryRefusedError,
+    ProtocolError,
+    StoreUnavailableError,
+    UnknownOutcomeError,
+    WatcherError,
+)
+from watcher.domain.redaction import redact
+from watcher.jobs.context import DeliveryContext, JobParts
+from watcher.jobs.picked import iter_chunks
+from watcher.lightly import datasources
+from watcher.logs import get_logger
+from watcher.sinks.base import Handover, PickedSample, Receipt, Sink
+from watcher.store import batches, deliveries, watches
+
+_log = get_logger("deliveries")
+
+# A receiver that was too slow may still be at it; what it does then must be there to be found.
+_UNKNOWN_OUTCOME_WAIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryLimits:
+    """How deliveries are leased and retried, whatever their watch.
+
+    Attributes:
+        lease_s: how long a claim lasts without a heartbeat.
+        time_limit_s: longest attempt.
+        retry_base_s: wait after the first failure.
+    """
+
+    lease_s: float = 60.0
+    time_limit_s: float = 21_600.0
+    retry_base_s: float = 2.0
+
+
+class Deliverer:
+    """Makes one delivery at a time in the calling thread; safe for several threads at once.
+
+    Args:
+        build_sink: a sink of its configuration, by watch; kept for as long as this object lives.
+    """
+
+    def __init__(
+        self,
+        parts: JobParts,
+        *,
+        build_sink: Callable[[SinkConfig], Sink],
+        owner: str,
+        limits: DeliveryLimits,
+        stop: threading.Event,
+    ) -> None:
+        self._parts = parts
+        self._build_sink = build_sink
+        self._owner = owner
+        self._limits = limits
+        self._stop = stop
+        self._sinks: dict[tuple[str, str], Sink] = {}
+        self._lock = threading.Lock()
+
+    def run_next(self, *, beat: Callable[[], None]) -> bool:
+        """Claims and makes one delivery.
+
+        Args:
+            beat: called whenever the attempt moves.
+
+        Returns:
+            False if none was ready.
+
+        Raises:
+            StoreUnavailableError: the store failed; a claimed delivery is taken up again when its lease ran out.
+        """
+        with self._parts.database.write() as session:
+            delivery = deliveries.claim_delivery(
+                session,
+                owner=self._owner,
+                now_ms=self._now_ms(),
+                lease_ms=int(self._limits.lease_s * 1000),
+                watch_names=self._parts.configs.keys(),
+            )
+        if delivery is None:
+            return False
+        crash_point("deliveries.claimed")
+        lost, ended = threading.Event(), threading.Event()
+        heart = threading.Thread(
+            target=self._keep_lease, args=(delivery, lost, ended), name=f"delivery-{delivery.id}", daemon=True
+        )
+        heart.start()
+        try:
+            self._attempt(delivery, lost, beat)
+        finally:
+            ended.set()
+            heart.join(timeout=self._limits.lease_s)
+        return True
+
+    def _attempt(self, delivery: Delivery, lost: threading.Event, beat: Callable[[], None]) -> None:
+        clock = self._parts.clock
+        begun_s = clock.monotonic_s()
+        with self._parts.database.read() as session:
+            watch = watches.load_watch_by_id(session, watch_id=delivery.watch_id)
+            batch = batches.load_batch(session, batch_id=delivery.batch_id)
+        context = DeliveryContext(
+            parts=self._parts,
+            config=self._parts.configs[watch.name],
+            watch=watch,
+            batch=batch,
+            delivery=delivery,
+            stop=lost,
+            deadline_s=begun_s + self._limits.time_limit_s,
+            beat=beat,
+        )
+        log = _log.bind(watch=watch.name, batch=batch.key, sink=delivery.sink, attempt=delivery.attempt)
+        outcome: Receipt | Exception
+        try:
+            outcome = self._deliver(context)
+        except WatcherError as error:
+            outcome = error
+        except Exception as error:
+            log.exception("delivery.crashed")
+            outcome = error
+        label, facts = self._record(context, outcome)
+        metrics = self._parts.metrics
+        metrics.delivery_attempts.labels(watch=watch.name, sink=delivery.sink, outcome=label).inc()
+        duration_s = clock.monotonic_s() - begun_s
+        metrics.delivery_duration_s.labels(kind=delivery.kind, outcome=label).observe(duration_s)
+        (log.info if label in {"done", "interrupted"} else log.warning)(
+            "delivery.ended", outcome=label, duration_s=round(duration_s, 3), **facts
+        )
+
+    def _deliver(self, context: DeliveryContext) -> Receipt:
+        watch, batch, delivery = context.watch, context.batch, context.delivery
+        sink = self._get_sink(watch.name, delivery.sink)
+
+        def chunks(size: int, after_rank: int) -> Iterator[list[PickedSample]]:
+            return iter_chunks(context, reference=sink.reference, size=size, after_rank=after_rank)
+
+        return sink.deliver(
+            Handover(
+                id=compute_delivery_id(dataset_id=watch.dataset_id, batch_key=batch.key, sink=delivery.sink),
+                watch=watch.name,
+                dataset_id=watch.dataset_id,
+                batch_key=batch.key,
+                tag=batch.sampling_tag_name or batch.key,
+                n_picks=delivery.n_picks,
+                progress=delivery.progress,
+                source=_fetch_source(context) if sink.reference is ImageReference.URI else None,
+                iter_chunks=chunks,
+                save_progress=lambda progress: self._save_progress(delivery, progress),
+                record_tasks=lambda tasks: self._record_tasks(delivery, tasks),
+                check=context.check,
+            )
+        )
+
+    def _get_sink(self, watch: str, name: str) -> Sink:
+        config = next((sink for sink in self._parts.configs[watch].deliver.sinks if sink.name == name), None)
+        if config is None:
+            raise DeliveryRefusedError(
+                f"watch {watch!r} has no sink {name!r} any more: configure it again, then `watcher replay {watch}`"
+            )
+        with self._lock:
+            if (watch, name) not in self._sinks:
+                self._sinks[watch, name] = self._build_sink(config)
+            return self._sinks[watch, name]
+
+    def _save_progress(self, delivery: Delivery, progress: Mapping[str, Any]) -> None:
+        with self._parts.database.write() as session:
+            held = deliveries.save_progress(
+                session, delivery_id=delivery.id, owner=self._owner, progress=progress
+            )
+        crash_point("deliveries.progress_saved")
+        if not held:
+            raise CancelledError("another worker has taken this delivery over")
+
+    def _record_tasks(self, delivery: Delivery, tasks: Mapping[int, str]) -> None:
+        with self._parts.database.write() as session:
+            deliveries.record_tasks(session, delivery_id=delivery.id, tasks=tasks)
+        crash_point("deliveries.tasks_recorded")
+
+    def _record(
+        self, context: DeliveryContext, outcome: Receipt | Exception
+    ) -> tuple[str, dict[str, object]]:
+        """Writes what became of the attempt; returns the outcome's label and what to tell of it."""
+        delivery, now_ms = context.delivery, self._now_ms()
+        label, facts, end = self._judge(context, outcome, now_ms)
+        with self._parts.database.write() as session:
+            held = end(session)
+        crash_point("deliveries.recorded")
+        if not held:
+            facts["lease"] = "lost"
+        return label, {"n_picks": delivery.n_picks, **facts}
+
+    def _judge(
+        self, context: DeliveryContext, outcome: Receipt | Exception, now_ms: int
+    ) -> tuple[str, dict[str, object], Callable[[Any], bool]]:
+        delivery = context.delivery
+        row: dict[str, Any] = {"delivery_id": delivery.id, "owner": self._owner}
+        if isinstance(outcome, Receipt):
+            location = outcome.location
+            return (
+                "done",
+                {"location": location, **outcome.facts},
+                lambda session: deliveries.end_delivery(
+                    session, **row, state=DeliveryState.DONE, now_ms=now_ms, location=location
+                ),
+            )
+        if isinstance(outcome, CancelledError):
+            return (
+                "interrupted",
+                {},
+                lambda session: deliveries.postpone_delivery(
+                    session, **row, available_ms=now_ms, error=None, count_attempt=False
+                ),
+            )
+        text = redact(f"{type(outcome).__name__}: {outcome}")
+        facts: dict[str, object] = {"error": text}
+        rules = context.config.deliver
+        if is_hopeless(outcome) or now_ms - delivery.created_ms >= rules.give_up_after_s * 1000:
+            return (
+                "dead",
+                facts,
+                lambda session: deliveries.end_delivery(
+                    session, **row, state=DeliveryState.DEAD, now_ms=now_ms, error=text
+                ),
+            )
+        delay_s = Backoff(base_s=self._limits.retry_base_s, cap_s=rules.retry_cap_s).compute_delay_s(
+            attempt=delivery.attempt, jitter=self._parts.rng.random(), floor_s=_compute_floor_s(outcome)
+        )
+        facts["retry_in_s"] = round(delay_s, 1)
+        return (
+            "retried",
+            facts,
+            lambda session: deliveries.postpone_delivery(
+                session,
+                **row,
+                available_ms=now_ms + int(delay_s * 1000),
+                error=text,
+                count_attempt=True,
+            ),
+        )
+
+    def _keep_lease(self, delivery: Delivery, lost: threading.Event, ended: threading.Event) -> None:
+        """Extends the lease until the attempt ends; tells it to stop at a shutdown or when the lease is gone."""
+        clock, lease_s = self._parts.clock, self._limits.lease_s
+        last_ms = self._now_ms()
+        while not clock.wait_s(ended, min(1.0, lease_s / 4)):
+            if self._stop.is_set():
+                lost.set()
+            now_ms = self._now_ms()
+            if now_ms - last_ms < lease_s * 1000 / 3:
+                continue
+            try:
+                with self._parts.database.write() as session:
+                    held = deliveries.extend_lease(
+                        session,
+                        delivery_id=delivery.id,
+                        owner=self._owner,
+                        until_ms=now_ms + int(lease_s * 1000),
+                    )
+                crash_point("deliveries.lease_extended")
+            except StoreUnavailableError as error:
+                _log.warning("lease.not_extended", delivery=delivery.id, error=str(error))
+                continue
+            last_ms = now_ms
+            if not held:
+                lost.set()
+                return
+
+    def _now_ms(self) -> int:
+        return int(self._parts.clock.now_s() * 1000)
+
+
+def is_hopeless(error: Exception) -> bool:
+    """Whether no wait helps: the receiver said so, or the settings must change.
+
+    Whatever else a receiver answers is tried for days: one that is being deployed answers 404, and one that is mended
+    accepts what it refused the day before.
+    """
+    return isinstance(error, (DeliveryRefusedError, ConfigError))
+
+
+def _compute_floor_s(error: Exception) -> float | None:
+    if isinstance(error, UnknownOutcomeError):
+        return _UNKNOWN_OUTCOME_WAIT_S
+    return error.retry_after_s if isinstance(error, WatcherError) else None
+
+
+def _fetch_source(context: DeliveryContext) -> str | None:
+    """The path of the dataset's datasource; None if the server does not tell."""
+    try:
+        settings = datasources.fetch_datasource(context.transport, dataset_id=context.watch.dataset_id)
+    except (ApiException, ProtocolError):
+        return None
+    return getattr(settings, "full_path", None)

@@ -1,0 +1,58 @@
+"""Files into buckets: Amazon S3 and what speaks its protocol, Google Cloud Storage, Azure Blob Storage.
+
+Credentials come from where the clouds' own tools look: `AWS_ACCESS_KEY_ID` and its kin,
+`GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME`, the roles of the machine.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+from watcher.domain.errors import ConfigError, StoreUnavailableError
+from watcher.domain.redaction import redact
+
+SCHEMES = ("s3", "gs", "az")
+_RETRY: Any = {"max_retries": 3, "retry_timeout": dt.timedelta(seconds=60)}
+
+
+def upload_file(path: Path, *, location: str, name: str) -> str:
+    """Puts a file into a bucket, in the place of an earlier one of that name; it appears whole.
+
+    Args:
+        path: the file.
+        location: `s3://bucket/prefix`, `gs://...` or `az://container/prefix`.
+        name: of the object below the prefix.
+
+    Returns:
+        The object's address.
+
+    Raises:
+        ConfigError: no such bucket, refused credentials, or no obstore.
+        StoreUnavailableError: the bucket cannot be reached at the moment.
+    """
+    try:
+        import obstore  # noqa: PLC0415 - only buckets need it
+        from obstore import exceptions  # noqa: PLC0415
+        from obstore.store import from_url  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            "manifests in a bucket need obstore: install datasource-watcher[platform]"
+        ) from error
+    address = f"{location.rstrip('/')}/{name}"
+    refused = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError)
+    try:
+        store = from_url(location, retry_config=_RETRY)
+        with path.open("rb") as file:
+            obstore.put(store, name, file)
+    except (exceptions.BaseError, OSError) as error:
+        # The driver's texts hold addresses with their queries, and tell more than a person needs.
+        text = redact(str(error)).partition("\n")[0][:200]
+        if isinstance(error, refused) or "403 Forbidden" in str(error) or "401 Unauthorized" in str(error):
+            raise StoreUnavailableError(
+                f"{address} cannot be written: the credentials are refused; check AWS_ACCESS_KEY_ID, "
+                "GOOGLE_APPLICATION_CREDENTIALS or AZURE_STORAGE_ACCOUNT_NAME and what belongs to it"
+            ) from error
+        raise StoreUnavailableError(f"{address} cannot be written: {text}") from error
+    return address

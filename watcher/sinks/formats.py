@@ -1,0 +1,74 @@
+"""Lines of picks as JSON Lines, CSV or Parquet; memory is one chunk of lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from typing import Any, BinaryIO
+
+import msgspec
+
+from watcher.domain.delivery import ManifestFormat
+from watcher.domain.errors import ConfigError
+from watcher.sinks.base import PickedSample, PickLine
+
+COLUMNS = PickLine.__struct_fields__
+
+
+def write_lines(file: BinaryIO, chunks: Iterable[list[PickedSample]], form: ManifestFormat) -> None:
+    """Writes all lines.
+
+    JSON Lines have `reason` as an object; CSV (UTF-8, a header, quotes where needed) and Parquet as JSON text.
+
+    Raises:
+        ConfigError: Parquet is asked for, and pyarrow is not installed.
+    """
+    if form is ManifestFormat.JSONL:
+        for chunk in chunks:
+            file.writelines(msgspec.json.encode(pick.line) + b"\n" for pick in chunk)
+    elif form is ManifestFormat.CSV:
+        _write_csv(file, chunks)
+    else:
+        _write_parquet(file, chunks)
+
+
+def _write_csv(file: BinaryIO, chunks: Iterable[list[PickedSample]]) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    try:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for chunk in chunks:
+            writer.writerows(_row(pick.line).values() for pick in chunk)
+    finally:
+        text.detach()
+
+
+def _write_parquet(file: BinaryIO, chunks: Iterable[list[PickedSample]]) -> None:
+    pa, pq = import_pyarrow()
+    schema = pa.schema([(name, pa.int32() if name == "rank" else pa.string()) for name in COLUMNS])
+    with pq.ParquetWriter(file, schema) as writer:
+        for chunk in chunks:
+            writer.write_table(pa.Table.from_pylist([_row(pick.line) for pick in chunk], schema=schema))
+
+
+def import_pyarrow() -> tuple[Any, Any]:
+    """Pyarrow and its module for Parquet.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import pyarrow as pa  # type: ignore[import-untyped] # noqa: PLC0415 - 100 MB that only Parquet needs
+        import pyarrow.parquet as pq  # type: ignore[import-untyped] # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            "manifests as Parquet need pyarrow: install datasource-watcher[parquet], or choose csv or jsonl"
+        ) from error
+    return pa, pq
+
+
+def _row(line: PickLine) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(line, name) for name in COLUMNS}
+    row["reason"] = msgspec.json.encode(line.reason, order="sorted").decode()
+    return row
