@@ -25,7 +25,7 @@ from watcher.database import build_database
 from watcher.domain.clock import Clock
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.settings import Settings
-from watcher.store.lock import StoreLock
+from watcher.store.lock import FileLock
 
 _LIST = "backup.json"
 _STORE = "watcher.sqlite"
@@ -147,7 +147,7 @@ def restore(settings: Settings, folder: Path, *, clock: Clock) -> BackupList:
         )
     places.store.parent.mkdir(parents=True, exist_ok=True)
     database = build_database(settings.store_url)
-    lock = StoreLock(database)
+    lock = FileLock(database)
     lock.acquire()
     try:
         targets = {_STORE: places.store}

@@ -7,9 +7,8 @@ import os
 import random
 import secrets
 import shutil
-import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import make_url
 
 from watcher.database import Database, build_database, check_schema, has_schema, upgrade_schema
+from watcher.database_server import check_server
+from watcher.dispatch.queue import RunQueue, check_queue, upgrade_queue
 from watcher.domain.backoff import Backoff
 from watcher.domain.clock import Clock
 from watcher.domain.errors import ConfigError, EmbedderChangedError
@@ -30,6 +31,7 @@ from watcher.jobs.runner import Runner, RunRules
 from watcher.lightly.transport import RequestSeen, Transport
 from watcher.logs import get_logger
 from watcher.metrics import Metrics
+from watcher.moving import refuse_unfinished_move
 from watcher.platform.settings import PlatformConfig
 from watcher.platform.store.tables import SCHEMA as PLATFORM_SCHEMA
 from watcher.settings import Settings
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
     from watcher.platform.server import PlatformServer
 
 _log = get_logger("bootstrap")
+
+# What the names of those begin with who hold runs: threads of a leader, or workers.
+LOCAL_OWNER = "leader of "
+WORKER_OWNER = "worker of "
 
 
 def build_platform_config(
@@ -139,21 +145,34 @@ def read_or_make_secret(path: Path, *, what: str) -> str:
     return secret
 
 
-def open_store(settings: Settings) -> Database:
+def open_store(settings: Settings, *, n_connections: int | None = None) -> Database:
     """The store with its schema checked; a new one is set up, an older or newer one refused.
 
+    Args:
+        settings: where it is.
+        n_connections: kept open at the most; None for what the settings say.
+
     Raises:
+        ConfigError: the server has too few connections left, a pooler stands before it, or the queue does not fit.
         SchemaMismatchError: run the named command.
         StoreUnavailableError: the database cannot be reached.
     """
-    database = build_database(settings.store_url)
+    database = build_database(
+        settings.store_url, pool_size=settings.store.pool_size if n_connections is None else n_connections
+    )
     _keep_private(database)
     try:
+        check_server(database, n_connections=n_connections or settings.store.pool_size)
         if not has_schema(database, SCHEMA):
             upgrade_schema(database, SCHEMA)
+            if settings.dispatch == "procrastinate":
+                upgrade_queue(database)
             _log.info("store.created")
+        refuse_unfinished_move(database)
         check_schema(database, SCHEMA)
         database.guard_file()
+        if settings.dispatch == "procrastinate":
+            check_queue(database)
     except BaseException:
         database.close()
         raise
@@ -239,6 +258,8 @@ def migrate(settings: Settings) -> list[str]:
     database = build_database(settings.store_url)
     try:
         lines = [f"store: version {upgrade_schema(database, SCHEMA)}"]
+        if settings.dispatch == "procrastinate":
+            lines.append(f"queue: procrastinate {upgrade_queue(database)}")
     finally:
         database.close()
     if settings.is_embedded:
@@ -284,6 +305,14 @@ def build_transport(
     )
 
 
+def build_queue(configs: list[WatchConfig], *, database: Database, clock: Clock) -> RunQueue:
+    """The queue of runs; from now on the transactions of `database` tell it what became ready."""
+    limits = {c.name: c.batch.max_running for c in configs if c.batch.max_running is not None}
+    queue = RunQueue(database, clock=clock, most_running=limits)
+    queue.attach(database)
+    return queue
+
+
 def build_runner(
     settings: Settings,
     configs: list[WatchConfig],
@@ -295,6 +324,8 @@ def build_runner(
     rng: random.Random,
     stop: threading.Event,
     changing: str | None = None,
+    owner_start: str = LOCAL_OWNER,
+    find_refused: Callable[[], Collection[str]] = frozenset,
 ) -> Runner:
     """What claims and runs the steps of the configured watches, under a name of its own.
 
@@ -308,6 +339,8 @@ def build_runner(
         rng: jitter.
         stop: set when the process shuts down.
         changing: a watch whose embedder is about to be changed.
+        owner_start: what the name begins with under which runs are held.
+        find_refused: names watches of which no run may be taken at present.
 
     Raises:
         ConfigError: a model cannot be used.
@@ -328,7 +361,7 @@ def build_runner(
     rules = settings.runs
     return Runner(
         parts,
-        owner=build_owner(),
+        owner=f"{owner_start}{database.name}",
         rules=RunRules(
             lease_s=rules.lease_s,
             time_limit_s=rules.time_limit_s,
@@ -337,6 +370,7 @@ def build_runner(
             ),
         ),
         stop=stop,
+        find_refused=find_refused,
     )
 
 
@@ -354,11 +388,6 @@ def _build_embedders(
     if problems:
         raise EmbedderChangedError("\n".join(problems))
     return embedders
-
-
-def build_owner() -> str:
-    """A name for what this process claims."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def build_deliverer(
@@ -392,7 +421,7 @@ def build_deliverer(
     return Deliverer(
         parts,
         build_sink=partial(build_sink, parts=sink_parts),
-        owner=build_owner(),
+        owner=f"{LOCAL_OWNER}{database.name}",
         limits=DeliveryLimits(
             lease_s=settings.runs.lease_s,
             time_limit_s=settings.runs.time_limit_s,

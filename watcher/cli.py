@@ -15,10 +15,11 @@ from watcher.cli_frame import JsonOption, app, load, out, reporting, wait_for_si
 from watcher.cli_views import print_lives, print_overview, print_settings, print_variables
 from watcher.daemon import Addresses, Daemon
 from watcher.domain.errors import ConfigError
-from watcher.domain.models import WatchConfig
+from watcher.domain.models import Step, WatchConfig
 from watcher.ops.life import load_lives
 from watcher.ops.overview import load_overview
 from watcher.settings import Settings
+from watcher.worker import Worker
 
 
 @app.command()
@@ -62,6 +63,45 @@ def _print_addresses(settings: Settings, configs: list[WatchConfig], addresses: 
     ]
     for line in lines:
         out.print(line, markup=False)
+
+
+@app.command()
+def worker(
+    *,
+    concurrency: Annotated[int | None, typer.Option(help="Runs in work at once.", min=1, max=64)] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Only these steps, comma separated; default: all.")
+    ] = None,
+) -> None:
+    """Take runs from the queue, on any machine; needs Postgres and WATCHER_DISPATCH=procrastinate."""
+    with reporting():
+        settings = load()
+        asked = watch_signals()
+        chosen = _parse_steps(steps)
+        process = Worker(settings, steps=chosen, concurrency=concurrency or settings.worker.concurrency)
+        url = process.start()
+        out.print(f"Datasource Watcher {__version__}, worker for {', '.join(chosen)}", markup=False)
+        out.print(f"  metrics           {url}/metrics", markup=False)
+        out.print("  Ctrl-C drains and ends; twice ends at once", markup=False)
+        wait_for_signal(asked)
+        out.print("Draining; once more ends at once.")
+        if not process.stop():
+            out.print("Some work was still under way; it goes on elsewhere.")
+            sys.stdout.flush()
+            os._exit(0)  # the interpreter would wait for the threads of that work
+
+
+def _parse_steps(text: str | None) -> tuple[Step, ...]:
+    if text is None:
+        return tuple(Step)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in set(Step)]
+    if unknown or not names:
+        known = ", ".join(Step)
+        raise ConfigError(
+            f"--steps {text!r}: {', '.join(unknown) or 'nothing'} is no step; known are {known}"
+        )
+    return tuple(Step(name) for name in names)
 
 
 @app.command()
@@ -174,6 +214,6 @@ def demo(
                 out.print(f"  {what}: watcher why {name}", markup=False)
 
 
-from watcher import cli_backup, cli_control, cli_platform  # noqa: E402 - after these in `watcher --help`
+from watcher import cli_backup, cli_control, cli_platform, cli_store  # noqa: E402 - after these in `watcher --help`
 
-__all__ = ["app", "cli_backup", "cli_control", "cli_platform"]
+__all__ = ["app", "cli_backup", "cli_control", "cli_platform", "cli_store"]

@@ -29,7 +29,7 @@ from watcher.ops.changes import apply_change
 from watcher.ops.control import Control
 from watcher.settings import Settings
 from watcher.store import deliveries, polls, reconciles, runs, samples, watches
-from watcher.store.lock import StoreLock
+from watcher.store.lock import FileLock
 from watcher.store.reconciles import ReconcileReport
 
 _POLL_WAIT_S = 300.0
@@ -243,13 +243,11 @@ def _change(watch: str, verb: str, *, to_s: int | None = None, delivery: str | N
     with reporting():
         settings = load(quiet=True)
         database = bootstrap.open_existing_store(settings)
-        lock = StoreLock(database)
+        # On Postgres anyone may write a change; an SQLite file belongs to its daemon, which is asked to do it.
+        lock = FileLock(database) if database.is_sqlite else None
         try:
-            lock.acquire()
-        except StoreLockedError:
-            control = Control.read(settings.data_dir)
-            done = control.request(watch, verb, actor=_actor(), to_s=to_s, delivery=delivery)
-        else:
+            if lock is not None:
+                lock.acquire()
             with database.write() as session:
                 done = apply_change(
                     session,
@@ -260,8 +258,12 @@ def _change(watch: str, verb: str, *, to_s: int | None = None, delivery: str | N
                     to_s=to_s,
                     delivery=delivery,
                 )
+        except StoreLockedError:
+            control = Control.read(settings.data_dir)
+            done = control.request(watch, verb, actor=_actor(), to_s=to_s, delivery=delivery)
         finally:
-            lock.release()
+            if lock is not None:
+                lock.release()
             database.close()
         out.print(f"{watch}: {done}", markup=False)
 

@@ -6,11 +6,14 @@ their own (see `docs/adr/0002-one-database-module.md`).
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
+import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +55,8 @@ _POSTGRES_LIMITS = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
+    # What a frozen process holds locked is given back by the server.
+    "options": "-c idle_in_transaction_session_timeout=60000",
 }
 _SQLSTATE_READ_ONLY = "25006"
 # Alembic keeps its environment in module globals, so one upgrade at a time in a process.
@@ -92,11 +97,15 @@ class Database:
         replaced: set once another file was found in the place of a guarded one; nothing is read or written then.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, name: str | None = None) -> None:
+        """Keeps the engine; `name` tells this process apart from all others, made up if absent."""
         self.engine = engine
         self.last_failure: str | None = None
         self.replaced = threading.Event()
         self._guarded: tuple[int, int] | None = None
+        self.name = name or build_process_name()
+        # Called at the end of each writing transaction, before it is committed.
+        self.before_commit: list[Callable[[Session], None]] = []
 
     @property
     def is_sqlite(self) -> bool:
@@ -115,6 +124,8 @@ class Database:
         try:
             with self._session(begin="IMMEDIATE") as session:
                 yield session
+                for act in self.before_commit:
+                    act(session)
                 session.commit()
         except StoreUnavailableError as error:
             self.last_failure = str(error)
@@ -225,8 +236,9 @@ def build_database(url: str, *, pool_size: int = 10) -> Database:
         ) from None
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
+    name = build_process_name()
     if parsed.drivername == "sqlite":
-        return Database(_build_sqlite_engine(parsed, pool_size))
+        return Database(_build_sqlite_engine(parsed, pool_size), name=name)
     if parsed.drivername == "postgresql+psycopg":
         engine = create_engine(
             parsed,
@@ -234,13 +246,18 @@ def build_database(url: str, *, pool_size: int = 10) -> Database:
             max_overflow=pool_size,
             pool_pre_ping=True,
             pool_timeout=_POOL_TIMEOUT_S,
-            connect_args=dict(_POSTGRES_LIMITS),
+            connect_args={"application_name": name, **_POSTGRES_LIMITS},
             hide_parameters=True,  # they hold signed URLs
         )
-        return Database(engine)
+        return Database(engine, name=name)
     raise ConfigError(
         f"the store URL names {parsed.drivername!r}; known are sqlite:///FILE and postgresql://USER@HOST/NAME"
     )
+
+
+def build_process_name() -> str:
+    """A name that no other process has: host, process id and chance, short enough for Postgres to show it."""
+    return f"watcher {socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def _build_sqlite_engine(url: URL, pool_size: int) -> Engine:

@@ -102,7 +102,12 @@ class Metrics:
         self._skew_registered = False
         self._skew_lock = threading.Lock()
         self.leader = Gauge(
-            "watcher_leader", "1 while this process holds the store and may poll.", registry=self.registry
+            "watcher_leader", "1 while this process leads: it polls and cuts batches.", registry=self.registry
+        )
+        self.fenced_writes = Counter(
+            "watcher_fenced_writes",
+            "Writes that were refused because this process no longer led.",
+            registry=self.registry,
         )
         build = Gauge("watcher_build_info", "Always 1.", ["version", "python"], registry=self.registry)
         build.labels(version=__version__, python=machine.python_version()).set(1)

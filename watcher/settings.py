@@ -10,20 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import WatchConfig
+from watcher.domain.pipeline import WORK_VERSION
 from watcher.settings_groups import (
     ApiSettings,
     HttpSettings,
+    LeaderSettings,
     LogSettings,
     PlatformSettings,
     RunSettings,
     StoreSettings,
+    WorkerSettings,
 )
 from watcher.settings_variables import SecretFiles, build_nested, explain_validation, refuse_unknown
 from watcher.settings_watch import (
@@ -58,6 +61,16 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     api: ApiSettings = ApiSettings()
     runs: RunSettings = RunSettings()
+    leader: LeaderSettings = LeaderSettings()
+    dispatch: Literal["local", "procrastinate"] = Field(
+        "local", description="who runs the steps: threads of the leader, or `watcher worker` on any machine"
+    )
+    work_version: int = Field(
+        WORK_VERSION,
+        ge=1,
+        description="for tests of upgrades: another number does not work with this release's",
+    )
+    worker: WorkerSettings = WorkerSettings()
     watches: dict[WatchName, WatchSettings] = Field(default_factory=dict, description="the watches by name")
 
     @classmethod

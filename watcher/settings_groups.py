@@ -19,6 +19,9 @@ class StoreSettings(Group):
     url: SecretStr | None = Field(
         None, description="sqlite:///FILE or postgresql://...; default: a file in the data directory"
     )
+    pool_size: int = Field(
+        10, ge=2, le=200, description="connections kept open; as many again for short bursts"
+    )
 
 
 class HttpSettings(Group):
@@ -76,6 +79,24 @@ class ApiSettings(Group):
 
     connect_timeout_s: float = Field(5.0, gt=0, le=300, description="longest wait for a connection")
     read_timeout_s: float = Field(60.0, gt=0, le=3600, description="longest wait for an answer")
+
+
+class LeaderSettings(Group):
+    """One leader among the replicas of `watcher run` on one Postgres."""
+
+    lease_s: float = Field(
+        15.0, ge=1, le=600, description="another replica leads this long after the leader's last sign of life"
+    )
+
+
+class WorkerSettings(Group):
+    """`watcher worker`: runs on many machines."""
+
+    concurrency: int = Field(2, ge=1, le=64, description="runs in work at once in one worker")
+    port: int = Field(8081, ge=0, le=65535, description="port of health and metrics; 0 takes a free one")
+    sweep_s: float = Field(
+        5.0, ge=0.5, le=600, description="lost hints of the queue are looked for this often"
+    )
 
 
 class RunSettings(Group):

@@ -35,6 +35,7 @@ class DaemonProcess:
             "WATCHER_HTTP__PORT": "0",
             "WATCHER_PLATFORM__PORT": "0",
             "WATCHER_LOG__FORMAT": "json",
+            "WATCHER_LEADER__LEASE_S": "2",
             **variables,
         }
         self.log_path = data_dir.parent / f"{data_dir.name}.log"

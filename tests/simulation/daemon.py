@@ -27,7 +27,7 @@ from watcher.reconcile import Reconciler
 from watcher.settings import Settings
 from watcher.settings_groups import RunSettings
 from watcher.store import deliveries, runs, watches
-from watcher.store.lock import StoreLock
+from watcher.store.lock import FileLock
 
 
 class Daemon:
@@ -62,7 +62,7 @@ class Daemon:
         self.clock = SimClock(loop, self.process, profile.epoch_s)
         self._real = build_database(f"sqlite:///{folder / 'store.sqlite'}", pool_size=20)
         self.database = SimDatabase(self._real.engine, loop, self.process, store_fails)
-        self._lock = StoreLock(self.database)
+        self._lock = FileLock(self.database)
         self.transport = Transport(
             server=API,
             token=TOKEN,

@@ -9,6 +9,7 @@ No message holds a token or the query of a URL.
     |-- StoreError                     the daemon's or the platform's database
     |   |-- SchemaMismatchError        run the named command
     |   |-- StoreLockedError           another process holds the store
+    |   |-- FencedError                another replica leads by now                     (retryable)
     |   `-- StoreUnavailableError      full disk, unreachable server, locked file       (retryable)
     |-- ApiException                   an answer of the API that is not a success; see its `status`
     |   |-- UnauthorizedException      401
@@ -73,6 +74,12 @@ class SchemaMismatchError(StoreError):
 
 class StoreLockedError(StoreError):
     """Another process holds this store."""
+
+
+class FencedError(StoreError):
+    """A write that only the leader may do, by a process that does not lead (any more); nothing was written."""
+
+    retryable = True
 
 
 class StoreUnavailableError(StoreError):

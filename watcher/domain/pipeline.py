@@ -32,6 +32,9 @@ class Discard:
 
 Outcome = Done | Snooze | Discard
 
+# What a run of the store means to the program that works on it. Raised when a program of the version before would do
+# something wrong with the runs of this one; processes of different numbers do not work side by side.
+WORK_VERSION = 1
 # Steps that work sample by sample, so that a large batch can be cut into shards.
 SHARDED_STEPS = frozenset({Step.UPLOAD, Step.EMBED})
 # Steps that change the tags and embeddings of the dataset, or the number of its samples: in the order of batches.

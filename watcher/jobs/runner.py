@@ -8,7 +8,7 @@ nobody foresaw is retried a few times and logged as a bug.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
@@ -69,8 +69,18 @@ class RunRules:
 class Runner:
     """Runs one run at a time in the calling thread; safe for several threads at once."""
 
-    def __init__(self, parts: JobParts, *, owner: str, rules: RunRules, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        parts: JobParts,
+        *,
+        owner: str,
+        rules: RunRules,
+        stop: threading.Event,
+        find_refused: Callable[[], Collection[str]] = frozenset,
+    ) -> None:
+        """Keeps its parts; `find_refused` names watches of which no run may be taken at present."""
         self._parts = parts
+        self._find_refused = find_refused
         self._owner = owner
         self._rules = rules
         self._stop = stop
@@ -80,11 +90,12 @@ class Runner:
             if config.batch.max_running is not None
         }
 
-    def run_next(self, *, beat: Callable[[], None]) -> bool:
+    def run_next(self, *, beat: Callable[[], None], steps: Collection[Step] | None = None) -> bool:
         """Claims and runs one run.
 
         Args:
             beat: called whenever the attempt moves.
+            steps: only runs of these; None for all.
 
         Returns:
             False if no run was ready.
@@ -98,7 +109,8 @@ class Runner:
                 owner=self._owner,
                 now_ms=self._now_ms(),
                 lease_ms=int(self._rules.lease_s * 1000),
-                watch_names=self._parts.configs.keys(),
+                watch_names=self._parts.configs.keys() - set(self._find_refused()),
+                steps=steps,
                 most_running=self._most_running,
             )
         if run is None:

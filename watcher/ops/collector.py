@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from sqlalchemy import text
 
 from watcher.database import Database
 from watcher.domain.errors import StoreError
 from watcher.domain.models import BatchState
 from watcher.logs import get_logger
 from watcher.ops.delivery_gauges import read_delivery_gauges
-from watcher.store import batches, novelty, reconciles, samples, watches
+from watcher.store import batches, claims, novelty, reconciles, samples, watches
 from watcher.store.counts import load_counts
 
 _log = get_logger("collector")
@@ -22,8 +23,18 @@ _log = get_logger("collector")
 class StoreCollector(Collector):
     """Reads states; one scrape at a time, each in one transaction."""
 
-    def __init__(self, database: Database, *, configured: frozenset[str]) -> None:
-        """Keeps the store; only watches that are configured are published."""
+    def __init__(
+        self,
+        database: Database,
+        *,
+        configured: frozenset[str],
+        is_published: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Keeps the store; only watches that are configured are published.
+
+        Of several replicas on one store the leader alone publishes its states (`is_published`), so that sums are right.
+        """
+        self._is_published = is_published
         self._database = database
         self._configured = configured
         self._lock = threading.Lock()
@@ -37,7 +48,7 @@ class StoreCollector(Collector):
         up = GaugeMetricFamily("watcher_store_up", "1 if the store answered at this scrape.")
         try:
             with self._lock:
-                families = self._read()
+                families = self._read() if self._is_published() else self._look()
         except StoreError as error:
             _log.warning("store.unreadable", error=str(error))
             up.add_metric([], 0)
@@ -46,6 +57,11 @@ class StoreCollector(Collector):
         up.add_metric([], 1)
         yield up
         yield from families
+
+    def _look(self) -> list[Metric]:
+        with self._database.read() as session:
+            session.execute(text("SELECT 1"))
+        return []
 
     def _read(self) -> list[Metric]:
         by_state = GaugeMetricFamily(
@@ -93,7 +109,12 @@ class StoreCollector(Collector):
             "Discovery of the newest sample; absent before the first.",
             labels=["watch"],
         )
+        waiting = GaugeMetricFamily(
+            "watcher_runs_waiting", "Runs that are ready and in nobody's work.", labels=["step"]
+        )
         with self._database.read() as session:
+            for step, n in claims.count_waiting(session).items():
+                waiting.add_metric([step.value], n)
             counts = load_counts(session)
             oldest = samples.load_oldest_pending(session)
             batch_counts = batches.count_by_state(session)
@@ -131,7 +152,7 @@ class StoreCollector(Collector):
             if watch.name in oldest:
                 pending.add_metric([watch.name], oldest[watch.name] / 1000)
         return [
-            *(by_state, polled, mark, pending, by_batch_state, missing, paused),
+            *(by_state, polled, mark, pending, by_batch_state, missing, paused, waiting),
             *(measured, near, repeated, dark, ratio, last_sample),
             *delivery_gauges,
         ]

@@ -27,6 +27,11 @@ class Heartbeats:
             if loop in self._beats:
                 self._beats[loop] = (self._clock.monotonic_s(), self._beats[loop][1])
 
+    def forget(self, loop: str) -> None:
+        """The loop ended as it should."""
+        with self._lock:
+            self._beats.pop(loop, None)
+
     def find_stalled(self) -> dict[str, float]:
         """The loops that are overdue, with the seconds since their last beat."""
         now_s = self._clock.monotonic_s()

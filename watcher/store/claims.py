@@ -11,6 +11,7 @@ more than that.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -55,7 +56,7 @@ def claim_run(
         now_ms=now_ms, watch_names=watch_names, steps=steps, most_running=most_running or {}
     )
     for _ in range(_MOST_TRIES):
-        found = session.execute(claimable.with_for_update(of=runs, skip_locked=True)).one_or_none()
+        found = session.execute(claimable.limit(1).with_for_update(of=runs, skip_locked=True)).one_or_none()
         if found is None:
             return None
         # From here on other claims of this watch wait, so that what is asked again below stays true.
@@ -97,6 +98,82 @@ def release_expired(session: Session, *, now_ms: int) -> None:
     )
 
 
+def load_undispatched(
+    session: Session, *, now_ms: int, limit: int, most_running: Mapping[str, int]
+) -> list[tuple[int, Step]]:
+    """Runs that may be claimed now and of which no queue was told, as (id, step); locked for this transaction."""
+    statement = (
+        _select_claimable(now_ms=now_ms, watch_names=None, steps=None, most_running=most_running)
+        .where(runs.c.dispatched_ms.is_(None))
+        .limit(limit)
+        .with_for_update(of=runs, skip_locked=True)
+    )
+    told: Counter[str] = Counter()
+    chosen: list[tuple[int, Step]] = []
+    for row in session.execute(statement):
+        # No more hints than may become runs.
+        if row.watch_name in most_running:
+            told[row.watch_name] += 1
+            if row.n_running + told[row.watch_name] > most_running[row.watch_name]:
+                continue
+        chosen.append((row.id, Step(row.step)))
+    return chosen
+
+
+def record_dispatched(session: Session, *, run_ids: Collection[int], now_ms: int) -> None:
+    """Notes that the queue was told of these runs."""
+    session.execute(update(runs).where(runs.c.id.in_(run_ids)).values(dispatched_ms=now_ms))
+
+
+def count_dispatched(session: Session) -> dict[Step, int]:
+    """Runs by step that hold a hint of the queue: those it was told of, and those under way."""
+    statement = (
+        select(runs.c.step, func.count())
+        .where(runs.c.state.in_([RunState.READY, RunState.RUNNING]), runs.c.dispatched_ms.is_not(None))
+        .group_by(runs.c.step)
+    )
+    return {Step(step): n for step, n in session.execute(statement)}
+
+
+def forget_dispatched(session: Session, *, step: Step, limit: int) -> int:
+    """Lets the queue be told again of ready runs of a step, those it was told of longest ago.
+
+    Returns:
+        How many, at most `limit`.
+    """
+    oldest = (
+        select(runs.c.id)
+        .where(runs.c.step == step, runs.c.state == RunState.READY, runs.c.dispatched_ms.is_not(None))
+        .order_by(runs.c.dispatched_ms)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    result: Any = session.execute(
+        update(runs).where(runs.c.id.in_(oldest), runs.c.state == RunState.READY).values(dispatched_ms=None)
+    )
+    return int(result.rowcount)
+
+
+def return_hint(session: Session, *, run_id: int) -> None:
+    """Notes that the hint of a run led to nothing, as it may not be claimed yet; it gets another when it may."""
+    session.execute(
+        update(runs).where(runs.c.id == run_id, runs.c.state == RunState.READY).values(dispatched_ms=None)
+    )
+
+
+def count_waiting(session: Session) -> dict[Step, int]:
+    """Runs by step that are ready, those that wait for a retry or their turn included; every step is there."""
+    statement = (
+        select(runs.c.step, func.count())
+        # As in the index, whose rows are few.
+        .where(runs.c.state.in_([RunState.READY, RunState.RUNNING]), runs.c.state == RunState.READY)
+        .group_by(runs.c.step)
+    )
+    counts = dict.fromkeys(Step, 0)
+    counts.update((Step(step), n) for step, n in session.execute(statement))
+    return counts
+
+
 def _select_claimable(
     *,
     now_ms: int,
@@ -104,11 +181,17 @@ def _select_claimable(
     steps: Collection[Step] | None,
     most_running: Mapping[str, int],
 ) -> Select[Any]:
-    """The first run that may be claimed, as (id, watch_id)."""
+    """The runs that may be claimed, the next one first, as (id, watch_id, step, watch name, running runs of it)."""
     head, busy = _build_head(), _build_busy()
     n_running = func.coalesce(busy.c.n_running, 0)
     statement = (
-        select(runs.c.id, batches.c.watch_id)
+        select(
+            runs.c.id,
+            batches.c.watch_id,
+            runs.c.step,
+            watches.c.name.label("watch_name"),
+            n_running.label("n_running"),
+        )
         .join(batches, batches.c.id == runs.c.batch_id)
         .join(watches, watches.c.id == batches.c.watch_id)
         .outerjoin(head, head.c.watch_id == batches.c.watch_id)
@@ -130,7 +213,6 @@ def _select_claimable(
             ),
         )
         .order_by(n_running, func.coalesce(turns.c.served_ms, 0), runs.c.available_ms, runs.c.id)
-        .limit(1)
     )
     if watch_names is not None:
         statement = statement.where(watches.c.name.in_(watch_names))

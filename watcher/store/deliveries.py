@@ -114,15 +114,23 @@ def claim_delivery(
     return load_delivery(session, delivery_id=delivery_id) if claimed.rowcount == 1 else None
 
 
-def release_all(session: Session, *, now_ms: int) -> int:
-    """Makes every running delivery ready: called by the one daemon of a store at its start, as for runs.
+def release_all(session: Session, *, now_ms: int, owner_start: str | None = None) -> int:
+    """Makes running deliveries ready that a killed process left, as for runs.
+
+    Args:
+        session: an open transaction.
+        now_ms: the present.
+        owner_start: only of owners whose name begins so; None for all, where no other process can hold one.
 
     Returns:
-        How many a killed process had left.
+        How many.
     """
+    theirs = handovers.c.state == DeliveryState.RUNNING
+    if owner_start is not None:
+        theirs &= handovers.c.lease_owner.startswith(owner_start, autoescape=True)
     result: Any = session.execute(
         update(handovers)
-        .where(handovers.c.state == DeliveryState.RUNNING)
+        .where(theirs)
         .values(state=DeliveryState.READY, available_ms=now_ms, lease_owner=None, lease_until_ms=None)
     )
     return int(result.rowcount)

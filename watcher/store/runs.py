@@ -12,9 +12,13 @@ from sqlalchemy.orm import Session
 from watcher.domain.models import BatchState, Run, RunState, Step
 from watcher.store.tables import batches, runs, watches
 
+# Left in `session.info` by whatever may make a run ready, for those who tell a queue of it.
+READY = "runs_became_ready"
+
 
 def create_run(session: Session, *, batch_id: int, step: Step, now_ms: int, shard: int = 0) -> None:
     """A run that is ready now."""
+    session.info[READY] = True
     session.execute(
         insert(runs).values(
             batch_id=batch_id,
@@ -31,6 +35,7 @@ def create_shards(
     session: Session, *, batch_id: int, step: Step, bounds: Sequence[tuple[int, int]], now_ms: int
 ) -> None:
     """Runs 1, 2, ... of a step, ready now, over the ranges of sample ids."""
+    session.info[READY] = True
     session.execute(
         insert(runs),
         [
@@ -49,16 +54,30 @@ def create_shards(
     )
 
 
-def release_all(session: Session, *, now_ms: int) -> int:
-    """Makes every running run ready: called by the one daemon of a store at its start, when no other can hold one.
+def release_all(session: Session, *, now_ms: int, owner_start: str | None = None) -> int:
+    """Makes running runs ready that a killed process left, before their leases run out.
+
+    Args:
+        session: an open transaction.
+        now_ms: the present.
+        owner_start: only runs of owners whose name begins so; None for all, where no other process can hold one.
 
     Returns:
-        How many a killed process had left.
+        How many.
     """
+    theirs = runs.c.state == RunState.RUNNING
+    if owner_start is not None:
+        theirs &= runs.c.lease_owner.startswith(owner_start, autoescape=True)
     result: Any = session.execute(
         update(runs)
-        .where(runs.c.state == RunState.RUNNING)
-        .values(state=RunState.READY, available_ms=now_ms, lease_owner=None, lease_until_ms=None)
+        .where(theirs)
+        .values(
+            state=RunState.READY,
+            available_ms=now_ms,
+            lease_owner=None,
+            lease_until_ms=None,
+            dispatched_ms=None,
+        )
     )
     return int(result.rowcount)
 
@@ -108,7 +127,11 @@ def postpone_run(
         error: why, None to keep what stands there.
         count_attempt: False when the run asked for a pause or was interrupted by a shutdown.
     """
-    values: dict[str, object] = {"state": RunState.READY, "available_ms": available_ms}
+    values: dict[str, object] = {
+        "state": RunState.READY,
+        "available_ms": available_ms,
+        "dispatched_ms": None,
+    }
     if error is not None:
         values["error"] = error
     if not count_attempt:
@@ -117,6 +140,7 @@ def postpone_run(
 
 
 def _leave(session: Session, run_id: int, owner: str, **values: object) -> bool:
+    session.info[READY] = True  # of a watch with a limit another one may go now
     result: Any = session.execute(
         update(runs)
         .where(runs.c.id == run_id, runs.c.lease_owner == owner, runs.c.state == RunState.RUNNING)
@@ -160,11 +184,12 @@ def load_dead_runs(session: Session, *, limit: int) -> list[tuple[str, Run]]:
 
 def revive_run(session: Session, *, run_id: int, now_ms: int) -> None:
     """Makes a dead run ready again, with all its attempts before it, and opens its batch."""
+    session.info[READY] = True
     run = load_run(session, run_id=run_id)
     session.execute(
         update(runs)
         .where(runs.c.id == run_id, runs.c.state == RunState.DEAD)
-        .values(state=RunState.READY, attempt=0, available_ms=now_ms, finished_ms=None)
+        .values(state=RunState.READY, attempt=0, available_ms=now_ms, finished_ms=None, dispatched_ms=None)
     )
     session.execute(
         update(batches).where(batches.c.id == run.batch_id).values(state=BatchState.OPEN, finished_ms=None)

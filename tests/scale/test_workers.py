@@ -1,0 +1,62 @@
+"""Workers and replicas as real processes: work spread, lost, taken over and ended, and nothing done twice."""
+
+from __future__ import annotations
+
+import signal
+
+from sqlalchemy import text
+
+from tests.scale.scene import wait_for
+
+
+def test_samples_are_done_once_by_workers_and_the_queue_may_vanish(build_scene):
+    scene = build_scene()
+    scene.put_pictures(120)
+    replica, workers = scene.add_replica(), [scene.add_worker(), scene.add_worker()]
+    replica.start()
+    wait_for(lambda: sum(scene.count_states().values()) == 120, limit_s=60, what="all are listed")
+    # Nobody works yet; all hints are taken away.
+    database = scene.open_store()
+    with database.write() as session:
+        session.execute(text("TRUNCATE watcher_queue.procrastinate_jobs CASCADE"))
+    database.close()
+    for worker in workers:
+        worker.start()
+    scene.wait_until_done(120, limit_s=120)
+    scene.check_exactly_once(120)
+    assert workers[0].read_metric("watcher_leader") is not None
+    assert replica.read_metric("watcher_runs_waiting") == 0
+    assert workers[0].terminate() == 0
+    assert replica.terminate() == 0
+
+
+def test_leader_that_was_frozen_writes_nothing_when_it_wakes(build_scene):
+    scene = build_scene()
+    replicas = [scene.add_replica(), scene.add_replica()]
+    for replica in replicas:
+        replica.start()
+    wait_for(lambda: scene.find_leader(replicas), limit_s=30, what="one leads", explain=scene.explain)
+    old = scene.find_leader(replicas)
+    new = next(replica for replica in replicas if replica is not old)
+    assert new.read_metric("watcher_leader") == 0
+    old.signal(signal.SIGSTOP)
+    try:
+        wait_for(
+            lambda: new.read_metric("watcher_leader") == 1,
+            limit_s=30,
+            what="the other one leads",
+            explain=scene.explain,
+        )
+        scene.put_pictures(5)
+        worker = scene.add_worker()
+        worker.start()
+        scene.wait_until_done(5, limit_s=60)
+    finally:
+        old.signal(signal.SIGCONT)
+    wait_for(
+        lambda: old.read_metric("watcher_leader") == 0, limit_s=30, what="it knows", explain=scene.explain
+    )
+    scene.put_pictures(5, start=5)
+    scene.wait_until_done(10, limit_s=60)
+    scene.check_exactly_once(10)
+    assert new.read_metric("watcher_leader") == 1

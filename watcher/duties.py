@@ -1,0 +1,175 @@
+"""What the leader does when the scheduler says so: polls, full comparisons, housekeeping."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from watcher.attach import attach_watch
+from watcher.database import Database
+from watcher.domain.clock import Clock
+from watcher.domain.crash_points import crash_point
+from watcher.domain.errors import ConfigError, WatcherError
+from watcher.domain.models import WatchConfig
+from watcher.lightly.transport import Transport
+from watcher.logs import get_logger
+from watcher.metrics import Metrics
+from watcher.poll import Poller, PollReport
+from watcher.reconcile import Reconciler
+from watcher.store import counts, polls, reconciles, watches
+from watcher.store.cutting import cut_batches, is_batch_due
+from watcher.store.reconciles import ReconcileReport
+
+_log = get_logger("daemon")
+
+_IDLE_POLLS_KEPT_MS = 7 * 86_400 * 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duties:
+    """The duties of one term of office.
+
+    Attributes:
+        database: fenced, so that nothing is written after the term.
+        server_identity: names the server in the store.
+        stop: set at the end of the term.
+        watch_ids: the watches that are attached to their datasets, by name.
+    """
+
+    database: Database
+    transport: Transport
+    configs: Sequence[WatchConfig]
+    clock: Clock
+    metrics: Metrics
+    work_dir: Path
+    server_identity: str
+    stop: threading.Event
+    watch_ids: dict[str, int] = field(default_factory=dict)
+
+    def poll(self, name: str) -> PollReport:
+        """One cycle of one watch, attached to its dataset first if need be.
+
+        Raises:
+            WatcherError: see `Poller.run_cycle`.
+        """
+        config = self._find_config(name)
+        outcome = "failed"
+        try:
+            watch_id = self._attach(config)
+            report = Poller(
+                database=self.database,
+                transport=self.transport,
+                config=config,
+                watch_id=watch_id,
+                clock=self.clock,
+                metrics=self.metrics,
+                stop=self.stop,
+            ).run_cycle()
+            outcome = "ok"
+        finally:
+            self.metrics.polls.labels(watch=name, outcome=outcome).inc()
+        log = _log.info if report.n_new or report.resumed else _log.debug
+        log(
+            "poll.ended",
+            watch=name,
+            listed=report.n_listed,
+            new=report.n_new,
+            late=report.n_late,
+            batches=report.n_batches,
+            mark_s=report.to_s,
+            resumed=report.resumed,
+            duration_s=round(report.duration_s, 3),
+        )
+        return report
+
+    def _find_config(self, name: str) -> WatchConfig:
+        config = next((config for config in self.configs if config.name == name), None)
+        if config is None:
+            known = ", ".join(config.name for config in self.configs)
+            raise ConfigError(f"there is no watch {name!r}; configured are: {known}")
+        return config
+
+    def _attach(self, config: WatchConfig) -> int:
+        """The id of the watch's row; the server is asked the first time."""
+        if config.name not in self.watch_ids:
+            watch = attach_watch(
+                self.database,
+                self.transport,
+                config=config,
+                server_identity=self.server_identity,
+                now_ms=self._now_ms(),
+            )
+            self.watch_ids[config.name] = watch.id
+        return self.watch_ids[config.name]
+
+    def poll_unless_paused(self, name: str) -> None:
+        """A cycle of a watch, unless a person paused it."""
+        with self.database.read() as session:
+            watch = watches.load_watch(session, name=name)
+        if watch is None or watch.paused_ms is None:
+            self.poll(name)
+
+    def reconcile(self, name: str) -> ReconcileReport:
+        """A full comparison of one watch's datasource, ledger and dataset.
+
+        Raises:
+            WatcherError: see `Reconciler.run`.
+        """
+        config = self._find_config(name)
+        return Reconciler(
+            database=self.database,
+            transport=self.transport,
+            config=config,
+            watch_id=self._attach(config),
+            clock=self.clock,
+            metrics=self.metrics,
+            work_dir=self.work_dir,
+            stop=self.stop,
+        ).run()
+
+    def reconcile_due(self) -> None:
+        """Reconciles the watches whose last comparison is older than their interval, one after another."""
+        for config in self.configs:
+            with self.database.read() as session:
+                watch = watches.load_watch(session, name=config.name)
+                last = None if watch is None else reconciles.load_last_report(session, watch_id=watch.id)
+            interval_ms = config.poll.reconcile_interval_s * 1000
+            if watch is None or watch.mark_s is None or watch.paused_ms is not None or not interval_ms:
+                continue
+            if last is None or self._now_ms() - last[1].finished_ms >= interval_ms:
+                try:
+                    self.reconcile(config.name)
+                except WatcherError as error:
+                    _log.warning("reconcile.failed", watch=config.name, error=str(error))
+
+    def cut_due(self) -> None:
+        """Cuts batches whose time came between two polls: by age, by cron, or of samples that were put off."""
+        for config in self.configs:
+            now_ms = self._now_ms()
+            with self.database.read() as session:
+                watch = watches.load_watch(session, name=config.name)
+                due = (
+                    watch is not None
+                    and watch.paused_ms is None
+                    and is_batch_due(session, watch_id=watch.id, config=config, now_ms=now_ms)
+                )
+            if watch is not None and due:
+                with self.database.write() as session:
+                    n = cut_batches(session, watch_id=watch.id, config=config, now_ms=now_ms)
+                crash_point("daemon.batches_cut")
+                _log.info("batches.cut", watch=config.name, n=n)
+
+    def forget_idle_polls(self) -> None:
+        """Polls that found nothing are not kept for ever."""
+        with self.database.write() as session:
+            polls.delete_idle_polls(session, before_ms=self._now_ms() - _IDLE_POLLS_KEPT_MS)
+
+    def fold_counts(self) -> None:
+        """Keeps the counts of samples small."""
+        with self.database.write() as session:
+            counts.fold_counts(session)
+
+    def _now_ms(self) -> int:
+        return int(self.clock.now_s() * 1000)

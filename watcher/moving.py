@@ -1,0 +1,248 @@
+"""Moves a store to another database: table by table, in bounded memory, resumable, checked at the end.
+
+The source is led meanwhile by the move, so no daemon works on it. What was copied is noted in the target with each
+part, in the same transaction; an interrupted move goes on there. At the end both sides are counted and summed up row
+by row, and only then the target counts as a store: until then it holds the table `move_progress`, by which a daemon
+refuses it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    Column,
+    MetaData,
+    String,
+    Table,
+    Text,
+    func,
+    insert,
+    inspect,
+    select,
+    text,
+    tuple_,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from watcher.database import Database, upgrade_schema
+from watcher.domain.errors import ConfigError, StoreError
+from watcher.leadership import Leadership
+from watcher.logs import get_logger
+from watcher.store import SCHEMA, processes
+from watcher.store.tables import metadata
+
+_log = get_logger("moving")
+
+PROGRESS_TABLE = "move_progress"
+# Who leads and who lives is true of the old place alone; the counts are kept by triggers, also while rows come in.
+_LEFT_OUT = frozenset({"leadership", "processes", "sample_counts"})
+_PART = 5000
+_LIVE_MS = 60_000
+
+_progress = Table(
+    PROGRESS_TABLE,
+    MetaData(),
+    Column("name", String(100), primary_key=True),
+    Column("last_key", Text),
+    Column("state", String(10), nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableMoved:
+    """One table after the move: rows, and the sum over all of them, equal on both sides."""
+
+    name: str
+    n_rows: int
+    checksum: str
+
+
+def refuse_unfinished_move(database: Database) -> None:
+    """Refuses a database into which a move is under way.
+
+    Raises:
+        ConfigError: the move must be ended first.
+    """
+    if inspect(database.engine).has_table(PROGRESS_TABLE):
+        raise ConfigError(
+            "a move of another store into this database was interrupted: run the same `watcher move-store` again, it "
+            "goes on where it was"
+        )
+
+
+def move_store(
+    source: Database, target: Database, *, now_ms: int, say: Callable[[str], None]
+) -> list[TableMoved]:
+    """Copies everything.
+
+    Args:
+        source: led by this call until it ends; it is only read.
+        target: an empty database, or one into which this move was begun.
+        now_ms: the present, to tell living workers from dead ones.
+        say: told of each table.
+
+    Returns:
+        The tables with their counts.
+
+    Raises:
+        ConfigError: the target holds another store, or both are the same.
+        StoreLockedError: a daemon works on the source.
+        StoreError: the sides differ at the end; the target is not to be used.
+    """
+    if source.engine.url == target.engine.url:
+        raise ConfigError("source and target are the same database: name another one with --to")
+    leadership = Leadership(source)
+    leadership.acquire()
+    try:
+        _refuse_workers(source, now_ms=now_ms)
+        _begin(target)
+        moved = []
+        for table in _order_tables():
+            _copy_table(source, target, table)
+            moved.append(_compare(source, target, table))
+            say(f"{table.name}: {moved[-1].n_rows} rows")
+        _finish(target)
+    finally:
+        leadership.release()
+    _log.info("store.moved", tables={table.name: table.n_rows for table in moved})
+    return moved
+
+
+def _order_tables() -> list[Table]:
+    return [table for table in metadata.sorted_tables if table.name not in _LEFT_OUT]
+
+
+def _refuse_workers(source: Database, *, now_ms: int) -> None:
+    with source.read() as session:
+        n_alive = processes.count_processes(session, since_ms=now_ms - _LIVE_MS)
+    if n_alive:
+        raise ConfigError(
+            f"{n_alive} replicas or workers gave a sign of life within the last minute: stop them, wait a minute, and "
+            "move then"
+        )
+
+
+def _begin(target: Database) -> None:
+    is_begun = inspect(target.engine).has_table(PROGRESS_TABLE)
+    upgrade_schema(target, SCHEMA)
+    if is_begun:
+        return
+    with target.write() as session:
+        holds = next(
+            (table.name for table in metadata.sorted_tables if _holds_rows(session, table)),
+            None,
+        )
+        if holds is not None:
+            raise ConfigError(
+                f"the target is not empty, there are rows in {holds!r}: a store is only moved into an empty database"
+            )
+        _progress.create(session.connection())
+
+
+def _holds_rows(session: Session, table: Table) -> bool:
+    return session.execute(select(table).limit(1)).first() is not None
+
+
+def _copy_table(source: Database, target: Database, table: Table) -> None:
+    with target.read() as session:
+        row = session.execute(select(_progress).where(_progress.c.name == table.name)).one_or_none()
+    if row is not None and row.state == "done":
+        return
+    after: list[Any] | None = (
+        None if row is None or row.last_key is None else msgspec.json.decode(row.last_key)
+    )
+    if row is None:
+        with target.write() as session:
+            session.execute(insert(_progress).values(name=table.name, state="copying"))
+    for rows in _iter_parts(source, table, after=after):
+        with target.write() as session:
+            _insert(session, table, rows)
+            _note(session, table, last_key=_key_of(table, rows[-1]))
+    with target.write() as session:
+        _note(session, table, state="done")
+
+
+def _iter_parts(source: Database, table: Table, *, after: Sequence[Any] | None) -> Iterator[list[Any]]:
+    key = list(table.primary_key.columns)
+    while True:
+        statement = select(table).order_by(*key).limit(_PART)
+        if after is not None:
+            statement = statement.where(tuple_(*key) > tuple_(*after) if len(key) > 1 else key[0] > after[0])
+        with source.read() as session:
+            rows = [tuple(row) for row in session.execute(statement)]
+        if not rows:
+            return
+        yield rows
+        after = _key_of(table, rows[-1])
+
+
+def _key_of(table: Table, row: Sequence[Any]) -> list[Any]:
+    columns = list(table.columns)
+    return [row[columns.index(column)] for column in table.primary_key.columns]
+
+
+def _insert(session: Session, table: Table, rows: list[Any]) -> None:
+    names = [column.name for column in table.columns]
+    if session.get_bind().dialect.name == "sqlite":
+        session.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
+        return
+    quoted = ", ".join(f'"{name}"' for name in names)
+    driver: Any = session.connection().connection.driver_connection
+    with driver.cursor() as cursor, cursor.copy(f'COPY "{table.name}" ({quoted}) FROM STDIN') as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+def _note(session: Session, table: Table, **values: Any) -> None:
+    if "last_key" in values:
+        values["last_key"] = msgspec.json.encode(values["last_key"]).decode()
+    session.execute(update(_progress).where(_progress.c.name == table.name).values(**values))
+
+
+def _compare(source: Database, target: Database, table: Table) -> TableMoved:
+    """Counts and sums up both sides.
+
+    Raises:
+        StoreError: they differ.
+    """
+    ours, theirs = _sum_up(source, table), _sum_up(target, table)
+    if ours != theirs:
+        raise StoreError(
+            f"the table {table.name!r} differs after the move: {ours.n_rows} rows with sum {ours.checksum} here, "
+            f"{theirs.n_rows} with {theirs.checksum} there. Was the source changed between two attempts? Empty the "
+            "target database and move again"
+        )
+    return ours
+
+
+def _sum_up(database: Database, table: Table) -> TableMoved:
+    """Rows, and the sum of their hashes, in which their order does not count."""
+    n_rows = total = 0
+    for rows in _iter_parts(database, table, after=None):
+        n_rows += len(rows)
+        for row in rows:
+            total += int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=16).digest())
+    return TableMoved(name=table.name, n_rows=n_rows, checksum=f"{total % 2**128:032x}")
+
+
+def _finish(target: Database) -> None:
+    """Sets the sequences, and lets daemons in."""
+    with target.write() as session:
+        if not target.is_sqlite:
+            for table in metadata.sorted_tables:
+                key = list(table.primary_key.columns)
+                if len(key) == 1 and key[0].name == "id" and not key[0].foreign_keys:
+                    last = session.execute(select(func.max(key[0]))).scalar()
+                    session.execute(
+                        text("SELECT setval(pg_get_serial_sequence(:name, 'id'), :last, :used)"),
+                        {"name": table.name, "last": last or 1, "used": last is not None},
+                    )
+        # Hints of the old place are not there.
+        session.execute(text("UPDATE runs SET dispatched_ms = NULL"))
+        _progress.drop(session.connection())

@@ -1,0 +1,173 @@
+"""One term of office: everything that a process does only while it leads."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from watcher.bootstrap import LOCAL_OWNER, build_deliverer, build_runner, clear_work_dir, work_dir
+from watcher.database import Database
+from watcher.dispatch.local import LocalDispatcher
+from watcher.dispatch.queue import RunQueue
+from watcher.domain.clock import Clock
+from watcher.domain.crash_points import crash_point
+from watcher.domain.models import WatchConfig
+from watcher.duties import Duties
+from watcher.leadership import FencedDatabase, Leadership
+from watcher.lightly.transport import Transport
+from watcher.logs import get_logger
+from watcher.metrics import Metrics
+from watcher.ops.health import Heartbeats
+from watcher.presence import compute_digest
+from watcher.scheduler import Scheduler
+from watcher.settings import Settings
+from watcher.store import deliveries, processes, runs
+
+_log = get_logger("daemon")
+
+EMBEDDED_SERVER = "embedded"
+SCHEDULER_LIMIT_S = 60.0
+_WORKER_LIMIT_S = 900.0
+_MAINTENANCE_S = 3600.0
+_CUT_S = 2.0
+_RECONCILE_CHECK_S = 600.0
+_FOLD_S = 300.0
+
+
+class Term:
+    """Made when the lead was taken; `start` polls and works, `end` stops all of it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        configs: list[WatchConfig],
+        *,
+        store: Database,
+        leadership: Leadership,
+        transport: Transport,
+        metrics: Metrics,
+        heartbeats: Heartbeats,
+        queue: RunQueue | None,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        """Takes over what an earlier leader left; afterwards polls and runs can be made in the foreground.
+
+        Raises:
+            FencedError: another process leads already.
+            WatcherError: the store failed, or an embedder cannot be used.
+        """
+        self._settings = settings
+        self._configs = configs
+        self._database = FencedDatabase(store, leadership)
+        self._heartbeats = heartbeats
+        self._metrics = metrics
+        self._queue = queue
+        self._clock = clock
+        self._ended = threading.Event()
+        self.scheduler: Scheduler | None = None
+        self._take_over()
+        self.duties = Duties(
+            database=self._database,
+            transport=transport,
+            configs=configs,
+            clock=clock,
+            metrics=metrics,
+            work_dir=work_dir(settings),
+            # The embedded platform is the same one whatever its port.
+            server_identity=EMBEDDED_SERVER if settings.is_embedded else transport.server,
+            stop=self._ended,
+        )
+        parts: Any = {
+            # Runs and deliveries are held by leases of their own.
+            "database": store,
+            "transport": transport,
+            "metrics": metrics,
+            "clock": clock,
+            "rng": rng,
+            "stop": self._ended,
+        }
+        rules = settings.runs
+        runner, deliverer = (build(settings, configs, **parts) for build in (build_runner, build_deliverer))
+        self._runs = self._build_dispatcher(runner, n_workers=rules.workers, name="worker")
+        self._deliveries = self._build_dispatcher(
+            deliverer, n_workers=rules.delivery_workers, name="delivery"
+        )
+        metrics.leader.set(1)
+
+    def _build_dispatcher(self, work: Any, *, n_workers: int, name: str) -> LocalDispatcher:
+        return LocalDispatcher(
+            work,
+            n_workers=n_workers,
+            name=name,
+            stop=self._ended,
+            beat=self._heartbeats.beat,
+            clock=self._clock,
+        )
+
+    def _take_over(self) -> None:
+        now_ms = int(self._clock.now_s() * 1000)
+        if self._database.is_sqlite:
+            clear_work_dir(self._settings)
+        # Those of an earlier leader; workers on other machines keep theirs.
+        owner = None if self._database.is_sqlite else LOCAL_OWNER
+        with self._database.write() as session:
+            n_left = runs.release_all(session, now_ms=now_ms, owner_start=owner)
+            n_left += deliveries.release_all(session, now_ms=now_ms, owner_start=owner)
+            # Those who understand a watch otherwise take no run of it.
+            processes.record_configurations(
+                session,
+                digests={config.name: compute_digest(config) for config in self._configs},
+                now_ms=now_ms,
+            )
+        crash_point("daemon.runs_released")
+        if n_left:
+            _log.info("runs.taken_up", n=n_left)
+
+    def start(self) -> None:
+        """Polls on schedule, and works on what is ready unless workers do."""
+        scheduler = self.scheduler = Scheduler(
+            metrics=self._metrics, beat=lambda: self._heartbeats.beat("scheduler")
+        )
+        duties = self.duties
+        for config in self._configs:
+            scheduler.add_watch(config, partial(duties.poll_unless_paused, config.name))
+        scheduler.add_maintenance("polls", interval_s=_MAINTENANCE_S, task=duties.forget_idle_polls)
+        scheduler.add_maintenance("counts", interval_s=_FOLD_S, task=duties.fold_counts)
+        scheduler.add_maintenance("batches", interval_s=_CUT_S, task=duties.cut_due)
+        scheduler.add_maintenance("reconcile", interval_s=_RECONCILE_CHECK_S, task=duties.reconcile_due)
+        self._heartbeats.expect("scheduler", within_s=SCHEDULER_LIMIT_S)
+        if self._queue is None:
+            for number in range(self._settings.runs.workers):
+                self._heartbeats.expect(f"worker-{number}", within_s=_WORKER_LIMIT_S)
+            self._runs.start()
+        else:
+            sweep_s = self._settings.worker.sweep_s
+            scheduler.add_maintenance("queue", interval_s=sweep_s, task=self._queue.sweep)
+        for number in range(self._settings.runs.delivery_workers):
+            self._heartbeats.expect(f"delivery-{number}", within_s=_WORKER_LIMIT_S)
+        self._deliveries.start()
+        scheduler.start()
+
+    def run_ready(self) -> int:
+        """Runs in the foreground whatever is ready, then delivers; returns the number of attempts at both."""
+        return self._runs.run_until_idle() + self._deliveries.run_until_idle()
+
+    def end(self, *, left_s: Callable[[], float]) -> bool:
+        """Stops all of it; False if something was still under way when the time was over."""
+        self._ended.set()
+        self._metrics.leader.set(0)
+        drained = True
+        if self.scheduler is not None:
+            drained &= self.scheduler.stop(timeout_s=left_s())
+            self._heartbeats.forget("scheduler")
+        drained &= self._runs.join(timeout_s=left_s())
+        drained &= self._deliveries.join(timeout_s=left_s())
+        rules = self._settings.runs
+        for name, n_workers in (("worker", rules.workers), ("delivery", rules.delivery_workers)):
+            for number in range(n_workers):
+                self._heartbeats.forget(f"{name}-{number}")
+        return drained

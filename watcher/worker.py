@@ -1,0 +1,230 @@
+"""`watcher worker`: takes runs on any machine; needs Postgres and the server, and no leader."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import threading
+from collections.abc import Collection
+
+from prometheus_client import PlatformCollector, ProcessCollector
+
+from watcher.bootstrap import (
+    WORKER_OWNER,
+    build_queue,
+    build_runner,
+    build_transport,
+    make_folders,
+    open_store,
+)
+from watcher.database import Database
+from watcher.dispatch.queue import RunQueue
+from watcher.dispatch.queue_worker import QueueWorker
+from watcher.domain.clock import Clock, SystemClock
+from watcher.domain.errors import ConfigError, WatcherError
+from watcher.domain.models import Step
+from watcher.jobs.runner import Runner
+from watcher.lightly.transport import RequestSeen, Transport
+from watcher.lightly.versions import fetch_minimum_version
+from watcher.logs import get_logger
+from watcher.metrics import Metrics
+from watcher.ops.app import build_app
+from watcher.ops.health import AccessWatch, Heartbeats
+from watcher.ops.parts import OpsParts
+from watcher.presence import Presence
+from watcher.serving import ThreadedServer
+from watcher.settings import Settings
+
+_log = get_logger("worker")
+
+_LOOP_LIMIT_S = 60.0
+_SPARE_CONNECTIONS = 4
+
+
+class Worker:
+    """A worker process. `start` and `stop` belong to one thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        steps: Collection[Step],
+        concurrency: int,
+        clock: Clock | None = None,
+    ) -> None:
+        """Checks the settings.
+
+        Raises:
+            ConfigError: the store is no Postgres, the platform is embedded, or the watches contradict each other.
+        """
+        if settings.is_embedded:
+            raise ConfigError(
+                "a worker needs a server that all machines reach: set LIGHTLY_TOKEN and LIGHTLY_SERVER_LOCATION, for "
+                "example of a `watcher platform`"
+            )
+        if settings.dispatch != "procrastinate":
+            raise ConfigError(
+                "a worker takes its runs from the queue: set WATCHER_DISPATCH=procrastinate here and for `watcher run`"
+            )
+        self.settings = settings
+        self.configs = settings.build_watch_configs()
+        self._steps = tuple(steps)
+        self._concurrency = concurrency
+        self._clock = clock or SystemClock()
+        self._metrics = Metrics()
+        self._heartbeats = Heartbeats(self._clock)
+        self._access = AccessWatch(self._clock)
+        self._stop = threading.Event()
+        self._interrupt = threading.Event()
+        self._database: Database | None = None
+        self._transport: Transport | None = None
+        self._queue: RunQueue | None = None
+        self._runner: Runner | None = None
+        self._presence: Presence | None = None
+        self._http: ThreadedServer | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> str:
+        """Opens everything and starts to work.
+
+        Returns:
+            Where its health and metrics are.
+
+        Raises:
+            WatcherError: something is missing or does not fit; whatever was opened before is closed again.
+        """
+        try:
+            return self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> str:
+        settings = self.settings
+        make_folders(settings, [])
+        database = self._database = open_store(settings, n_connections=self._concurrency + _SPARE_CONNECTIONS)
+        assert settings.lightly_token is not None
+        assert settings.lightly_server_location is not None
+        rng = random.Random()  # noqa: S311 - jitter
+        transport = self._transport = build_transport(
+            settings,
+            server=settings.lightly_server_location,
+            token=settings.lightly_token.get_secret_value(),
+            clock=self._clock,
+            rng=rng,
+            observer=self._observe,
+            stop=self._interrupt,
+        )
+        for config in self.configs:
+            self._metrics.init_watch(config.name, steps=config.steps)
+        queue = self._queue = build_queue(self.configs, database=database, clock=self._clock)
+        presence = self._presence = Presence(
+            database,
+            kind="worker",
+            configs=self.configs,
+            clock=self._clock,
+            stop=self._interrupt,
+            beat=lambda: self._heartbeats.beat("presence"),
+            work_version=settings.work_version,
+        )
+        self._runner = build_runner(
+            settings,
+            self.configs,
+            database=database,
+            transport=transport,
+            metrics=self._metrics,
+            clock=self._clock,
+            rng=rng,
+            stop=self._interrupt,
+            owner_start=WORKER_OWNER,
+            find_refused=lambda: presence.refused,
+        )
+        self._http = self._build_http(database, transport)
+        self._http.start()
+        presence.start()
+        for loop in ("presence", "worker"):
+            self._heartbeats.expect(loop, within_s=_LOOP_LIMIT_S)
+        worker = QueueWorker(
+            database,
+            queue,
+            take=self._take,
+            steps=self._steps,
+            concurrency=self._concurrency,
+            find_problem=lambda: presence.problem,
+            sweep_every_s=settings.worker.sweep_s,
+            stalled_after_s=settings.runs.lease_s,
+            stop=self._stop,
+            beat=lambda: self._heartbeats.beat("worker"),
+            clock=self._clock,
+        )
+        self._thread = threading.Thread(target=worker.run, name="worker", daemon=True)
+        self._thread.start()
+        self._ask_server(transport)
+        _log.info("worker.started", name=database.name, steps=self._steps, concurrency=self._concurrency)
+        return self._http.url
+
+    def _build_http(self, database: Database, transport: Transport) -> ThreadedServer:
+        registry = self._metrics.registry
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        parts = OpsParts(
+            database=database,
+            transport=transport,
+            registry=registry,
+            heartbeats=self._heartbeats,
+            access=self._access,
+            clock=self._clock,
+            control_token=secrets.token_urlsafe(32),
+            poll_now=lambda _name: False,
+            audit_now=lambda _name: False,
+            next_polls=dict,
+        )
+        return ThreadedServer(
+            build_app(parts),
+            host=self.settings.http.host,
+            port=self.settings.worker.port,
+            name="worker's health and metrics",
+            setting="WATCHER_WORKER__PORT",
+        )
+
+    def _take(self, run_id: int, step: Step) -> None:
+        assert self._runner is not None
+        assert self._queue is not None
+        if not self._runner.run_next(beat=lambda: self._heartbeats.beat("worker"), steps=(step,)):
+            self._queue.return_hint(run_id)
+
+    def _ask_server(self, transport: Transport) -> None:
+        """So that it is ready, or tells why not, before the first run."""
+        try:
+            fetch_minimum_version(transport)
+        except WatcherError as error:
+            _log.warning("server.not_asked", reason=str(error))
+
+    def stop(self) -> bool:
+        """Takes no more runs, lets those in work end, interrupts them at the limit; harmless if it was not started.
+
+        Returns:
+            False if something was still under way; it goes on elsewhere when its lease ran out.
+        """
+        self._stop.set()
+        drained = True
+        if self._thread is not None:
+            # Most of the time for the runs to end by themselves, the rest for the others to come to a stop.
+            self._thread.join(timeout=self.settings.drain_timeout_s * 0.8)
+            self._interrupt.set()
+            self._thread.join(timeout=max(2.0, self.settings.drain_timeout_s * 0.2))
+            drained = not self._thread.is_alive()
+        self._interrupt.set()
+        if self._presence is not None:
+            self._presence.join(timeout_s=2.0)
+        if self._http is not None:
+            self._http.stop(timeout_s=5.0)
+        if self._transport is not None:
+            self._transport.close()
+        if self._database is not None:
+            self._database.close()
+        return drained
+
+    def _observe(self, seen: RequestSeen) -> None:
+        self._metrics.observe_request(endpoint=seen.endpoint, code=seen.code, duration_s=seen.duration_s)
+        self._access.observe(endpoint=seen.endpoint, code=seen.code)
