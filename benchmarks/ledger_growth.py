@@ -64,7 +64,8 @@ def measure(what: str, n_rows: int, server: str, folder: Path) -> dict[str, floa
     """Runs in a process of its own: fills a ledger, then polls or reconciles."""
     from watcher.database import build_database, upgrade_schema
     from watcher.domain.clock import SystemClock
-    from watcher.domain.models import BatchRules, PollRules, Via, WatchConfig
+    from watcher.domain.models import BatchRules, Via, WatchConfig
+    from watcher.domain.poll_rules import PollRules
     from watcher.domain.window import compute_window
     from watcher.lightly.transport import Transport
     from watcher.logs import configure_logging

@@ -45,7 +45,8 @@ import json, random, resource, sys, threading, time
 from pathlib import Path
 from watcher.database import build_database, upgrade_schema
 from watcher.domain.clock import SystemClock
-from watcher.domain.models import PollRules, BatchRules, WatchConfig
+from watcher.domain.models import BatchRules, WatchConfig
+from watcher.domain.poll_rules import PollRules
 from watcher.lightly.transport import Transport
 from watcher.metrics import Metrics
 from watcher.poll import Poller

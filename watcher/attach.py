@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from watcher.database import Database
 from watcher.domain.crash_points import crash_point
-from watcher.domain.errors import ConfigError
+from watcher.domain.errors import ConfigError, StoreError
 from watcher.domain.models import Watch, WatchConfig
 from watcher.lightly import datasets, datasources
 from watcher.lightly.transport import Transport
@@ -19,7 +19,7 @@ _log = get_logger("attach")
 def attach_watch(
     database: Database, transport: Transport, *, config: WatchConfig, server_identity: str, now_ms: int
 ) -> Watch:
-    """The watch's row; the server is asked only the first time.
+    """The watch's row, once the server has shown that it still has the dataset whose ledger this is.
 
     Args:
         database: the store.
@@ -30,14 +30,15 @@ def attach_watch(
 
     Raises:
         ConfigError: the server has no such dataset.
-        StoreError: the store keeps another dataset under this name.
+        StoreError: the store keeps the ledger of another dataset or server under this name, or of one that is gone.
         WatcherError: the server does not answer.
     """
     with database.read() as session:
         known = watches.load_watch(session, name=config.name)
-    if known is not None and known.server == server_identity and config.folder is None:
-        return known
-    dataset_id = _find_dataset(transport, config)
+    dataset_id = _find_dataset(transport, config, known)
+    if known is not None:
+        # Refused before anything is changed on the server.
+        watches.check_identity(known, server=server_identity, dataset_id=dataset_id)
     if config.folder is not None:
         datasources.update_datasource(
             transport,
@@ -54,10 +55,16 @@ def attach_watch(
     return watch
 
 
-def _find_dataset(transport: Transport, config: WatchConfig) -> str:
+def _find_dataset(transport: Transport, config: WatchConfig, known: Watch | None) -> str:
     found = datasets.fetch_datasets_by_name(transport, name=config.dataset, exact=True)
     if found:
         return found[0].id
+    if known is not None:
+        raise StoreError(
+            f"the store keeps the ledger of dataset {known.dataset_id} at {known.server} for the watch "
+            f"{config.name!r}, but the server has no dataset {config.dataset!r} any more: it was deleted or renamed, "
+            "or the server's data were replaced. Bring it back, or give the watch another name or another store"
+        )
     if config.folder is None:
         raise ConfigError(
             f"the server has no dataset {config.dataset!r}: create it there and configure its datasource, or correct "

@@ -214,6 +214,12 @@ def demo(
                 out.print(f"  {what}: watcher why {name}", markup=False)
 
 
-from watcher import cli_backup, cli_control, cli_platform, cli_store  # noqa: E402 - after these in `watcher --help`
+from watcher import (  # noqa: E402 - after these in `watcher --help`
+    cli_backup,
+    cli_control,
+    cli_platform,
+    cli_statement,
+    cli_store,
+)
 
-__all__ = ["app", "cli_backup", "cli_control", "cli_platform", "cli_store"]
+__all__ = ["app", "cli_backup", "cli_control", "cli_platform", "cli_statement", "cli_store"]

@@ -48,6 +48,8 @@ def _print_watch(console: Console, watch: WatchView, *, now_ms: int) -> None:
     facts.add_row("mark", _moment(watch.mark_s))
     facts.add_row("lag", "-" if watch.lag_s is None else f"{watch.lag_s:.0f} s")
     facts.add_row("last poll", _moment(None if watch.last_polled_ms is None else watch.last_polled_ms / 1000))
+    facts.add_row("overlap", "-" if watch.overlap_s is None else f"{watch.overlap_s} s")
+    facts.add_row("listing", watch.listing or "not probed yet; taken as documented")
     pending = watch.oldest_pending_ms
     facts.add_row(
         "oldest unfinished", "none" if pending is None else f"{(now_ms - pending) / 1000:.0f} s old"
@@ -78,6 +80,8 @@ def _print_watch(console: Console, watch: WatchView, *, now_ms: int) -> None:
                 batch.key, str(batch.n_samples), new, state, Text(steps), Text(" ".join(batch.manifests))
             )
         console.print(table)
+    if watch.problem:
+        console.print(Text(f"  last poll: {watch.problem}", style="red"))
     for batch in watch.batches:
         for run in batch.runs:
             if run.error:
@@ -99,12 +103,19 @@ def print_reconcile(console: Console, report: ReconcileReport) -> None:
     console.print(Text.assemble((report.watch, "bold"), "  ", verdict))
     ledger = " + ".join(f"{n} {state}" for state, n in report.samples.items())
     console.print(Text(f"  listed {report.n_listed}, ledger {sum(report.samples.values())} = {ledger}"))
+    if report.listed:
+        became = " + ".join(f"{n} {state}" for state, n in report.listed.items())
+        console.print(Text(f"  listed {report.n_listed} = {became}"))
     console.print(Text(f"  the dataset has {report.n_remote}; compared up to {_moment(report.to_s)}"))
     if report.n_no_longer_listed:
         console.print(Text(f"  {report.n_no_longer_listed} processed ones are no longer in the datasource"))
     for label, n, names in (
         ("missing: listed, but found by no poll; now in the ledger", report.n_missing, report.missing),
-        ("unexplained: done here, unknown to the dataset", report.n_unexplained, report.done_but_not_remote),
+        (
+            "unexplained",
+            report.n_unexplained,
+            [f"{name}: {fault}" for name, fault in report.unexplained.items()] or report.done_but_not_remote,
+        ),
         ("in the kept counts of states were wrong; they are right now", report.n_miscounted, []),
     ):
         if n:

@@ -17,6 +17,7 @@ from watcher.lightly.transport import Transport
 from watcher.logs import get_logger
 from watcher.metrics import Metrics
 from watcher.poll import Poller, PollReport
+from watcher.probe import probe_if_due
 from watcher.reconcile import Reconciler
 from watcher.store import counts, polls, reconciles, watches
 from watcher.store.cutting import cut_batches, is_batch_due
@@ -35,6 +36,8 @@ class Duties:
         database: fenced, so that nothing is written after the term.
         server_identity: names the server in the store.
         stop: set at the end of the term.
+        statement_key: signs the statement of the day.
+        probed: when which watch was probed, by its id; unix milliseconds.
         watch_ids: the watches that are attached to their datasets, by name.
     """
 
@@ -46,7 +49,9 @@ class Duties:
     work_dir: Path
     server_identity: str
     stop: threading.Event
+    statement_key: str | None = None
     watch_ids: dict[str, int] = field(default_factory=dict)
+    probed: dict[int, int] = field(default_factory=dict)
 
     def poll(self, name: str) -> PollReport:
         """One cycle of one watch, attached to its dataset first if need be.
@@ -58,6 +63,13 @@ class Duties:
         outcome = "failed"
         try:
             watch_id = self._attach(config)
+            probe_if_due(
+                self.database,
+                self.transport,
+                watch_id=watch_id,
+                now_ms=self._now_ms(),
+                probed=self.probed,
+            )
             report = Poller(
                 database=self.database,
                 transport=self.transport,
@@ -126,6 +138,7 @@ class Duties:
             clock=self.clock,
             metrics=self.metrics,
             work_dir=self.work_dir,
+            statement_key=self.statement_key,
             stop=self.stop,
         ).run()
 

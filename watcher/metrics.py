@@ -37,9 +37,15 @@ class Metrics:
             ["watch", "via"],
             registry=self.registry,
         )
+        self.samples_overwritten = Counter(
+            "watcher_samples_overwritten",
+            "Times that a processed object was found written again under its name.",
+            ["watch"],
+            registry=self.registry,
+        )
         self.sample_lateness_s = Histogram(
             "watcher_sample_lateness_seconds",
-            "For samples found in the overlap: time from the object's last change to its discovery.",
+            "For samples found in the overlap or by a reconcile: time from the object's last change to its discovery.",
             ["watch"],
             buckets=_LATENESS_BUCKETS_S,
             registry=self.registry,
@@ -133,6 +139,7 @@ class Metrics:
             for outcome in DELIVERY_OUTCOMES:
                 self.delivery_attempts.labels(watch=watch, sink=sink, outcome=outcome)
         self.sample_lateness_s.labels(watch=watch)
+        self.samples_overwritten.labels(watch=watch)
         self.poll_duration_s.labels(watch=watch)
 
     def observe_request(self, *, endpoint: str, code: str, duration_s: float) -> None:

@@ -19,22 +19,24 @@ from watcher.domain.clock import Clock
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ApiException, CancelledError, ListingLoopError, WatcherError
 from watcher.domain.models import Poll, PollState, Via, Watch, WatchConfig
-from watcher.domain.names import can_be_stored, explain_bad_name
+from watcher.domain.names import OWN_OUTPUT, can_be_stored, explain_bad_name
+from watcher.domain.poll_rules import OverwritePolicy
 from watcher.domain.redaction import redact
-from watcher.domain.window import compute_window
+from watcher.domain.window import check_clock, compute_window
+from watcher.lateness import MOST_LOOKED_AT, build_lateness, learn_lateness
 from watcher.lightly import datasources
 from watcher.lightly.transport import Transport
 from watcher.lightly.wire.datasources import RawSample
 from watcher.lightly.workflows.listing import ListingPage, iter_pages
 from watcher.logs import get_logger
 from watcher.metrics import Metrics
-from watcher.store import polls, samples, watches
+from watcher.overwrites import look_at_relisted
+from watcher.store import overwrites, polls, samples, watches
 from watcher.store.cutting import cut_batches
 
 _log = get_logger("poll")
 
 _LONGEST_NAME_IN_LOG = 200
-_MARK_ENDPOINT = "/v1/datasets/{datasetId}/datasource/processedUntilTimestamp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +85,19 @@ class Poller:
             CancelledError: `stop` was set; likewise.
         """
         started_s = self.clock.monotonic_s()
-        poll, resumed = self._begin()
+        try:
+            poll, resumed = self._begin()
+        except WatcherError as error:
+            with self.database.write() as session:
+                watches.record_problem(session, watch_id=self.watch_id, problem=redact(str(error)))
+            crash_point("poll.problem_stored")
+            raise
         before = (poll.n_pages, poll.n_listed, poll.n_new)
         n_late = 0
         try:
             if poll.via is Via.OVERLAP:
                 n_late = self._list_query(poll, Via.OVERLAP)
+                self._learn_lateness(poll, n_late)
                 with self.database.write() as session:
                     polls.update_query(session, poll_id=poll.id, via=Via.WINDOW)
                 crash_point("poll.query_turned")
@@ -99,6 +108,17 @@ class Poller:
             raise
         n_batches, mark_s = self._finish(poll)
         self._tell_remote_mark(mark_s)
+        with self.database.read() as session:
+            watch = self._load_watch(session)
+        look_at_relisted(
+            self.database,
+            self.transport,
+            watch=watch,
+            policy=self.config.poll.overwritten,
+            now_ms=self._now_ms(),
+            metrics=self.metrics,
+            stop=self.stop,
+        )
         poll = self._reload(poll)
         report = PollReport(
             from_s=poll.from_s,
@@ -121,13 +141,39 @@ class Poller:
             watch = self._load_watch(session)
         if unfinished is not None:
             return unfinished, True
-        server = self.transport.fetch_server_time(_MARK_ENDPOINT, path_params={"datasetId": watch.dataset_id})
+        server = self.transport.fetch_server_time(
+            datasources.MARK_ENDPOINT, path_params={"datasetId": watch.dataset_id}
+        )
         self.metrics.set_clock_skew(server.skew_s)
-        window = compute_window(mark_s=watch.mark_s, server_now_s=server.date_s, rules=self.config.poll)
+        rules = self.config.poll
+        check_clock(
+            mark_s=watch.mark_s, server_now_s=server.date_s, local_now_s=self.clock.now_s(), rules=rules
+        )
+        overlap_s = build_lateness(watch).compute_overlap(rules, now_s=self.clock.now_s())
+        window = compute_window(
+            mark_s=watch.mark_s, server_now_s=server.date_s, rules=rules, overlap_s=overlap_s
+        )
         with self.database.write() as session:
             poll = polls.create_poll(session, watch_id=self.watch_id, window=window, now_ms=self._now_ms())
         crash_point("poll.created")
         return poll, False
+
+    def _learn_lateness(self, poll: Poll, n_late: int) -> None:
+        if not n_late:
+            return
+        with self.database.read() as session:
+            watch = self._load_watch(session)
+            urls = polls.load_newest_urls(
+                session, watch_id=self.watch_id, poll_id=poll.id, limit=min(n_late, MOST_LOOKED_AT)
+            )
+        learn_lateness(
+            self.database,
+            self.transport,
+            watch=watch,
+            read_urls=urls,
+            server_now_s=poll.to_s + self.config.poll.hold_back_s,
+            now_ms=self._now_ms(),
+        )
 
     def _list_query(self, poll: Poll, via: Via) -> int:
         """Lists one of the two queries from the kept cursor on; returns how many names were new."""
@@ -138,9 +184,11 @@ class Poller:
         if from_s > to_s:
             return 0
         with self.database.read() as session:
-            dataset_id = self._load_watch(session).dataset_id
+            watch = self._load_watch(session)
         n_new = 0
-        for page in _fetch_ahead(self._iter_pages(poll, dataset_id=dataset_id, from_s=from_s, to_s=to_s)):
+        first, last = watch.listing.compute_range(from_s, to_s)
+        pages = self._iter_pages(poll, dataset_id=watch.dataset_id, from_s=first, to_s=last)
+        for page in _fetch_ahead(pages):
             if self.stop.is_set():
                 raise CancelledError("the poll was stopped; it goes on where it was at the next start")
             n_new += self._record_page(poll, via, page)
@@ -179,6 +227,8 @@ class Poller:
             n_new = samples.record_page(
                 session, watch_id=self.watch_id, poll_id=poll.id, via=via, rows=rows, now_ms=self._now_ms()
             )
+            if n_new < len(rows):
+                self._note_known(session, poll, via, rows)
             polls.update_progress(
                 session,
                 poll_id=poll.id,
@@ -191,7 +241,23 @@ class Poller:
         self.metrics.samples_discovered.labels(watch=self.config.name, via=via).inc(n_new)
         return n_new
 
+    def _note_known(
+        self, session: Session, poll: Poll, via: Via, rows: list[tuple[str, str, str | None]]
+    ) -> None:
+        """Known names that came back, or were perhaps written again."""
+        good = [(name, url) for name, url, reason in rows if reason is None]
+        if not good:
+            return
+        overwrites.revive_returned(session, watch_id=self.watch_id, rows=good, now_ms=self._now_ms())
+        looks = self.config.poll.overwritten is not OverwritePolicy.IGNORE
+        if looks and via is Via.WINDOW and poll.from_s > 0:
+            overwrites.note_relisted(
+                session, watch_id=self.watch_id, rows=good, from_s=poll.from_s, now_ms=self._now_ms()
+            )
+
     def _check_row(self, row: RawSample) -> tuple[str, str, str | None] | None:
+        if row.file_name.startswith(OWN_OUTPUT):
+            return None
         reason = explain_bad_name(row.file_name)
         if reason is None:
             return row.file_name, row.read_url, None
@@ -226,7 +292,9 @@ class Poller:
             return
         try:
             datasources.update_processed_until(
-                self.transport, dataset_id=watch.dataset_id, timestamp_s=mark_s
+                self.transport,
+                dataset_id=watch.dataset_id,
+                timestamp_s=watch.listing.compute_mark(mark_s),
             )
             crash_point("poll.remote_mark_told")
         except WatcherError as error:

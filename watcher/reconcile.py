@@ -10,9 +10,11 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from watcher.database import Database
@@ -20,20 +22,22 @@ from watcher.domain.clock import Clock
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import CancelledError, ConfigError
 from watcher.domain.models import SampleState, Via, Watch, WatchConfig
-from watcher.domain.names import can_be_stored, explain_bad_name
+from watcher.domain.names import OWN_OUTPUT, can_be_stored, explain_bad_name
+from watcher.domain.statements import VERSION, Statement, compute_names_digest, sign
+from watcher.lateness import MOST_LOOKED_AT, learn_lateness
 from watcher.lightly.mappings import iter_file_names
 from watcher.lightly.transport import Transport
 from watcher.lightly.workflows.listing import iter_pages
 from watcher.logs import get_logger
 from watcher.metrics import Metrics
-from watcher.store import polls, reconciles, samples, watches
+from watcher.store import overwrites, polls, reconciles, samples, statements, watches
 from watcher.store.counts import correct_counts, load_counts
-from watcher.store.reconciles import ReconcileReport
+from watcher.store.reconciles import LedgerRow, ReconcileReport
 
 _log = get_logger("reconcile")
 
 _PAGE = 2000
-_MOST_NAMED = 20
+_MOST_NAMED = 1000
 _AHEAD_S = 86_400
 _TABLES = (
     "PRAGMA journal_mode = OFF",
@@ -43,7 +47,28 @@ _TABLES = (
         f"CREATE TABLE {name} (name TEXT PRIMARY KEY, url TEXT NOT NULL) WITHOUT ROWID"
         for name in ("listed", "later", "remote")
     ),
+    "CREATE TABLE ledger (name TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID",
 )
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What the ledger says of the names; only the first thousand of a kind are named."""
+
+    n_gone: int = 0
+    n_no_longer_listed: int = 0
+    n_unexplained: int = 0
+    listed: Counter[SampleState] = field(default_factory=Counter)
+    not_remote: list[str] = field(default_factory=list)
+    unexplained: dict[str, str] = field(default_factory=dict)
+
+    def add_fault(self, row: LedgerRow, fault: str) -> None:
+        """Counts a row whose state nothing explains."""
+        self.n_unexplained += 1
+        if len(self.unexplained) < _MOST_NAMED:
+            self.unexplained[row.name] = fault
+            if row.state is SampleState.DONE:
+                self.not_remote.append(row.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +77,7 @@ class Reconciler:
 
     Attributes:
         work_dir: for the temporary file, about 400 bytes a name.
+        statement_key: signs the statement of the day; None: none is made.
     """
 
     database: Database
@@ -61,6 +87,7 @@ class Reconciler:
     clock: Clock
     metrics: Metrics
     work_dir: Path
+    statement_key: str | None = None
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> ReconcileReport:
@@ -76,6 +103,11 @@ class Reconciler:
             watch = watches.load_watch_by_id(session, watch_id=self.watch_id)
         if watch.mark_s is None:
             raise ConfigError(f"the watch {watch.name!r} was never polled: there is nothing to compare yet")
+        day = f"{datetime.fromtimestamp(started_ms / 1000, UTC):%Y-%m-%d}"
+        with self.database.read() as session:
+            due = self.statement_key is not None and not statements.has_statement(
+                session, watch_id=watch.id, day=day
+            )
         with (
             tempfile.TemporaryDirectory(prefix="reconcile-", dir=self.work_dir) as folder,
             closing(sqlite3.connect(Path(folder) / "names.sqlite", isolation_level=None)) as names,
@@ -91,8 +123,13 @@ class Reconciler:
                 self._check_stop()
                 _insert(names, "remote", ((name, "") for name in page))
                 n_remote += len(page)
-            n_gone, n_no_longer_listed, not_remote = self._read_ledger(names)
-            n_missing, missing = self._record_missing(watch, watch.mark_s, names)
+            found = self._read_ledger(names, keep=due)
+            n_missing, missing = self._record_missing(watch, watch.mark_s, names, found, keep=due)
+            digest = (
+                compute_names_digest(names.execute("SELECT name, state FROM ledger ORDER BY name"))
+                if due
+                else None
+            )
         with self.database.write() as session:
             off = correct_counts(session, watch_id=watch.id)
             counts = load_counts(session)
@@ -103,52 +140,56 @@ class Reconciler:
                 to_s=watch.mark_s,
                 n_listed=n_listed,
                 n_missing=n_missing,
-                n_gone=n_gone,
-                n_no_longer_listed=n_no_longer_listed,
+                n_gone=found.n_gone,
+                n_no_longer_listed=found.n_no_longer_listed,
                 samples={state.value: counts[watch.name, state] for state in SampleState},
                 n_remote=n_remote,
-                n_unexplained=len(not_remote),
+                n_unexplained=found.n_unexplained,
                 missing=missing,
-                done_but_not_remote=not_remote[:_MOST_NAMED],
+                done_but_not_remote=found.not_remote,
+                listed={state.value: found.listed[state] for state in SampleState},
+                unexplained=found.unexplained,
                 n_miscounted=sum(map(abs, off.values())),
             )
             reconciles.record_report(session, watch_id=watch.id, report=report)
         crash_point("reconcile.reported")
+        if digest is not None:
+            self._keep_statement(watch, report, day=day, digest=digest)
         (_log.info if report.is_clean else _log.warning)(
             "reconcile.ended",
             watch=watch.name,
             listed=n_listed,
             missing=n_missing,
-            gone=n_gone,
+            gone=found.n_gone,
             unexplained=report.n_unexplained,
             miscounted=report.n_miscounted,
         )
         return report
 
     def _list(self, watch: Watch, names: sqlite3.Connection, table: str, *, from_s: int, to_s: int) -> int:
-        """Lists a window into a table; returns the number of rows."""
-        n_listed = 0
+        """Lists a window into a table; returns the number of names."""
+        first, last = watch.listing.compute_range(from_s, to_s)
         for page in iter_pages(
             self.transport,
             dataset_id=watch.dataset_id,
-            from_s=from_s,
-            to_s=to_s,
+            from_s=first,
+            to_s=last,
             max_pages=self.config.poll.max_pages,
         ):
             self._check_stop()
-            rows = [(row.file_name, row.read_url) for row in page.rows if can_be_stored(row.file_name)]
+            rows = [
+                (row.file_name, row.read_url)
+                for row in page.rows
+                if can_be_stored(row.file_name) and not row.file_name.startswith(OWN_OUTPUT)
+            ]
             _insert(names, table, rows)
-            n_listed += len(rows)
-        return n_listed
+        (n_listed,) = names.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - as above
+        return int(n_listed)
 
-    def _read_ledger(self, names: sqlite3.Connection) -> tuple[int, int, list[str]]:
-        """Reads the ledger past the names, and takes those it knows out of `listed`.
-
-        Returns:
-            (gone, no longer listed, done but not on the server).
-        """
-        n_gone = n_no_longer_listed = after = 0
-        not_remote: list[str] = []
+    def _read_ledger(self, names: sqlite3.Connection, *, keep: bool) -> _Findings:
+        """Reads the ledger past the names, and takes those it knows out of `listed`; `keep` notes every state."""
+        found = _Findings()
+        after = 0
         while True:
             self._check_stop()
             with self.database.read() as session:
@@ -156,25 +197,49 @@ class Reconciler:
                     session, watch_id=self.watch_id, after_id=after, limit=_PAGE
                 )
             if not page:
-                return n_gone, n_no_longer_listed, not_remote
-            after = page[-1][0]
-            listed = _find(names, "listed", [name for _, name, _, _ in page])
-            names.execute("BEGIN")
-            names.executemany("DELETE FROM listed WHERE name = ?", ((name,) for name in listed))
-            names.execute("COMMIT")
-            later = _find(names, "later", [name for _, name, _, _ in page if name not in listed])
-            vanished = [row for row in page if row[1] not in listed and row[1] not in later]
-            waiting = [row[0] for row in vanished if row[2] is SampleState.WAITING]
-            if waiting:
-                with self.database.write() as session:
-                    n_gone += reconciles.record_vanished(session, sample_ids=waiting, now_ms=self._now_ms())
-                crash_point("reconcile.vanished_recorded")
-            n_no_longer_listed += sum(row[2] is SampleState.DONE for row in vanished)
-            done = [name for _, name, state, _ in page if state is SampleState.DONE]
-            remote = _find(names, "remote", done)
-            not_remote += [name for name in done if name not in remote]
+                return found
+            after = page[-1].id
+            self._read_page(names, page, found, keep=keep)
 
-    def _record_missing(self, watch: Watch, to_s: int, names: sqlite3.Connection) -> tuple[int, list[str]]:
+    def _read_page(
+        self, names: sqlite3.Connection, page: list[LedgerRow], found: _Findings, *, keep: bool
+    ) -> None:
+        listed = _find(names, "listed", [row.name for row in page])
+        later = _find(names, "later", [row.name for row in page if row.name not in listed])
+        vanished = [row for row in page if row.name not in listed and row.name not in later]
+        states = {row.name: row.state for row in page}
+        returned = [row.name for row in page if row.state is SampleState.GONE and row.name in listed]
+        if returned:
+            with self.database.write() as session:
+                overwrites.revive_returned(
+                    session, watch_id=self.watch_id, rows=_load_urls(names, returned), now_ms=self._now_ms()
+                )
+            crash_point("reconcile.returned_recorded")
+            states |= dict.fromkeys(returned, SampleState.WAITING)
+        names.execute("BEGIN")
+        names.executemany("DELETE FROM listed WHERE name = ?", ((name,) for name in listed))
+        names.execute("COMMIT")
+        waiting = [row for row in vanished if row.state is SampleState.WAITING]
+        if waiting:
+            with self.database.write() as session:
+                found.n_gone += reconciles.record_vanished(
+                    session, sample_ids=[row.id for row in waiting], now_ms=self._now_ms()
+                )
+            crash_point("reconcile.vanished_recorded")
+            states |= {row.name: SampleState.GONE for row in waiting}
+        found.n_no_longer_listed += sum(row.state is SampleState.DONE for row in vanished)
+        found.listed.update(states[name] for name in listed)
+        remote = _find(names, "remote", [row.name for row in page if row.state is SampleState.DONE])
+        for row in page:
+            fault = row.find_fault(is_remote=row.name in remote)
+            if fault is not None:
+                found.add_fault(row, fault)
+        if keep:
+            _insert(names, "ledger", ((name, state.value) for name, state in states.items()))
+
+    def _record_missing(
+        self, watch: Watch, to_s: int, names: sqlite3.Connection, found: _Findings, *, keep: bool
+    ) -> tuple[int, list[str]]:
         """What is left in `listed` no poll ever found; it goes into the ledger now."""
         n_missing, missing, after = 0, list[str](), ""
         while True:
@@ -200,9 +265,51 @@ class Reconciler:
                     session, poll_id=poll.id, via=Via.RECONCILE, cursor=None, n_listed=len(page), n_new=n_new
                 )
             crash_point("reconcile.page_stored")
+            states = {
+                name: SampleState.QUARANTINED if explain_bad_name(name) else SampleState.WAITING
+                for name, _ in page
+            }
+            found.listed.update(states.values())
+            if keep:
+                _insert(names, "ledger", ((name, state.value) for name, state in states.items()))
             n_missing += len(page)
             missing += [name for name, _ in page][: _MOST_NAMED - len(missing)]
             self.metrics.samples_discovered.labels(watch=watch.name, via=Via.RECONCILE).inc(n_new)
+            if n_missing == len(page):
+                learn_lateness(
+                    self.database,
+                    self.transport,
+                    watch=watch,
+                    read_urls=[url for _, url in page[:MOST_LOOKED_AT]],
+                    server_now_s=to_s,
+                    now_ms=now_ms,
+                )
+
+    def _keep_statement(self, watch: Watch, report: ReconcileReport, *, day: str, digest: str) -> None:
+        assert self.statement_key is not None
+        with self.database.write() as session:
+            if statements.has_statement(session, watch_id=watch.id, day=day):
+                return
+            statement = Statement(
+                version=VERSION,
+                watch=watch.name,
+                server=watch.server,
+                dataset_id=watch.dataset_id,
+                day=day,
+                made_ms=report.finished_ms,
+                to_s=report.to_s,
+                n_listed=report.n_listed,
+                listed=report.listed,
+                samples=report.samples,
+                n_missing=report.n_missing,
+                n_unexplained=report.n_unexplained,
+                n_remote=report.n_remote,
+                names_sha256=digest,
+                previous=statements.load_last_hash(session, watch_id=watch.id),
+            )
+            signed = sign(statement, key=self.statement_key)
+            statements.record_statement(session, watch_id=watch.id, day=day, signed=signed)
+        crash_point("reconcile.statement_kept")
 
     def _check_stop(self) -> None:
         if self.stop.is_set():
@@ -210,6 +317,11 @@ class Reconciler:
 
     def _now_ms(self) -> int:
         return int(self.clock.now_s() * 1000)
+
+
+def _load_urls(names: sqlite3.Connection, wanted: Sequence[str]) -> list[tuple[str, str]]:
+    query = "SELECT name, url FROM listed WHERE name = ?"
+    return [names.execute(query, (name,)).fetchone() for name in wanted]
 
 
 def _insert(names: sqlite3.Connection, table: str, rows: Iterable[tuple[str, str]]) -> None:

@@ -12,7 +12,6 @@ from watcher.domain.errors import ConfigError
 from watcher.domain.models import (
     BatchRules,
     NoveltyRules,
-    PollRules,
     SamplingMethod,
     SamplingRules,
     Step,
@@ -22,6 +21,7 @@ from watcher.domain.models import (
 )
 from watcher.domain.names import explain_bad_name
 from watcher.domain.pipeline import order_steps
+from watcher.domain.poll_rules import OverwritePolicy, PollRules
 from watcher.domain.step_rules import EmbedRules
 from watcher.scheduler import build_trigger
 from watcher.settings_groups import Group
@@ -52,7 +52,27 @@ class PollSettings(Group):
     hold_back_s: int = Field(
         _POLL.hold_back_s, ge=0, le=3600, description="the window ends this long before now"
     )
-    overlap_s: int = Field(_POLL.overlap_s, ge=0, le=604800, description="listed again before the mark")
+    overlap_s: int = Field(
+        _POLL.overlap_s,
+        ge=0,
+        le=604800,
+        description="listed again before the mark; more if objects come late",
+    )
+    overlap_min_s: int | None = Field(
+        None, ge=0, le=604800, description="shrinks to this while none comes late; default: overlap_s"
+    )
+    overlap_max_s: int = Field(
+        _POLL.overlap_max_s, ge=0, le=2_592_000, description="grows to this at the most"
+    )
+    max_clock_error_s: int = Field(
+        _POLL.max_clock_error_s,
+        ge=60,
+        le=31_536_000,
+        description="a server's clock further from ours is not believed, and the poll waits",
+    )
+    overwritten: OverwritePolicy = Field(
+        _POLL.overwritten, description="objects written again: ignore, again (processed again) or alert"
+    )
     max_pages: int = Field(_POLL.max_pages, ge=1, description="a longer listing is an error")
     reconcile_interval_s: float = Field(
         _POLL.reconcile_interval_s, ge=0, le=31_536_000, description="full comparison this often; 0: never"
@@ -215,6 +235,12 @@ class WatchSettings(Group):
             self.batch.check_cron(f"{where}BATCH__")
         except ConfigError as error:
             raise ConfigError(f"watch {name!r}: {error}") from error
+        least_s = self.poll.overlap_s if self.poll.overlap_min_s is None else self.poll.overlap_min_s
+        if least_s > self.poll.overlap_max_s:
+            raise ConfigError(
+                f"watch {name!r}: the overlap would be at least {least_s} s and at most poll.overlap_max_s "
+                f"{self.poll.overlap_max_s} s: raise the latter, or lower poll.overlap_min_s or poll.overlap_s"
+            )
         if self.batch.cron is None and self.batch.min_samples > self.batch.max_samples:
             raise ConfigError(
                 f"watch {name!r}: batch.min_samples {self.batch.min_samples} is above batch.max_samples "

@@ -8,7 +8,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from watcher.bootstrap import LOCAL_OWNER, build_deliverer, build_runner, clear_work_dir, work_dir
+from watcher.bootstrap import (
+    LOCAL_OWNER,
+    build_deliverer,
+    build_runner,
+    clear_work_dir,
+    read_or_make_secret,
+    work_dir,
+)
 from watcher.database import Database
 from watcher.dispatch.local import LocalDispatcher
 from watcher.dispatch.queue import RunQueue
@@ -80,6 +87,9 @@ class Term:
             # The embedded platform is the same one whatever its port.
             server_identity=EMBEDDED_SERVER if settings.is_embedded else transport.server,
             stop=self._ended,
+            statement_key=read_or_make_secret(
+                settings.data_dir / "statement.key", what="the key of the signed statements"
+            ),
         )
         parts: Any = {
             # Runs and deliveries are held by leases of their own.

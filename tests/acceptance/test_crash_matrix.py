@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import shutil
 import signal
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 import watcher.platform.samples
 from tests.acceptance.crash_scene import WATCH, CrashScene
@@ -31,6 +33,7 @@ from watcher.lightly.wire.samples import SampleCreateRequest
 from watcher.platform.faults import invalid
 from watcher.platform.server import PlatformServer
 from watcher.platform.settings import PlatformConfig
+from watcher.store import tables, watches
 
 pytestmark = pytest.mark.deep
 
@@ -62,6 +65,7 @@ POINTS = {
         "poll.query_turned",
         "poll.remote_mark_stored",
         "poll.remote_mark_told",
+        "probe.recorded",
         "runner.claimed",
         "runner.claimed:6",
         "runner.recorded:4",
@@ -86,6 +90,14 @@ POINTS = {
     "interrupted": ["poll.interruption_stored"],
     "foreign": ["embed.foreign_vectors_stored", "novelty.others_packed"],
     "aged": ["daemon.batches_cut"],
+    "late": ["lateness.recorded"],
+    "overwritten": [
+        "overwrites.looked_at",
+        "upload.sample_updated",
+        "upload.again_tag_made",
+    ],
+    "wrong clock": ["poll.problem_stored"],
+    "wrong facts": ["probe.problem_stored"],
     "slow": ["runner.lease_extended"],
     "receivers": [
         "deliveries.progress_saved",
@@ -94,7 +106,13 @@ POINTS = {
         "webhook.posted",
     ],
     "slow receiver": ["deliveries.lease_extended"],
-    "audit": ["reconcile.page_stored", "reconcile.reported", "reconcile.vanished_recorded"],
+    "audit": [
+        "reconcile.page_stored",
+        "reconcile.reported",
+        "reconcile.returned_recorded",
+        "reconcile.statement_kept",
+        "reconcile.vanished_recorded",
+    ],
 }
 
 # Needs a server that takes minutes to install: `tests/label_studio/` leads there.
@@ -176,6 +194,23 @@ def _prepare(scene: CrashScene, scenario: str) -> None:
         scene.environ[f"{WATCH}SCHEDULE__INTERVAL_S"] = "3600"
     if scenario == "pipeline":
         scene.put("no picture.jpg", b"text", 1)
+    elif scenario == "overwritten":
+        scene.environ[f"{WATCH}POLL__OVERWRITTEN"] = "again"
+        scene.run_to_rest()
+        for name, other in zip(names, reversed(names), strict=True):
+            shutil.copy(scene.folder / name, scene.folder / f"{other}.new")
+        for name in names:
+            (scene.folder / f"{name}.new").rename(scene.folder / name)
+            os.utime(scene.folder / name, (time.time() + 1,) * 2)
+        # The first of them is noticed here, the other one later.
+        scene.run_until_crash("overwrites.looked_at")
+    elif scenario == "late":
+        scene.run_until_crash("poll.mark_moved")
+        late = scene.folder / "late.jpg"
+        shutil.copy(scene.folder / names[0], late)
+        os.utime(late, (time.time() - 200,) * 2)
+    elif scenario in {"wrong clock", "wrong facts"}:
+        scene.run_until_crash("poll.remote_mark_stored")
     elif scenario == "vanished":
         scene.run_until_crash("poll.mark_moved")
         (scene.folder / names[0]).unlink()
@@ -228,8 +263,37 @@ def _crash(scene: CrashScene, scenario: str, point: str) -> None:
         scene.folder.rename(away)
         scene.run_until_crash(point)
         away.rename(scene.folder)
+    elif scenario == "wrong facts":
+        _set_unit(scene, "ms")
+        scene.run_until_crash(point)
+        _set_unit(scene, "s")
+    elif scenario == "wrong clock":
+        mark_s = _set_mark(scene, int(time.time()) + 366 * 86_400)
+        scene.run_until_crash(point)
+        _set_mark(scene, mark_s)
     else:
         scene.run_until_crash(point)
+
+
+def _set_unit(scene: CrashScene, unit: str) -> None:
+    """Lets the store say that the server listed in this unit."""
+    database = build_database(scene.store_url)
+    with database.write() as session:
+        session.execute(update(tables.watches).values(listing_unit=unit))
+    database.close()
+
+
+def _set_mark(scene: CrashScene, mark_s: int) -> int:
+    """Puts the mark where a wrong clock would have; returns where it stood."""
+    database = build_database(scene.store_url)
+    try:
+        with database.write() as session:
+            (watch,) = watches.load_watches(session)
+            assert watch.mark_s is not None
+            watches.update_mark(session, watch_id=watch.id, mark_s=mark_s, now_ms=1)
+            return watch.mark_s
+    finally:
+        database.close()
 
 
 def _load_expected(
@@ -291,6 +355,12 @@ def test_audit_killed_at_a_point_tells_and_repairs_the_same_when_repeated(
     _prepare(scene, "audit")
     assert scene.run_command("poll")[0] == 0
     (scene.folder / PICTURES[0]).unlink()
+    database = build_database(store_url)
+    with database.write() as session:  # as if it had vanished and come back
+        session.execute(
+            update(tables.samples).where(tables.samples.c.file_name == PICTURES[1]).values(state="gone")
+        )
+    database.close()
     scene.put("older than any overlap.jpg", b"x", 0)
     code, text = scene.run_command("audit", crash_at=point)
     assert code == -signal.SIGKILL, text + scene.read_log()

@@ -17,7 +17,7 @@ from watcher.store import SCHEMA
 from watcher.store.counts import correct_counts, load_counts
 from watcher.store.tables import metadata
 
-HEAD = "0006"
+HEAD = "0007"
 
 
 @pytest.fixture
@@ -131,9 +131,25 @@ def upgrade_to(database, version: str) -> None:
 
 def test_upgrade_of_a_ledger_without_counts_counts_what_is_there_and_goes_on_counting(database):
     upgrade_to(database, "0001")
-    watch = add_watch(database)
-    list_names(database, watch, ["a", "b"])
+    with database.write() as session:  # as the first release wrote them: the code of today knows more columns
+        session.execute(
+            text(
+                "INSERT INTO watches (id, name, server, dataset_id, created_ms) "
+                f"VALUES (1, 'gate', 'https://api.example.com', '{b'gate'.hex():0<24}', 1)"
+            )
+        )
+        for name in ("a", "b"):
+            session.execute(
+                text(
+                    "INSERT INTO samples (watch_id, file_name, read_url, state, via, poll_id, available_ms, "
+                    "discovered_ms, changed_ms) VALUES (1, :name, 'u', 'waiting', 'window', 1, 1, 1, 1)"
+                ),
+                {"name": name},
+            )
+        if not database.is_sqlite:
+            session.execute(text("SELECT setval(pg_get_serial_sequence('watches', 'id'), 1)"))
     upgrade_schema(database, SCHEMA)
+    watch = add_watch(database)
     list_names(database, watch, ["b", "c"])
     with database.write() as session:
         assert load_counts(session)["gate", SampleState.WAITING] == 3

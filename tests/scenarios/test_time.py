@@ -13,6 +13,7 @@ import pytest
 import watcher.poll
 from tests.integration.daemon.conftest import Scene
 from watcher.domain.models import SampleState, Via
+from watcher.ops.overview import load_overview
 from watcher.reconcile import Reconciler
 from watcher.store import polls
 
@@ -48,6 +49,34 @@ def test_scenario_02_upload_that_ends_later_than_any_overlap_is_found_by_the_ful
         work_dir=tmp_path,
     ).run()
     assert scene.load_ledger()["large.jpg"].via is Via.RECONCILE
+
+
+def test_scenario_02_overlap_learns_from_late_uploads_and_finds_the_next(
+    scene: Scene, tmp_path: Path
+) -> None:
+    poller = scene.build_poller()
+    poller.run_cycle()
+    usual_s = scene.config.poll.overlap_s
+    scene.put("within it.jpg", modified_s=time.time() - 0.9 * usual_s)
+    assert poller.run_cycle().n_late == 1
+    scene.put("a little beyond it.jpg", modified_s=time.time() - 1.2 * usual_s)
+    assert poller.run_cycle().n_late == 1, "the overlap did not grow at once"
+    scene.put("far beyond it.jpg", modified_s=time.time() - 5 * usual_s)
+    assert poller.run_cycle().n_late == 0
+    Reconciler(
+        database=scene.database,
+        transport=poller.transport,
+        config=scene.config,
+        watch_id=poller.watch_id,
+        clock=poller.clock,
+        metrics=scene.metrics,
+        work_dir=tmp_path,
+    ).run()
+    scene.put("as far as that.jpg", modified_s=time.time() - 6 * usual_s)
+    assert scene.build_poller().run_cycle().n_late == 1, "what a full comparison found did not count"
+    (view,) = load_overview(scene.database, now_ms=0).watches
+    assert view.overlap_s is not None
+    assert view.overlap_s > 7 * usual_s
 
 
 def test_scenario_04_end_of_the_window_is_frozen_however_long_the_listing_takes(

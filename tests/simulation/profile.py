@@ -8,7 +8,6 @@ from typing import Any
 
 from watcher.domain.models import (
     BatchRules,
-    PollRules,
     SamplingMethod,
     SamplingRules,
     Step,
@@ -16,6 +15,7 @@ from watcher.domain.models import (
     UploadRules,
     WatchConfig,
 )
+from watcher.domain.poll_rules import PollRules
 
 EPOCH_S = 1_700_000_000.0
 

@@ -21,7 +21,10 @@ No message holds a token or the query of a URL.
     |   |-- NotSentError               the request never reached the server
     |   `-- UnknownOutcomeError        the server may have carried it out: look before repeating
     |-- ProtocolError                  an answer that does not follow the protocol
-    |   `-- ListingLoopError           a listing that repeats itself or never ends
+    |   |-- ListingLoopError           a listing that repeats itself or never ends
+    |   `-- ProbeError                 a listing that contradicts itself, or what was known of it
+    |-- StatementError                 a signed statement is not as it was made
+    |-- ClockError                     a clock that cannot be believed; the poll waits     (retryable)
     |-- SampleError                    one sample cannot be processed; the others can
     |   |-- ImageError                 broken, not an image, too large
     |   |-- SampleGoneError            the object is no longer in the datasource
@@ -210,6 +213,20 @@ class ProtocolError(WatcherError):
 
 class ListingLoopError(ProtocolError):
     """A listing repeats a cursor or never ends."""
+
+
+class ProbeError(ProtocolError):
+    """The server's listing contradicts itself or what the store knows of it; polling by it would lose objects."""
+
+
+class StatementError(WatcherError):
+    """A signed statement, or its place in the chain, is not as it was made."""
+
+
+class ClockError(WatcherError):
+    """A clock is so wrong that no mark may be moved by it."""
+
+    retryable = True
 
 
 class SampleError(WatcherError):

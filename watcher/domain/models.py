@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from watcher.domain.delivery import DeliverRules
+from watcher.domain.listing_facts import ListingFacts, TimeUnit, WindowEnd
+from watcher.domain.poll_rules import PollRules
 from watcher.domain.step_rules import EmbedRules, MetadataRules
 
 
@@ -86,24 +88,6 @@ class SamplingMethod(StrEnum):
     CORAL = "CORAL"
     CORESET = "CORESET"
     RANDOM = "RANDOM"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PollRules:
-    """How a datasource is listed.
-
-    Attributes:
-        hold_back_s: the window ends this long before the server's present, so that objects still being stored
-            under the current second are not passed.
-        overlap_s: how far before the mark is listed again, for objects that show up late.
-        max_pages: a listing longer than this is an error, not a loop.
-        reconcile_interval_s: datasource, ledger and dataset are compared in full this often; 0 for never.
-    """
-
-    hold_back_s: int = 5
-    overlap_s: int = 600
-    max_pages: int = 1_000_000
-    reconcile_interval_s: float = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +220,11 @@ class Watch:
         mark_s: everything up to and including this second is in the ledger; None before the first poll.
         remote_mark_s: what the server was told last.
         last_polled_ms: end of the last successful poll.
+        created_ms: when its row was made.
+        listing_unit, listing_from_end, listing_to_end: what the probe found, see `listing`; None: not known.
+        probed_ms: when the probe looked last.
+        lateness_s: the lateness that counts for the overlap, and `lateness_ms` when it was seen.
+        problem: why the last poll could not begin.
         paused_ms: since when it is paused; None while it runs.
     """
 
@@ -247,6 +236,23 @@ class Watch:
     remote_mark_s: int | None = None
     last_polled_ms: int | None = None
     paused_ms: int | None = None
+    created_ms: int = 0
+    listing_unit: str | None = None
+    listing_from_end: str | None = None
+    listing_to_end: str | None = None
+    probed_ms: int | None = None
+    lateness_s: int | None = None
+    lateness_ms: int | None = None
+    problem: str | None = None
+
+    @property
+    def listing(self) -> ListingFacts:
+        """How the server takes windows; what is not known is as the protocol documents it."""
+        return ListingFacts(
+            unit=TimeUnit(self.listing_unit or TimeUnit.SECONDS),
+            from_end=WindowEnd(self.listing_from_end or WindowEnd.INCLUSIVE),
+            to_end=WindowEnd(self.listing_to_end or WindowEnd.INCLUSIVE),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +281,11 @@ class Poll:
     finished_ms: int | None = None
     error: str | None = None
 
+    @property
+    def overlap_s(self) -> int | None:
+        """Length of the overlap; None if there is none."""
+        return None if self.overlap_from_s is None else self.from_s - 1 - self.overlap_from_s
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
@@ -284,7 +295,9 @@ class Sample:
         remote_id: id on the server once it is registered and its files are there.
         attempts: how often it was put into a batch before this one.
         available_ms: not put into a batch before this time.
-        modified_s: last change of the object, as its read URL told.
+        size_bytes, modified_s, etag: of the object, as its read URL told when it was read last.
+        relisted_ms: since when it is to be looked at whether it was written again; None: nothing hints at it.
+        n_overwritten: how often it was found written again, the last time at `overwritten_ms`.
     """
 
     id: int
@@ -303,6 +316,10 @@ class Sample:
     size_bytes: int | None = None
     modified_s: int | None = None
     reason: str | None = None
+    etag: str | None = None
+    relisted_ms: int | None = None
+    n_overwritten: int = 0
+    overwritten_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Below it the servers of this protocol keep what they write into a datasource themselves.
+OWN_OUTPUT = ".lightly/"
 _LONGEST = 1024
 # An entry of Postgres's index holds up to 2704 bytes, its other columns included.
 _LONGEST_BYTES = 2048

@@ -37,11 +37,14 @@ def renew_read_urls(context: WorkContext, *, file_names: Collection[str]) -> dic
     ]
     wanted = set(file_names)
     found: dict[str, str] = {}
+    first, last = context.watch.listing.compute_range(
+        min(starts, default=0), int(context.parts.clock.now_s()) + _AHEAD_S
+    )
     for page in iter_pages(
         context.transport,
         dataset_id=context.watch.dataset_id,
-        from_s=min(starts, default=0),
-        to_s=int(context.parts.clock.now_s()) + _AHEAD_S,
+        from_s=first,
+        to_s=last,
         max_pages=context.config.poll.max_pages,
     ):
         context.check()

@@ -21,6 +21,7 @@ from watcher.domain.errors import (
     WatcherError,
 )
 from watcher.domain.models import Sample, SampleState, UploadMode, Via
+from watcher.domain.object_facts import ObjectFacts, may_still_be_written
 from watcher.domain.pipeline import Discard, Done, Outcome
 from watcher.images import (
     DecodedImage,
@@ -30,11 +31,14 @@ from watcher.images import (
     extract_exif,
     read_image,
 )
+from watcher.jobs.again import ensure_again_tag
 from watcher.jobs.context import RunContext
 from watcher.jobs.read_urls import renew_read_urls
+from watcher.lateness import record_lateness
+from watcher.lightly.samples import update_sample
 from watcher.lightly.signed_urls import ReadResult
 from watcher.lightly.wire.datasets import ImageType
-from watcher.lightly.wire.samples import SampleCreateRequest
+from watcher.lightly.wire.samples import SampleCreateRequest, SampleUpdateRequest
 from watcher.lightly.workflows.register import (
     EnsuredSample,
     ensure_initial_or_upsize_tag,
@@ -42,7 +46,7 @@ from watcher.lightly.workflows.register import (
     put_sample_file,
 )
 from watcher.logs import get_logger
-from watcher.store import batches, novelty, samples
+from watcher.store import batches, novelty, overwrites, samples
 
 _log = get_logger("upload")
 
@@ -57,12 +61,19 @@ _REFUSALS = frozenset({400, 413, 422})
 _MOST_REFUSALS_WITHOUT_SUCCESS = 20
 
 
+class _UnfitError(ImageError):
+    """An image that cannot be used, and what its read URL told of it."""
+
+    def __init__(self, error: ImageError, seen: ObjectFacts) -> None:
+        super().__init__(str(error), truncated=error.truncated)
+        self.seen = seen
+
+
 @dataclass(frozen=True, slots=True)
 class _Uploaded:
     sample: Sample
     remote_id: str
-    size_bytes: int
-    modified_s: int | None
+    seen: ObjectFacts
     brightness: float
     contrast: float
 
@@ -120,6 +131,7 @@ def run_upload(context: RunContext) -> Outcome:
         upsize_tag_name=f"{context.batch.key}-new",
     )
     crash_point("upload.tag_made")
+    tag = ensure_again_tag(context, tag)
     with context.database.write() as session:
         batches.record_query_tag(session, batch_id=context.batch.id, tag_id=tag.id)
     crash_point("upload.tag_recorded")
@@ -209,7 +221,12 @@ def _pool(context: RunContext) -> Iterator[ThreadPoolExecutor]:
 def _upload_one(context: RunContext, sample: Sample) -> _Uploaded:
     rules = context.config.upload
     read = context.transport.read_url_bytes(sample.read_url, max_bytes=rules.max_bytes)
-    image = read_image(read.body, limits=ImageLimits(max_bytes=rules.max_bytes, max_pixels=rules.max_pixels))
+    seen = ObjectFacts(size_bytes=read.size, modified_s=read.last_modified_s, etag=read.etag)
+    limits = ImageLimits(max_bytes=rules.max_bytes, max_pixels=rules.max_pixels)
+    try:
+        image = read_image(read.body, limits=limits)
+    except ImageError as error:
+        raise _UnfitError(error, seen) from error
     values = compute_metadata(image)
     assert values.mean
     assert values.std
@@ -228,12 +245,19 @@ def _upload_one(context: RunContext, sample: Sample) -> _Uploaded:
         with_write_urls=rules.mode is not UploadMode.METADATA,
     )
     crash_point("upload.sample_registered")
+    if sample.n_overwritten and not ensured.created:
+        update_sample(
+            context.transport,
+            dataset_id=context.watch.dataset_id,
+            sample_id=ensured.sample_id,
+            request=SampleUpdateRequest(meta_data=values, exif=request.exif, thumb_name=request.thumb_name),
+        )
+        crash_point("upload.sample_updated")
     _send_files(context, ensured, image, read)
     return _Uploaded(
         sample,
         ensured.sample_id,
-        read.size,
-        read.last_modified_s,
+        seen,
         brightness=sum(values.mean) / len(values.mean),
         contrast=sum(values.std) / len(values.std),
     )
@@ -263,10 +287,13 @@ def _record(context: RunContext, uploaded: _Uploaded) -> None:
             session,
             sample_id=sample.id,
             remote_id=uploaded.remote_id,
-            size_bytes=uploaded.size_bytes,
-            modified_s=uploaded.modified_s,
+            size_bytes=uploaded.seen.size_bytes or 0,
+            modified_s=uploaded.seen.modified_s,
             now_ms=context.now_ms(),
         )
+        overwrites.record_seen(session, sample_id=sample.id, facts=uploaded.seen)
+        if sample.n_overwritten:
+            overwrites.forget_vectors(session, watch_id=sample.watch_id, file_name=sample.file_name)
         if uploaded.contrast < context.config.novelty.dark_contrast:
             novelty.record_dark_sample(
                 session,
@@ -277,17 +304,32 @@ def _record(context: RunContext, uploaded: _Uploaded) -> None:
                 now_ms=context.now_ms(),
             )
     crash_point("upload.sample_recorded")
-    if sample.via is Via.OVERLAP and uploaded.modified_s is not None:
-        lateness_s = sample.discovered_ms / 1000 - uploaded.modified_s
-        context.parts.metrics.sample_lateness_s.labels(watch=context.watch.name).observe(max(0.0, lateness_s))
+    if sample.via in {Via.OVERLAP, Via.RECONCILE} and uploaded.seen.modified_s is not None:
+        late_s = max(0.0, sample.discovered_ms / 1000 - uploaded.seen.modified_s)
+        context.parts.metrics.sample_lateness_s.labels(watch=context.watch.name).observe(late_s)
+        record_lateness(context.database, watch_id=sample.watch_id, late_s=late_s, now_ms=context.now_ms())
 
 
 def _set_aside(context: RunContext, sample: Sample, error: ImageError) -> None:
-    """A truncated file may still be on its way, so it waits for a while; anything else is quarantined."""
+    """A file that ends early may still be being written, so it waits; anything else is quarantined."""
     rules = context.config.upload
     now_ms = context.now_ms()
+    waits = error.truncated and sample.attempts < rules.settle_attempts
+    before = ObjectFacts(size_bytes=sample.size_bytes, modified_s=sample.modified_s, etag=sample.etag)
+    seen = error.seen if isinstance(error, _UnfitError) else ObjectFacts()
+    if error.truncated and seen.is_known:
+        waits = may_still_be_written(
+            seen,
+            before=before,
+            now_s=now_ms / 1000,
+            settle_s=rules.settle_s,
+            n_looks=sample.attempts,
+            settle_attempts=rules.settle_attempts,
+        )
     with context.database.write() as session:
-        if error.truncated and sample.attempts < rules.settle_attempts:
+        if seen.is_known:
+            overwrites.record_seen(session, sample_id=sample.id, facts=seen)
+        if waits:
             available_ms = now_ms + int(rules.settle_s * 1000)
             samples.return_to_waiting(
                 session, sample_id=sample.id, reason=str(error), available_ms=available_ms, now_ms=now_ms

@@ -19,7 +19,7 @@ from watcher.lightly.wire.datasources import (
 _DATASOURCE = "/v1/datasets/{datasetId}/datasource"
 LIST_ENDPOINT = f"{_DATASOURCE}/list"
 SHARDS_ENDPOINT = f"{_DATASOURCE}/list/dnc"
-_MARK = f"{_DATASOURCE}/processedUntilTimestamp"
+MARK_ENDPOINT = f"{_DATASOURCE}/processedUntilTimestamp"
 
 
 def fetch_datasource_fields(
@@ -115,7 +115,7 @@ def fetch_shard_cursors(
 def fetch_processed_until(transport: Transport, *, dataset_id: str) -> int:
     """The mark; 0 if nothing was processed yet."""
     return transport.get_json(
-        _MARK, type=ProcessedUntilTimestamp, path_params={"datasetId": dataset_id}
+        MARK_ENDPOINT, type=ProcessedUntilTimestamp, path_params={"datasetId": dataset_id}
     ).processed_until_timestamp
 
 
@@ -123,7 +123,7 @@ def update_processed_until(transport: Transport, *, dataset_id: str, timestamp_s
     """Sets the mark; it may go back."""
     transport.send(
         "PUT",
-        _MARK,
+        MARK_ENDPOINT,
         path_params={"datasetId": dataset_id},
         body=ProcessedUntilTimestamp(processed_until_timestamp=timestamp_s),
     )

@@ -14,7 +14,7 @@ from watcher.domain.errors import StoreError
 from watcher.domain.models import BatchState
 from watcher.logs import get_logger
 from watcher.ops.delivery_gauges import read_delivery_gauges
-from watcher.store import batches, claims, novelty, reconciles, samples, watches
+from watcher.store import batches, claims, novelty, polls, reconciles, samples, watches
 from watcher.store.counts import load_counts
 
 _log = get_logger("collector")
@@ -85,6 +85,11 @@ class StoreCollector(Collector):
             "Samples the last full comparison found that no poll had found; absent before the first one.",
             labels=["watch"],
         )
+        overlap = GaugeMetricFamily(
+            "watcher_overlap_seconds",
+            "How far before its mark the last poll listed again; absent before the first poll with an overlap.",
+            labels=["watch"],
+        )
         paused = GaugeMetricFamily("watcher_paused", "1 while a watch is paused.", labels=["watch"])
         by_batch_state = GaugeMetricFamily("watcher_batches", "Batches by state.", labels=["watch", "state"])
         measured = CounterMetricFamily(
@@ -125,6 +130,7 @@ class StoreCollector(Collector):
             delivery_gauges = read_delivery_gauges(session, watch_names=self._configured)
             last_missing = reconciles.load_last_missing(session)
             known = [watch for watch in watches.load_watches(session) if watch.name in self._configured]
+            overlaps = {watch.name: polls.load_last_overlap(session, watch_id=watch.id) for watch in known}
         for watch in known:
             for (name, state), n in counts.items():
                 if name == watch.name:
@@ -143,6 +149,9 @@ class StoreCollector(Collector):
                 ratio.add_metric([watch.name], ratios[watch.name])
             if watch.name in discoveries:
                 last_sample.add_metric([watch.name], discoveries[watch.name] / 1000)
+            overlap_s = overlaps[watch.name]
+            if overlap_s is not None:
+                overlap.add_metric([watch.name], overlap_s)
             if watch.name in last_missing:
                 missing.add_metric([watch.name], last_missing[watch.name])
             if watch.last_polled_ms is not None:
@@ -152,7 +161,7 @@ class StoreCollector(Collector):
             if watch.name in oldest:
                 pending.add_metric([watch.name], oldest[watch.name] / 1000)
         return [
-            *(by_state, polled, mark, pending, by_batch_state, missing, paused, waiting),
+            *(by_state, polled, mark, pending, by_batch_state, missing, paused, waiting, overlap),
             *(measured, near, repeated, dark, ratio, last_sample),
             *delivery_gauges,
         ]

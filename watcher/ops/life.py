@@ -90,6 +90,12 @@ def _load_life(session: Any, watch_name: str, sample: Sample) -> Life:
                 )
             )
             events.extend(_delivery(delivery, task_ids.get(delivery.id)) for delivery in made)
+    if sample.overwritten_ms is not None:
+        events.append(
+            LifeEvent(
+                at_ms=sample.overwritten_ms, what="found written again", facts={"times": sample.n_overwritten}
+            )
+        )
     if sample.state in {SampleState.QUARANTINED, SampleState.GONE} or sample.attempts:
         events.append(
             LifeEvent(at_ms=sample.changed_ms, what=sample.state.value, facts={"reason": sample.reason})

@@ -9,7 +9,7 @@ import msgspec
 
 from watcher.database import Database
 from watcher.domain.delivery import Delivery
-from watcher.domain.models import Batch, BatchNovelty, Pick, Poll, Run, RunState, Sample, SampleState
+from watcher.domain.models import Batch, BatchNovelty, Pick, Poll, Run, RunState, Sample, SampleState, Via
 from watcher.store import batches, deliveries, novelty, picks, polls, runs, samples, watches
 from watcher.store.counts import load_counts
 
@@ -106,6 +106,9 @@ class WatchView(msgspec.Struct, frozen=True, kw_only=True):
         samples: number by state; every state is there.
         lag_s: seconds from the mark to now; None before the first poll.
         oldest_pending_ms: discovery of the oldest unfinished sample.
+        overlap_s: how far before the mark the last poll listed again.
+        listing: how the server takes windows, as far as a probe found out.
+        problem: why the last poll could not begin.
         next_poll_s: unix time of the next poll, where the scheduler runs.
     """
 
@@ -116,6 +119,9 @@ class WatchView(msgspec.Struct, frozen=True, kw_only=True):
     lag_s: float | None
     last_polled_ms: int | None
     paused_ms: int | None
+    overlap_s: int | None
+    listing: str | None
+    problem: str | None
     next_poll_s: float | None
     oldest_pending_ms: int | None
     samples: dict[str, int]
@@ -142,6 +148,7 @@ def load_overview(
         views = []
         for watch in watches.load_watches(session):
             next_poll = (next_polls or {}).get(watch.name)
+            recent = polls.load_recent_polls(session, watch_id=watch.id, limit=_POLLS)
             batch_rows = batches.load_recent_batches(session, watch_id=watch.id, limit=_BATCHES)
             views.append(
                 WatchView(
@@ -152,12 +159,15 @@ def load_overview(
                     lag_s=None if watch.mark_s is None else round(now_ms / 1000 - watch.mark_s, 1),
                     last_polled_ms=watch.last_polled_ms,
                     paused_ms=watch.paused_ms,
+                    overlap_s=next(
+                        (poll.overlap_s for poll in recent if poll.via is not Via.RECONCILE), None
+                    ),
+                    listing=None if watch.listing_unit is None else str(watch.listing),
+                    problem=watch.problem,
                     next_poll_s=None if next_poll is None else next_poll.timestamp(),
                     oldest_pending_ms=oldest.get(watch.name),
                     samples={state.value: counts[watch.name, state] for state in SampleState},
-                    polls=[
-                        _poll(p) for p in polls.load_recent_polls(session, watch_id=watch.id, limit=_POLLS)
-                    ],
+                    polls=[_poll(p) for p in recent],
                     batches=[
                         _batch(
                             batch,

@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from watcher.domain.models import Poll, PollState, Via
+from watcher.domain.models import Poll, PollState, SampleState, Via
 from watcher.domain.window import Window
-from watcher.store.tables import polls
+from watcher.store.tables import polls, samples
 
 
 def create_poll(session: Session, *, watch_id: int, window: Window, now_ms: int) -> Poll:
@@ -63,6 +63,32 @@ def load_recent_polls(session: Session, *, watch_id: int, limit: int) -> list[Po
     """The last polls of a watch, newest first."""
     statement = select(polls).where(polls.c.watch_id == watch_id).order_by(polls.c.id.desc()).limit(limit)
     return [_poll(row) for row in session.execute(statement)]
+
+
+def load_last_overlap(session: Session, *, watch_id: int) -> int | None:
+    """Length of the overlap of the last poll, in seconds; None if it had none."""
+    row = session.execute(
+        select(polls.c.from_s - 1 - polls.c.overlap_from_s)
+        .where(polls.c.watch_id == watch_id, polls.c.via != Via.RECONCILE)
+        .order_by(polls.c.id.desc())
+        .limit(1)
+    ).scalar()
+    return None if row is None else int(row)
+
+
+def load_newest_urls(session: Session, *, watch_id: int, poll_id: int, limit: int) -> list[str]:
+    """Read URLs of the waiting samples that a poll found last."""
+    statement = (
+        select(samples.c.read_url)
+        .where(
+            samples.c.watch_id == watch_id,
+            samples.c.state == SampleState.WAITING,
+            samples.c.poll_id == poll_id,
+        )
+        .order_by(samples.c.id.desc())
+        .limit(limit)
+    )
+    return list(session.execute(statement).scalars())
 
 
 def update_progress(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
-from watcher.domain.models import SampleState
-from watcher.store.tables import reconciles, samples, watches
+from watcher.domain.models import BatchState, SampleState
+from watcher.store.tables import batches, reconciles, samples, watches
 
 
 class ReconcileReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +26,9 @@ class ReconcileReport(msgspec.Struct, frozen=True, kw_only=True):
         n_remote: names the dataset has.
         missing: some of the missing names.
         done_but_not_remote: some names that are done here and unknown there.
-        n_unexplained: names that are neither in order nor on their way: done here and unknown there.
+        listed: what became of the listed names, by state; their sum is `n_listed`.
+        unexplained: names whose state nothing explains, with what is wrong; the first thousand.
+        n_unexplained: names that are neither in order nor on their way, such as done here and unknown there.
         n_miscounted: by how much the kept counts of the states differed from the rows; they are right now.
     """
 
@@ -43,12 +45,37 @@ class ReconcileReport(msgspec.Struct, frozen=True, kw_only=True):
     n_unexplained: int
     missing: list[str]
     done_but_not_remote: list[str]
+    listed: dict[str, int] = {}
+    unexplained: dict[str, str] = {}
     n_miscounted: int = 0
 
     @property
     def is_clean(self) -> bool:
         """Whether nothing was missing, every row is explained, and the kept counts were right."""
         return self.n_missing == 0 and self.n_unexplained == 0 and self.n_miscounted == 0
+
+
+class LedgerRow(NamedTuple):
+    """A row as a comparison reads it: with whether it has a reason, and the state of its batch."""
+
+    id: int
+    name: str
+    state: SampleState
+    has_reason: bool
+    batch_state: str | None
+
+    def find_fault(self, *, is_remote: bool) -> str | None:
+        """What nothing explains; None if the state is in order."""
+        if self.state is SampleState.DONE and not is_remote:
+            return "done here, unknown to the dataset"
+        if self.state is SampleState.PROCESSING and self.batch_state not in (
+            BatchState.OPEN,
+            BatchState.DEAD,
+        ):
+            return "in processing, but in no batch that is under way"
+        if self.state is SampleState.QUARANTINED and not self.has_reason:
+            return "quarantined without a reason"
+        return None
 
 
 def record_report(session: Session, *, watch_id: int, report: ReconcileReport) -> int:
@@ -90,18 +117,26 @@ def load_last_missing(session: Session) -> dict[str, int]:
     return {row.name: row.n_missing for row in session.execute(statement)}
 
 
-def load_ledger_page(
-    session: Session, *, watch_id: int, after_id: int, limit: int
-) -> list[tuple[int, str, SampleState, bool]]:
-    """Rows as (id, file name, state, whether it is registered), in the order of their ids."""
+def load_ledger_page(session: Session, *, watch_id: int, after_id: int, limit: int) -> list[LedgerRow]:
+    """Rows in the order of their ids."""
     statement = (
-        select(samples.c.id, samples.c.file_name, samples.c.state, samples.c.remote_id.is_not(None))
+        select(
+            samples.c.id,
+            samples.c.file_name,
+            samples.c.state,
+            samples.c.reason.is_not(None),
+            batches.c.state,
+        )
+        .outerjoin(batches, batches.c.id == samples.c.batch_id)
         # The sum keeps planners from an index on the watch, after which they would sort all its rows for each page.
         .where(samples.c.watch_id + 0 == watch_id, samples.c.id > after_id)
         .order_by(samples.c.id)
         .limit(limit)
     )
-    return [(row[0], row[1], SampleState(row[2]), bool(row[3])) for row in session.execute(statement)]
+    return [
+        LedgerRow(row[0], row[1], SampleState(row[2]), bool(row[3]), row[4])
+        for row in session.execute(statement)
+    ]
 
 
 def record_vanished(session: Session, *, sample_ids: Sequence[int], now_ms: int) -> int:

@@ -44,6 +44,16 @@ watches = Table(
     Column("last_polled_ms", BigInteger),
     Column("paused_ms", BigInteger),
     Column("created_ms", BigInteger, nullable=False),
+    # What the start-up probe found out of the server's listing.
+    Column("listing_unit", String(2)),
+    Column("listing_from_end", String(9)),
+    Column("listing_to_end", String(9)),
+    Column("probed_ms", BigInteger),
+    # The lateness that decides the overlap, and when it was seen.
+    Column("lateness_s", BigInteger),
+    Column("lateness_ms", BigInteger),
+    # Why the last poll could not begin; nothing after a good one.
+    Column("problem", Text),
     UniqueConstraint("server", "dataset_id"),
 )
 
@@ -113,6 +123,10 @@ samples = Table(
     Column("size_bytes", BigInteger),
     Column("modified_s", BigInteger),
     Column("reason", Text),
+    Column("etag", Text),
+    Column("relisted_ms", BigInteger),
+    Column("n_overwritten", Integer, nullable=False, server_default="0"),
+    Column("overwritten_ms", BigInteger),
     UniqueConstraint("watch_id", "file_name"),
     Index(None, "watch_id", "state", "id"),
     Index(
@@ -124,6 +138,13 @@ samples = Table(
         postgresql_where=text("state = 'waiting'"),
     ),
     Index(None, "batch_id"),
+    Index(
+        "ix_samples_relisted",
+        "watch_id",
+        "relisted_ms",
+        sqlite_where=text("relisted_ms IS NOT NULL"),
+        postgresql_where=text("relisted_ms IS NOT NULL"),
+    ),
 )
 
 # Kept by triggers on `samples` (see `store/counts.py`): whoever copies that table leaves this one out.
@@ -369,6 +390,17 @@ reconciles = Table(
     Column("n_unexplained", BigInteger, nullable=False),
     Column("report", Text, nullable=False),
     Index(None, "watch_id", "id"),
+)
+
+statements = Table(
+    "statements",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("watch_id", ForeignKey("watches.id"), nullable=False),
+    Column("day", String(10), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("signature", String(64), nullable=False),
+    UniqueConstraint("watch_id", "day"),
 )
 
 audit_log = Table(

@@ -14,7 +14,8 @@ from watcher.attach import attach_watch
 from watcher.database import Database, build_database, upgrade_schema
 from watcher.domain.backoff import Backoff
 from watcher.domain.clock import SystemClock
-from watcher.domain.models import BatchRules, PollRules, Sample, Watch, WatchConfig
+from watcher.domain.models import BatchRules, Sample, Watch, WatchConfig
+from watcher.domain.poll_rules import PollRules
 from watcher.lightly.transport import Transport
 from watcher.metrics import Metrics
 from watcher.platform.server import PlatformServer

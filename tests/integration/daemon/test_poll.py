@@ -32,7 +32,7 @@ def test_poll_of_new_files_writes_each_once_and_moves_both_marks(scene: Scene) -
 
 
 def test_poll_of_file_behind_the_mark_finds_it_in_the_overlap(scene: Scene) -> None:
-    scene.put("early.jpg")
+    scene.put("early.jpg", modified_s=time.time() - 30)
     poller = scene.build_poller()
     poller.run_cycle()
     scene.put("late.jpg", modified_s=time.time() - 300)

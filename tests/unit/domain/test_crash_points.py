@@ -17,7 +17,10 @@ from watcher.domain.crash_points import NAMES, CrashPlan, crash_point
 ROOT = Path(__file__).parents[3] / "watcher"
 MODULES = [
     ROOT / "attach.py",
+    ROOT / "lateness.py",
+    ROOT / "overwrites.py",
     ROOT / "poll.py",
+    ROOT / "probe.py",
     ROOT / "reconcile.py",
     *sorted((ROOT / "jobs").glob("*.py")),
     *sorted((ROOT / "sinks").glob("*.py")),
