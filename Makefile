@@ -9,7 +9,7 @@ WORKERS ?= 4
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-deep test-official lint bench soak mutations lock image-check clean
+.PHONY: help setup run demo test test-deep test-official lint bench soak mutations docs-generated lock image-check clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ mutations: setup ## breaks rules on purpose and expects their tests to go red
 
 image-check: setup ## builds the image with buildah and runs its daemon
 	deploy/image-check.sh
+
+docs-generated: setup ## the pages of docs/ that follow from the code
+	$(BIN)/python docs/generate.py
 
 lock: ## resolve the lock files anew (needs uv)
 	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra daemon --extra platform --extra workers --extra onnx --extra parquet --extra index --extra traces --group dev pyproject.toml -o requirements/dev.lock

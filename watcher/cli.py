@@ -215,6 +215,7 @@ def demo(
 
 
 from watcher import (  # noqa: E402 - after these in `watcher --help`
+    cli_alerts,
     cli_backup,
     cli_control,
     cli_platform,
@@ -222,4 +223,4 @@ from watcher import (  # noqa: E402 - after these in `watcher --help`
     cli_store,
 )
 
-__all__ = ["app", "cli_backup", "cli_control", "cli_platform", "cli_statement", "cli_store"]
+__all__ = ["app", "cli_alerts", "cli_backup", "cli_control", "cli_platform", "cli_statement", "cli_store"]

@@ -6,12 +6,10 @@ import random
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
-
-from prometheus_client import PlatformCollector, ProcessCollector
 
 from watcher.bootstrap import (
     build_platform_config,
@@ -31,13 +29,13 @@ from watcher.lightly.versions import fetch_minimum_version
 from watcher.logs import get_logger
 from watcher.metrics import Metrics
 from watcher.ops.app import build_app
-from watcher.ops.collector import StoreCollector
 from watcher.ops.control import Control
 from watcher.ops.health import AccessWatch, Heartbeats
 from watcher.ops.parts import OpsParts
+from watcher.ops.publish import publish_states
 from watcher.poll import PollReport
 from watcher.presence import Presence
-from watcher.scheduler import Scheduler
+from watcher.scheduler import Scheduler, compute_longest_interval_s
 from watcher.serving import ThreadedServer
 from watcher.settings import Settings
 from watcher.standby import Standby
@@ -140,6 +138,11 @@ class Daemon:
         for config in self.configs:
             sinks = [sink.name for sink in config.deliver.sinks]
             self._metrics.init_watch(config.name, steps=config.steps, sinks=sinks)
+            self._metrics.describe_watch(
+                config.name,
+                poll_interval_s=compute_longest_interval_s(config, now=datetime.now(UTC)),
+                silent_after_s=config.silent_after_s,
+            )
         if self.settings.dispatch == "procrastinate":
             self._queue = build_queue(self.configs, database=store, clock=self._clock)
         if leads:
@@ -160,7 +163,16 @@ class Daemon:
         store = self._store_database()
         assert self._transport is not None
         try:
-            self._register_collectors(store)
+            publish_states(
+                self._metrics,
+                database=store,
+                access=self._access,
+                heartbeats=self._heartbeats,
+                clock=self._clock,
+                watches=[config.name for config in self.configs],
+                data_dir=self.settings.data_dir,
+                is_published=lambda: self._term is not None,
+            )
             parts = OpsParts(
                 database=store,
                 transport=self._transport,
@@ -172,6 +184,7 @@ class Daemon:
                 poll_now=self._poll_now,
                 audit_now=self._audit_now,
                 next_polls=self._next_polls,
+                role=lambda: "standby" if self._term is None else "leader",
             )
             self._http = ThreadedServer(
                 build_app(parts),
@@ -348,20 +361,8 @@ class Daemon:
         assert self._store is not None
         return self._store
 
-    def _register_collectors(self, database: Database) -> None:
-        registry = self._metrics.registry
-        registry.register(
-            StoreCollector(
-                database,
-                configured=frozenset(config.name for config in self.configs),
-                is_published=lambda: self._term is not None,
-            )
-        )
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-
     def _observe(self, seen: RequestSeen) -> None:
-        self._metrics.observe_request(endpoint=seen.endpoint, code=seen.code, duration_s=seen.duration_s)
+        self._metrics.observe_request(**asdict(seen))
         self._access.observe(endpoint=seen.endpoint, code=seen.code)
 
     def _now_ms(self) -> int:

@@ -105,7 +105,20 @@ class Database:
         self._guarded: tuple[int, int] | None = None
         self.name = name or build_process_name()
         # Called at the end of each writing transaction, before it is committed.
+        self._observe_commit: Callable[[float], None] = lambda _seconds: None
         self.before_commit: list[Callable[[Session], None]] = []
+
+    def observe(self, *, query: Callable[[float], None], commit: Callable[[float], None]) -> None:
+        """Tells the seconds each statement and each commit of `write()` took; both must be quick."""
+        self._observe_commit = commit
+
+        @event.listens_for(self.engine, "before_cursor_execute")
+        def _begin(connection: Connection, *_: object) -> None:
+            connection.info["begun_s"] = time.perf_counter()
+
+        @event.listens_for(self.engine, "after_cursor_execute")
+        def _end(connection: Connection, *_: object) -> None:
+            query(time.perf_counter() - connection.info["begun_s"])
 
     @property
     def is_sqlite(self) -> bool:
@@ -126,7 +139,9 @@ class Database:
                 yield session
                 for act in self.before_commit:
                     act(session)
+                begun_s = time.perf_counter()
                 session.commit()
+                self._observe_commit(time.perf_counter() - begun_s)
         except StoreUnavailableError as error:
             self.last_failure = str(error)
             raise

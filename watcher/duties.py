@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ConfigError, WatcherError
 from watcher.domain.models import WatchConfig
 from watcher.lightly.transport import Transport
-from watcher.logs import get_logger
+from watcher.logs import describe_error, get_logger
 from watcher.metrics import Metrics
 from watcher.poll import Poller, PollReport
 from watcher.probe import probe_if_due
@@ -36,6 +37,7 @@ class Duties:
         database: fenced, so that nothing is written after the term.
         server_identity: names the server in the store.
         stop: set at the end of the term.
+        watching: watches over one piece of work of a kind, which calls what it is given whenever it moves.
         statement_key: signs the statement of the day.
         probed: when which watch was probed, by its id; unix milliseconds.
         watch_ids: the watches that are attached to their datasets, by name.
@@ -49,6 +51,7 @@ class Duties:
     work_dir: Path
     server_identity: str
     stop: threading.Event
+    watching: Callable[[str, str], AbstractContextManager[Callable[[], None]]]
     statement_key: str | None = None
     watch_ids: dict[str, int] = field(default_factory=dict)
     probed: dict[int, int] = field(default_factory=dict)
@@ -62,23 +65,25 @@ class Duties:
         config = self._find_config(name)
         outcome = "failed"
         try:
-            watch_id = self._attach(config)
-            probe_if_due(
-                self.database,
-                self.transport,
-                watch_id=watch_id,
-                now_ms=self._now_ms(),
-                probed=self.probed,
-            )
-            report = Poller(
-                database=self.database,
-                transport=self.transport,
-                config=config,
-                watch_id=watch_id,
-                clock=self.clock,
-                metrics=self.metrics,
-                stop=self.stop,
-            ).run_cycle()
+            with self.watching("poll", name) as beat:
+                watch_id = self._attach(config)
+                probe_if_due(
+                    self.database,
+                    self.transport,
+                    watch_id=watch_id,
+                    now_ms=self._now_ms(),
+                    probed=self.probed,
+                )
+                report = Poller(
+                    database=self.database,
+                    transport=self.transport,
+                    config=config,
+                    watch_id=watch_id,
+                    clock=self.clock,
+                    metrics=self.metrics,
+                    stop=self.stop,
+                    beat=beat,
+                ).run_cycle()
             outcome = "ok"
         finally:
             self.metrics.polls.labels(watch=name, outcome=outcome).inc()
@@ -130,17 +135,19 @@ class Duties:
             WatcherError: see `Reconciler.run`.
         """
         config = self._find_config(name)
-        return Reconciler(
-            database=self.database,
-            transport=self.transport,
-            config=config,
-            watch_id=self._attach(config),
-            clock=self.clock,
-            metrics=self.metrics,
-            work_dir=self.work_dir,
-            statement_key=self.statement_key,
-            stop=self.stop,
-        ).run()
+        with self.watching("reconcile", name) as beat:
+            return Reconciler(
+                database=self.database,
+                transport=self.transport,
+                config=config,
+                watch_id=self._attach(config),
+                clock=self.clock,
+                metrics=self.metrics,
+                work_dir=self.work_dir,
+                statement_key=self.statement_key,
+                stop=self.stop,
+                beat=beat,
+            ).run()
 
     def reconcile_due(self) -> None:
         """Reconciles the watches whose last comparison is older than their interval, one after another."""
@@ -155,7 +162,7 @@ class Duties:
                 try:
                     self.reconcile(config.name)
                 except WatcherError as error:
-                    _log.warning("reconcile.failed", watch=config.name, error=str(error))
+                    _log.warning("reconcile.failed", watch=config.name, **describe_error(error))
 
     def cut_due(self) -> None:
         """Cuts batches whose time came between two polls: by age, by cron, or of samples that were put off."""

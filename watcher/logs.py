@@ -23,6 +23,13 @@ def get_logger(name: str) -> FilteringBoundLogger:
     return logger
 
 
+def describe_error(error: BaseException) -> dict[str, str]:
+    """The fields that a log event about an error bears: its text, its class, and the request that failed."""
+    facts = {"error": str(error), "kind": type(error).__name__}
+    request_id = getattr(error, "request_id", None)
+    return facts if request_id is None else {**facts, "request_id": request_id}
+
+
 def configure_logging(
     *, log_format: LogFormat = "auto", level: str = "INFO", stream: TextIO | None = None
 ) -> None:

@@ -20,9 +20,34 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 POLL_OUTCOMES = ("ok", "failed", "skipped")
 RUN_OUTCOMES = ("done", "retried", "dead", "snoozed", "discarded", "interrupted")
 DELIVERY_OUTCOMES = ("done", "retried", "dead", "interrupted")
+LOOPS = ("scheduler", "worker", "delivery", "poll", "reconcile", "standby", "presence")
+# Other codes are counted by their class, `4xx`, so that no server can make series without end.
+KNOWN_CODES = frozenset(
+    {
+        "200",
+        "201",
+        "202",
+        "204",
+        "206",
+        "301",
+        "302",
+        "304",
+        "400",
+        "401",
+        "403",
+        "404",
+        "405",
+        "409",
+        "410",
+        "411",
+    }
+    | {"413", "416", "422", "429", "500", "502", "503", "504", "error"}
+)
+FAILURE_CODES = ("error", "401", "403", "404", "429", "500", "502", "503", "504")
 
 _RUN_BUCKETS_S = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
 _REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_STORE_BUCKETS_S = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15)
 _LATENESS_BUCKETS_S = (1, 5, 15, 60, 300, 600, 1800, 3600, 21600, 86400)
 
 
@@ -31,6 +56,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
+        self._endpoints: set[str] = set()
         self.samples_discovered = Counter(
             "watcher_samples_discovered",
             "Samples that entered the ledger, by how they were found.",
@@ -99,6 +125,57 @@ class Metrics:
             buckets=_REQUEST_BUCKETS_S,
             registry=self.registry,
         )
+        self.api_retries = Counter(
+            "watcher_api_retries",
+            "Requests to the API that repeated one before, by endpoint.",
+            ["endpoint"],
+            registry=self.registry,
+        )
+        self.api_bytes = Counter(
+            "watcher_api_bytes",
+            "Bytes of bodies to and from the API and signed URLs, as far as their length was told.",
+            ["direction"],
+            registry=self.registry,
+        )
+        for direction in ("sent", "received"):
+            self.api_bytes.labels(direction=direction)
+        self.credentials_refused = Gauge(
+            "watcher_credentials_refused",
+            "1 while the newest word of the server on the token was a refusal.",
+            registry=self.registry,
+        )
+        self.stalled_loops = Gauge(
+            "watcher_stalled_loops",
+            "Loops that have not moved within their limit, as at /health/live.",
+            ["loop"],
+            registry=self.registry,
+        )
+        for loop in LOOPS:
+            self.stalled_loops.labels(loop=loop)
+        self.poll_interval_s = Gauge(
+            "watcher_poll_interval_seconds",
+            "Longest time between two polls by the schedule.",
+            ["watch"],
+            registry=self.registry,
+        )
+        self.silent_after_s = Gauge(
+            "watcher_silent_after_seconds",
+            "No new sample for this long counts as silence of the source; absent where that is switched off.",
+            ["watch"],
+            registry=self.registry,
+        )
+        self.store_query_duration_s = Histogram(
+            "watcher_store_query_duration_seconds",
+            "Length of statements of the store.",
+            buckets=_STORE_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.store_commit_duration_s = Histogram(
+            "watcher_store_commit_duration_seconds",
+            "Length of commits of the store.",
+            buckets=_STORE_BUCKETS_S,
+            registry=self.registry,
+        )
         self.clock_skew_s = Gauge(
             "watcher_clock_skew_seconds",
             "The server's clock minus this machine's, at the last poll; absent before it.",
@@ -142,7 +219,49 @@ class Metrics:
         self.samples_overwritten.labels(watch=watch)
         self.poll_duration_s.labels(watch=watch)
 
-    def observe_request(self, *, endpoint: str, code: str, duration_s: float) -> None:
-        """Counts one request; `endpoint` is a template such as `GET /v1/jobs/{jobId}`, never a path."""
-        self.api_requests.labels(endpoint=endpoint, code=code).inc()
+    def describe_watch(self, watch: str, *, poll_interval_s: float, silent_after_s: float) -> None:
+        """Tells what of a watch's settings alerts depend on; `silent_after_s` 0 switches its alert off."""
+        self.poll_interval_s.labels(watch=watch).set(poll_interval_s)
+        if silent_after_s:
+            self.silent_after_s.labels(watch=watch).set(silent_after_s)
+
+    def observe_run(
+        self, *, watch: str, step: Step, outcome: str, duration_s: float, trace_id: str | None = None
+    ) -> None:
+        """Counts one attempt of a run; the trace of its batch goes along as exemplar."""
+        self.runs.labels(watch=watch, step=step, outcome=outcome).inc()
+        exemplar = None if trace_id is None else {"trace_id": trace_id}
+        self.run_duration_s.labels(step=step, outcome=outcome).observe(duration_s, exemplar)
+
+    def observe_request(
+        self,
+        *,
+        endpoint: str,
+        code: str,
+        duration_s: float,
+        is_retry: bool = False,
+        n_sent_bytes: int = 0,
+        n_received_bytes: int = 0,
+    ) -> None:
+        """Counts one request.
+
+        Args:
+            endpoint: a template such as `GET /v1/jobs/{jobId}`, never a path.
+            code: HTTP status, or `error`.
+            duration_s: from the first byte written to the last byte read.
+            is_retry: whether it repeats one before.
+            n_sent_bytes: length of its body.
+            n_received_bytes: length of the answer's body.
+        """
+        if endpoint not in self._endpoints:
+            self._endpoints.add(endpoint)
+            for failure in FAILURE_CODES:
+                self.api_requests.labels(endpoint=endpoint, code=failure)
+            self.api_retries.labels(endpoint=endpoint)
+        known = code if code in KNOWN_CODES else f"{code[:1]}xx"
+        self.api_requests.labels(endpoint=endpoint, code=known).inc()
         self.api_request_duration_s.labels(endpoint=endpoint).observe(duration_s)
+        if is_retry:
+            self.api_retries.labels(endpoint=endpoint).inc()
+        self.api_bytes.labels(direction="sent").inc(n_sent_bytes)
+        self.api_bytes.labels(direction="received").inc(n_received_bytes)

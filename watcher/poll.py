@@ -8,7 +8,7 @@ listing goes on at its kept cursor, or the new one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -28,7 +28,7 @@ from watcher.lightly import datasources
 from watcher.lightly.transport import Transport
 from watcher.lightly.wire.datasources import RawSample
 from watcher.lightly.workflows.listing import ListingPage, iter_pages
-from watcher.logs import get_logger
+from watcher.logs import describe_error, get_logger
 from watcher.metrics import Metrics
 from watcher.overwrites import look_at_relisted
 from watcher.store import overwrites, polls, samples, watches
@@ -73,6 +73,7 @@ class Poller:
     clock: Clock
     metrics: Metrics
     stop: threading.Event = field(default_factory=threading.Event)
+    beat: Callable[[], None] = lambda: None
 
     def run_cycle(self) -> PollReport:
         """One cycle.
@@ -222,6 +223,7 @@ class Poller:
             )
 
     def _record_page(self, poll: Poll, via: Via, page: ListingPage) -> int:
+        self.beat()
         rows = [row for row in map(self._check_row, page.rows) if row is not None]
         with self.database.write() as session:
             n_new = samples.record_page(
@@ -298,7 +300,7 @@ class Poller:
             )
             crash_point("poll.remote_mark_told")
         except WatcherError as error:
-            _log.warning("mark.not_told", watch=self.config.name, error=str(error))
+            _log.warning("mark.not_told", watch=self.config.name, **describe_error(error))
             return
         with self.database.write() as session:
             watches.update_remote_mark(session, watch_id=self.watch_id, remote_mark_s=mark_s)

@@ -11,7 +11,7 @@ import sqlite3
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -89,6 +89,7 @@ class Reconciler:
     work_dir: Path
     statement_key: str | None = None
     stop: threading.Event = field(default_factory=threading.Event)
+    beat: Callable[[], None] = lambda: None
 
     def run(self) -> ReconcileReport:
         """Compares, repairs the ledger, and keeps the report.
@@ -312,6 +313,7 @@ class Reconciler:
         crash_point("reconcile.statement_kept")
 
     def _check_stop(self) -> None:
+        self.beat()
         if self.stop.is_set():
             raise CancelledError("the reconcile was stopped; the next one starts anew")
 

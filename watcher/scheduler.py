@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
@@ -15,13 +16,14 @@ from apscheduler.triggers.interval import IntervalTrigger
 from watcher.domain.cron import build_cron_trigger
 from watcher.domain.errors import CancelledError, WatcherError
 from watcher.domain.models import WatchConfig
-from watcher.logs import get_logger
+from watcher.logs import describe_error, get_logger
 from watcher.metrics import Metrics
 
 _log = get_logger("scheduler")
 
 _HEARTBEAT_S = 5.0
 _MOST_POLLS_AT_ONCE = 8
+_FIRINGS_LOOKED_AT = 50
 
 
 def build_trigger(config: WatchConfig) -> BaseTrigger:
@@ -34,6 +36,20 @@ def build_trigger(config: WatchConfig) -> BaseTrigger:
     if config.cron is None:
         return IntervalTrigger(seconds=config.interval_s, jitter=jitter, timezone=UTC)
     return build_cron_trigger(config.cron, jitter_s=jitter)
+
+
+def compute_longest_interval_s(config: WatchConfig, *, now: datetime) -> float:
+    """The longest time between two of the next polls of a watch by its schedule, in seconds."""
+    if config.cron is None:
+        return config.interval_s
+    trigger = build_trigger(replace(config, jitter_s=0))
+    longest_s, before = 0.0, trigger.get_next_fire_time(None, now)
+    for _ in range(_FIRINGS_LOOKED_AT):
+        after = None if before is None else trigger.get_next_fire_time(before, before + timedelta(seconds=1))
+        if before is None or after is None:
+            break
+        longest_s, before = max(longest_s, (after - before).total_seconds()), after
+    return longest_s
 
 
 class Scheduler:
@@ -139,7 +155,7 @@ class Scheduler:
         except CancelledError:
             _log.info("task.stopped", task=name)
         except WatcherError as error:
-            _log.warning("task.failed", task=name, error=str(error), kind=type(error).__name__)
+            _log.warning("task.failed", task=name, **describe_error(error))
         except Exception:  # noqa: BLE001 - a bug in one watch must not stop the others
             _log.exception("task.crashed", task=name)
         finally:

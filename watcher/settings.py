@@ -19,7 +19,9 @@ from watcher.domain.errors import ConfigError
 from watcher.domain.models import WatchConfig
 from watcher.domain.pipeline import WORK_VERSION
 from watcher.settings_groups import (
+    AlertSettings,
     ApiSettings,
+    HealthSettings,
     HttpSettings,
     LeaderSettings,
     LogSettings,
@@ -61,6 +63,8 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     api: ApiSettings = ApiSettings()
     runs: RunSettings = RunSettings()
+    health: HealthSettings = HealthSettings()
+    alerts: AlertSettings = AlertSettings()
     leader: LeaderSettings = LeaderSettings()
     dispatch: Literal["local", "procrastinate"] = Field(
         "local", description="who runs the steps: threads of the leader, or `watcher worker` on any machine"

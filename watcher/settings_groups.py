@@ -99,6 +99,27 @@ class WorkerSettings(Group):
     )
 
 
+class HealthSettings(Group):
+    """When a loop counts as stalled: /health/live fails, and `watcher_stalled_loops` rises."""
+
+    poll_limit_s: float = Field(
+        600.0, ge=5, le=86400, description="longest time between two pages of a poll or a full comparison"
+    )
+    run_limit_s: float = Field(900.0, ge=5, le=86400, description="longest time between two pieces of a run")
+
+
+class AlertSettings(Group):
+    """What `watcher alerts` renders."""
+
+    freshness_objective_s: float = Field(
+        900.0,
+        ge=1,
+        le=604800,
+        description="a sample is to be through its pipeline within this; limits follow",
+    )
+    runbook_url: str = Field("deploy/runbook.md", description="where alerts link to, without the section")
+
+
 class RunSettings(Group):
     """The jobs."""
 

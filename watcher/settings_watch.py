@@ -191,6 +191,12 @@ class WatchSettings(Group):
     steps: Annotated[tuple[Step, ...], BeforeValidator(_split_steps)] = Field(
         _WATCH.steps, description="comma separated: upload, metadata, embed, sampling, deliver"
     )
+    silent_after_s: float = Field(
+        _WATCH.silent_after_s,
+        ge=0,
+        le=31_536_000,
+        description="no new sample for this long is an alert; 0: never",
+    )
     schedule: ScheduleSettings = ScheduleSettings()
     poll: PollSettings = PollSettings()
     batch: BatchSettings = BatchSettings()
@@ -218,6 +224,7 @@ class WatchSettings(Group):
                 name=name,
                 dataset=self.dataset or name,
                 folder=self.folder,
+                silent_after_s=self.silent_after_s,
                 steps=order_steps(self.steps, method=self.sampling.method),
                 interval_s=self.schedule.interval_s,
                 cron=self.schedule.cron,

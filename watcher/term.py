@@ -37,7 +37,6 @@ _log = get_logger("daemon")
 
 EMBEDDED_SERVER = "embedded"
 SCHEDULER_LIMIT_S = 60.0
-_WORKER_LIMIT_S = 900.0
 _MAINTENANCE_S = 3600.0
 _CUT_S = 2.0
 _RECONCILE_CHECK_S = 600.0
@@ -90,6 +89,7 @@ class Term:
             statement_key=read_or_make_secret(
                 settings.data_dir / "statement.key", what="the key of the signed statements"
             ),
+            watching=partial(heartbeats.watching, within_s=settings.health.poll_limit_s),
         )
         parts: Any = {
             # Runs and deliveries are held by leases of their own.
@@ -152,13 +152,13 @@ class Term:
         self._heartbeats.expect("scheduler", within_s=SCHEDULER_LIMIT_S)
         if self._queue is None:
             for number in range(self._settings.runs.workers):
-                self._heartbeats.expect(f"worker-{number}", within_s=_WORKER_LIMIT_S)
+                self._heartbeats.expect(f"worker-{number}", within_s=self._settings.health.run_limit_s)
             self._runs.start()
         else:
             sweep_s = self._settings.worker.sweep_s
             scheduler.add_maintenance("queue", interval_s=sweep_s, task=self._queue.sweep)
         for number in range(self._settings.runs.delivery_workers):
-            self._heartbeats.expect(f"delivery-{number}", within_s=_WORKER_LIMIT_S)
+            self._heartbeats.expect(f"delivery-{number}", within_s=self._settings.health.run_limit_s)
         self._deliveries.start()
         scheduler.start()
 

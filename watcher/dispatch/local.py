@@ -8,7 +8,7 @@ from typing import Protocol
 
 from watcher.domain.clock import Clock
 from watcher.domain.errors import WatcherError
-from watcher.logs import get_logger
+from watcher.logs import describe_error, get_logger
 
 _log = get_logger("dispatch")
 
@@ -79,7 +79,7 @@ class LocalDispatcher:
                 if not self._runner.run_next(beat=lambda: self._beat(name)):
                     wait_s = _IDLE_WAIT_S
             except WatcherError as error:
-                _log.warning("worker.waiting", worker=name, error=str(error))
+                _log.warning("worker.waiting", worker=name, **describe_error(error))
                 wait_s = _FAILURE_WAIT_S
             except Exception:  # noqa: BLE001 - a worker that died would be missed only much later
                 _log.exception("worker.crashed", worker=name)

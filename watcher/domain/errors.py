@@ -57,10 +57,12 @@ class WatcherError(Exception):
     Attributes:
         retryable: whether the same call may succeed later without anyone changing anything.
         retry_after_s: the shortest sensible wait before the next try, when the other side named one.
+        request_id: of the request that failed, to find it in the server's log.
     """
 
     retryable: bool = False
     retry_after_s: float | None = None
+    request_id: str | None = None
 
 
 class ConfigError(WatcherError):

@@ -193,6 +193,7 @@ class WatchConfig:
         cron: five fields, minute hour day month weekday, UTC.
         jitter_s: a poll starts up to this much later, so that many watches do not start together.
         steps: the steps of the pipeline, in their order.
+        silent_after_s: no new sample for this long is worth an alert; 0 for never.
     """
 
     name: str
@@ -202,6 +203,7 @@ class WatchConfig:
     cron: str | None = None
     jitter_s: float = 1.0
     steps: tuple[Step, ...] = (Step.UPLOAD, Step.EMBED, Step.SAMPLING, Step.DELIVER)
+    silent_after_s: float = 86_400.0
     poll: PollRules = field(default_factory=PollRules)
     batch: BatchRules = field(default_factory=BatchRules)
     upload: UploadRules = field(default_factory=UploadRules)

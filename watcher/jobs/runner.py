@@ -25,12 +25,13 @@ from watcher.domain.errors import (
 from watcher.domain.models import BatchState, Run, RunState, Step
 from watcher.domain.pipeline import Discard, Done, Outcome, Snooze, compute_next_step
 from watcher.domain.redaction import redact
+from watcher.domain.tracing import compute_trace_id
 from watcher.jobs.context import JobParts, RunContext
 from watcher.jobs.deliver import run_deliver
 from watcher.jobs.embed import embed_shard, run_embed
 from watcher.jobs.sampling import run_sampling
 from watcher.jobs.upload import run_upload, upload_shard
-from watcher.logs import get_logger
+from watcher.logs import describe_error, get_logger
 from watcher.store import batches, claims, runs, samples, watches
 from watcher.store.cutting import cut_batches
 from watcher.store.stepping import end_shard, start_step
@@ -150,10 +151,15 @@ class Runner:
         with self._parts.database.write() as session:
             label, held = self._record(session, context, outcome)
         crash_point("runner.recorded")
-        metrics = self._parts.metrics
-        metrics.runs.labels(watch=context.watch.name, step=run.step, outcome=label).inc()
-        metrics.run_duration_s.labels(step=run.step, outcome=label).observe(duration_s)
-        facts: dict[str, object] = {"outcome": label, "duration_s": round(duration_s, 3)}
+        trace_id = compute_trace_id(context.watch, context.batch)
+        self._parts.metrics.observe_run(
+            watch=context.watch.name, step=run.step, outcome=label, duration_s=duration_s, trace_id=trace_id
+        )
+        facts: dict[str, object] = {
+            "outcome": label,
+            "duration_s": round(duration_s, 3),
+            "trace_id": trace_id,
+        }
         if not held:
             facts["lease"] = "lost"
         if isinstance(outcome, Done):
@@ -161,7 +167,7 @@ class Runner:
         elif isinstance(outcome, Discard):
             facts["reason"] = outcome.reason
         elif isinstance(outcome, Exception):
-            facts |= {"error": str(outcome), "kind": type(outcome).__name__}
+            facts |= describe_error(outcome)
         (log.info if label in {"done", "snoozed", "discarded", "interrupted"} else log.warning)(
             "run.ended", **facts
         )

@@ -14,9 +14,11 @@ import requests
 
 from watcher.domain.errors import (
     ApiException,
+    NotSentError,
     ProtocolError,
     TransportError,
     UnknownOutcomeError,
+    WatcherError,
     build_api_exception,
 )
 from watcher.domain.redaction import redact
@@ -28,6 +30,8 @@ T = TypeVar("T")
 MAX_ANSWER_BYTES = 1 << 29
 MAX_ERROR_BYTES = 2000
 _CHUNK_BYTES = 1 << 20
+_RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
+_RETRIED_UNSENT_STATUSES = frozenset({429, 503})
 _MISSING_STATUSES = frozenset({404, 405, 501})
 _GENERIC_CODES = frozenset({None, "", "BAD_REQUEST", "NOT_FOUND", "NOT_IMPLEMENTED", "MALFORMED_REQUEST"})
 
@@ -70,6 +74,13 @@ def build_exception(
         request=request,
         retry_after_s=parse_retry_after_s(answer.headers, now_s=now_s),
     )
+
+
+def may_repeat(error: WatcherError, *, repeatable: bool) -> bool:
+    """Whether a try may be made again: `repeatable` tells whether the call does no harm twice."""
+    if isinstance(error, ApiException):
+        return error.status in (_RETRIED_STATUSES if repeatable else _RETRIED_UNSENT_STATUSES)
+    return repeatable or isinstance(error, NotSentError)
 
 
 def is_missing_endpoint(error: ApiException) -> bool:

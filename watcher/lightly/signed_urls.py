@@ -286,7 +286,7 @@ def _exchange(
     timeout_s: float,
 ) -> requests.Response:
     begun_s = transport.clock.monotonic_s()
-    code = "error"
+    code, n_received = "error", 0
     try:
         response = transport.connections.exchange(
             method,
@@ -297,9 +297,16 @@ def _exchange(
             what=_name(endpoint, url),
         )
         code = str(response.status_code)
+        n_received = parse_length(response.headers.get("Content-Length"))
     finally:
-        transport.observe(endpoint, code, begun_s)
+        n_sent = parse_length(headers.get("Content-Length"))
+        transport.observe(endpoint, code, begun_s, n_sent_bytes=n_sent, n_received_bytes=n_received)
     return response
+
+
+def parse_length(value: str | None) -> int:
+    """A `Content-Length`; 0 if it was not told or makes no sense."""
+    return int(value) if value and value.isdecimal() and len(value) < 20 else 0
 
 
 def _follow(response: requests.Response, url: str, endpoint: str) -> str:

@@ -10,7 +10,6 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
@@ -23,7 +22,6 @@ from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import (
     ApiException,
     CancelledError,
-    NotSentError,
     ProtocolError,
     TransportError,
     UnknownOutcomeError,
@@ -38,10 +36,18 @@ from watcher.lightly.answers import (
     decode,
     describe_redirect,
     is_missing_endpoint,
+    may_repeat,
     parse_http_date,
     read_answer,
 )
 from watcher.lightly.connections import Connections
+from watcher.lightly.observation import (
+    REQUEST_ID_HEADER,
+    RequestNumbers,
+    RequestSeen,
+    RequestTracer,
+    ServerTime,
+)
 from watcher.lightly.signed_urls import ReadResult, ReadStream
 
 __all__ = [
@@ -56,43 +62,6 @@ __all__ = [
 T = TypeVar("T")
 
 DEFAULT_RETRY = Backoff(base_s=0.5, cap_s=8.0, max_attempts=4)
-_RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
-_RETRIED_UNSENT_STATUSES = frozenset({429, 503})
-
-
-@dataclass(frozen=True, slots=True)
-class RequestSeen:
-    """One try of one request, for metrics.
-
-    Attributes:
-        endpoint: method and path template, from a closed set: `GET /v1/datasets/{datasetId}/tags`, `GET read-url`.
-        code: HTTP status as text, or `error` when no complete answer came.
-        duration_s: from the first byte written to the last byte read.
-    """
-
-    endpoint: str
-    code: str
-    duration_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class ServerTime:
-    """The server's clock beside the machine's, at one moment.
-
-    Attributes:
-        date_s: the `Date` header, unix seconds, truncated by the server.
-        local_s: the machine's unix time when the answer came.
-        monotonic_s: the machine's monotonic reading at the same moment.
-    """
-
-    date_s: int
-    local_s: float
-    monotonic_s: float
-
-    @property
-    def skew_s(self) -> float:
-        """How far the server's clock is ahead of the machine's, within about a second."""
-        return self.date_s + 0.5 - self.local_s
 
 
 class Transport:
@@ -113,6 +82,7 @@ class Transport:
         clock: where time comes from.
         rng: jitter.
         observer: called after each try, in the thread of the call; must be quick and must not raise.
+        tracer: makes a span of each try of an API call, and lets the server join the trace.
         stop: once set, waits between tries end at once with `CancelledError`.
 
     GET, PUT and DELETE are tried again after a failed connection, a broken answer, 429, 500, 502, 503 and 504.
@@ -139,6 +109,7 @@ class Transport:
         clock: Clock | None = None,
         rng: random.Random | None = None,
         observer: Callable[[RequestSeen], None] | None = None,
+        tracer: RequestTracer | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self.server = check_server(server)
@@ -150,6 +121,7 @@ class Transport:
         self.clock: Clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._observer = observer
+        self._tracer = tracer
         self._stop = stop
         self._pooling: dict[str, Any] = {
             "ca_certs": os.fspath(ca_certs) if ca_certs else None,
@@ -163,17 +135,18 @@ class Transport:
         self.connections = Connections(**self._pooling, clock=self.clock)
         self._stop = self._stop or threading.Event()
         self._missing: set[str] = set()
+        self._numbers = RequestNumbers()
         self._last_date: tuple[str, float, float] | None = None
 
     def __repr__(self) -> str:
         return f"Transport(server={redact(self.server)!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but what belongs to this process: connections, the observer, the stop event."""
+        """Everything but what belongs to this process: connections, observer, tracer, the stop event."""
         state = self.__dict__.copy()
-        for name in ("connections", "_missing", "_last_date"):
+        for name in ("connections", "_missing", "_last_date", "_numbers"):
             state.pop(name)
-        state["_stop"] = state["_observer"] = None
+        state["_stop"] = state["_observer"] = state["_tracer"] = None
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -293,7 +266,7 @@ class Transport:
         except UnknownOutcomeError as error:
             # A plain GET has no outcome beside its answer; one that is not repeatable has.
             lost: TransportError = TransportError(*error.args) if method == "GET" and repeatable else error
-            lost.retry_after_s = error.retry_after_s
+            lost.retry_after_s, lost.request_id = error.retry_after_s, error.request_id
         raise lost
 
     def run_with_retries(self, attempt: Callable[[], T], *, repeatable: bool) -> T:
@@ -306,11 +279,12 @@ class Transport:
         begun_s = self.clock.monotonic_s()
         number = 1
         while True:
+            self._numbers.begin_try(number)
             try:
                 return attempt()
             except (TransportError, ApiException) as error:
                 failure: WatcherError = error
-            if self.retry.is_exhausted(attempt=number) or not _may_repeat(failure, repeatable=repeatable):
+            if self.retry.is_exhausted(attempt=number) or not may_repeat(failure, repeatable=repeatable):
                 raise failure
             delay_s = self.retry.compute_delay_s(
                 attempt=number, jitter=self._rng.random(), floor_s=failure.retry_after_s
@@ -378,10 +352,21 @@ class Transport:
         """PUTs `size` bytes to a signed write URL, with retries; see `signed_urls.put_signed_url`."""
         return signed_urls.put_signed_url(self, url, open_body, size, headers)
 
-    def observe(self, endpoint: str, code: str, begun_s: float) -> None:
+    def observe(
+        self, endpoint: str, code: str, begun_s: float, *, n_sent_bytes: int = 0, n_received_bytes: int = 0
+    ) -> None:
         """Tells the observer of a try that began at the monotonic reading `begun_s`."""
         if self._observer is not None:
-            self._observer(RequestSeen(endpoint, code, self.clock.monotonic_s() - begun_s))
+            self._observer(
+                RequestSeen(
+                    endpoint,
+                    code,
+                    self.clock.monotonic_s() - begun_s,
+                    self._numbers.is_retry,
+                    n_sent_bytes,
+                    n_received_bytes,
+                )
+            )
 
     def hide_secrets(self, text: str) -> str:
         """The text without the token and without queries of URLs."""
@@ -390,7 +375,22 @@ class Transport:
         return redact(text)
 
     def _attempt(self, method: str, endpoint: str, url: str, content: bytes | None) -> Answer:
-        headers = {
+        request_id = self._numbers.next_id()
+        try:
+            if self._tracer is None:
+                return self._exchange(method, endpoint, url, content, {REQUEST_ID_HEADER: request_id})
+            with self._tracer.span(endpoint, request_id=request_id) as joining:
+                return self._exchange(
+                    method, endpoint, url, content, {REQUEST_ID_HEADER: request_id, **joining}
+                )
+        except WatcherError as error:
+            error.request_id = request_id
+            raise
+
+    def _exchange(
+        self, method: str, endpoint: str, url: str, content: bytes | None, headers: dict[str, str]
+    ) -> Answer:
+        headers |= {
             "Accept": "application/json",
             "Accept-Encoding": "gzip",
             "User-Agent": f"datasource-watcher/{__version__}",
@@ -400,7 +400,7 @@ class Transport:
         if content is not None or method in ("POST", "PUT"):
             headers["Content-Length"] = str(len(content or b""))
         begun_s = self.clock.monotonic_s()
-        code = "error"
+        code, n_received = "error", 0
         try:
             response = self.connections.exchange(
                 method,
@@ -412,9 +412,11 @@ class Transport:
             )
             with response:
                 answer = read_answer(response, endpoint)
-                code = str(answer.status)
+                code, n_received = str(answer.status), len(answer.body)
         finally:
-            self.observe(endpoint, code, begun_s)
+            self.observe(
+                endpoint, code, begun_s, n_sent_bytes=len(content or b""), n_received_bytes=n_received
+            )
         date = answer.headers.get("Date")
         if date:
             self._last_date = (date, self.clock.monotonic_s(), 0.0)
@@ -429,9 +431,3 @@ class Transport:
             now_s=self.clock.now_s(),
             hide=self.hide_secrets,
         )
-
-
-def _may_repeat(error: WatcherError, *, repeatable: bool) -> bool:
-    if isinstance(error, ApiException):
-        return error.status in (_RETRIED_STATUSES if repeatable else _RETRIED_UNSENT_STATUSES)
-    return repeatable or isinstance(error, NotSentError)

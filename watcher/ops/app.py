@@ -16,11 +16,13 @@ from watcher import __version__
 from watcher.database import check_schema
 from watcher.domain.errors import StoreError, WatcherError
 from watcher.lightly import samples as remote_samples
+from watcher.ops.bounded import Bounded
 from watcher.ops.changes import Changes
 from watcher.ops.overview import Overview, load_overview
 from watcher.ops.parts import OpsParts, build_json
 from watcher.store import SCHEMA, samples, watches
 
+_STORE_LIMIT_S = 2.0
 _MAX_THUMBNAIL_BYTES = 1_000_000
 _TEMPLATES = Path(__file__).parent / "templates"
 _PAGE_HEADERS = {
@@ -52,6 +54,9 @@ def build_app(parts: OpsParts) -> Starlette:
 class _Pages:
     def __init__(self, parts: OpsParts) -> None:
         self._parts = parts
+        self._check_store = Bounded(
+            lambda: check_schema(parts.database, SCHEMA), limit_s=_STORE_LIMIT_S, what="the store"
+        )
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
         )
@@ -95,7 +100,7 @@ class _Pages:
     def ready(self, _request: Request) -> Response:
         problems: dict[str, str] = {}
         try:
-            check_schema(self._parts.database, SCHEMA)
+            self._check_store()
         except StoreError as error:
             problems["store"] = str(error)
         if self._parts.database.last_failure is not None:
@@ -106,8 +111,10 @@ class _Pages:
         elif access.last_ok_s is None:
             problems["server"] = "no answer of the server yet"
         if problems:
-            return build_json({"status": "not ready", "problems": problems}, status=503)
-        return build_json({"status": "ok"})
+            return build_json(
+                {"status": "not ready", "role": self._parts.role(), "problems": problems}, status=503
+            )
+        return build_json({"status": "ok", "role": self._parts.role()})
 
     def thumbnail(self, request: Request) -> Response:
         """A sample's thumbnail, fetched through the API, so that no signed URL stands in a page."""

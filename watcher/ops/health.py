@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from watcher.domain.clock import Clock
 
@@ -15,11 +20,29 @@ class Heartbeats:
         self._clock = clock
         self._lock = threading.Lock()
         self._beats: dict[str, tuple[float, float]] = {}
+        self._numbers = itertools.count(1)
 
     def expect(self, loop: str, *, within_s: float) -> None:
         """Starts to watch over a loop; its first beat is now."""
         with self._lock:
             self._beats[loop] = (self._clock.monotonic_s(), within_s)
+
+    @contextmanager
+    def watching(self, kind: str, what: str, *, within_s: float) -> Iterator[Callable[[], None]]:
+        """Watches over one piece of work, which calls what it is given whenever it moves.
+
+        Args:
+            kind: one of `metrics.LOOPS`.
+            what: names the work beside others of its kind.
+            within_s: longest time between two signs of life.
+        """
+        name = f"{kind}-{what}-{next(self._numbers)}"
+        self.expect(name, within_s=within_s)
+        try:
+            yield partial(self.beat, name)
+        finally:
+            with self._lock:
+                del self._beats[name]
 
     def beat(self, loop: str) -> None:
         """The loop moved; loops nobody watches over are ignored."""
@@ -41,6 +64,10 @@ class Heartbeats:
                 for loop, (last_s, within_s) in self._beats.items()
                 if now_s - last_s > within_s
             }
+
+    def count_stalled(self, kind: str) -> int:
+        """How many loops of a kind are overdue; the kind is the part of the name before the first hyphen."""
+        return Counter(loop.partition("-")[0] for loop in self.find_stalled())[kind]
 
 
 @dataclass(frozen=True, slots=True)

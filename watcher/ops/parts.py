@@ -25,6 +25,7 @@ class OpsParts:
         poll_now: brings the next poll of a watch forward; False for an unknown one.
         audit_now: starts a full comparison of a watch; False for an unknown one.
         next_polls: when each watch is polled next.
+        role: `leader` while this process may poll, else `standby`.
     """
 
     database: Database
@@ -37,6 +38,7 @@ class OpsParts:
     poll_now: Callable[[str], bool]
     audit_now: Callable[[str], bool]
     next_polls: Callable[[], Mapping[str, datetime]]
+    role: Callable[[], str] = lambda: "leader"
 
 
 def build_json(value: object, *, status: int = 200) -> Response:

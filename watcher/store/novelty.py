@@ -9,7 +9,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from watcher.domain.models import BatchNovelty, SampleNovelty, SampleState
+from watcher.domain.models import BatchNovelty, SampleNovelty
 from watcher.store.tables import (
     batch_novelties,
     batches,
@@ -214,25 +214,6 @@ def count_dark_samples(session: Session) -> dict[str, int]:
         .group_by(watches.c.name)
     )
     return {name: n for name, n in session.execute(statement)}  # noqa: C416 - rows, not pairs
-
-
-def load_last_discoveries(session: Session) -> dict[str, int]:
-    """When the newest sample of each watch was discovered; watches without one are left out."""
-    last: dict[str, int] = {}
-    for watch_id, name in session.execute(select(watches.c.id, watches.c.name)).all():
-        # Ids grow with discovery; by state, so that the index on (watch, state, id) answers.
-        newest = [
-            session.execute(
-                select(func.max(samples.c.id)).where(samples.c.watch_id == watch_id, samples.c.state == state)
-            ).scalar()
-            for state in SampleState
-        ]
-        found = max((number for number in newest if number is not None), default=None)
-        if found is not None:
-            last[name] = session.execute(
-                select(samples.c.discovered_ms).where(samples.c.id == found)
-            ).scalar_one()
-    return last
 
 
 def _sample_novelty(row: object) -> SampleNovelty:

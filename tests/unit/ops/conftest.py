@@ -81,7 +81,15 @@ class Ops:
         self.asked: list[str] = []
         for name in ("gate", "roof"):
             self.metrics.init_watch(name, steps=(Step.UPLOAD, Step.EMBED))
-        self.metrics.registry.register(StoreCollector(database, configured=frozenset({"gate", "roof"})))
+        self.metrics.registry.register(
+            StoreCollector(
+                database,
+                configured=frozenset({"gate", "roof"}),
+                clock=self.clock,
+                disks={"data": Path(__file__).parent},
+                limit_s=10.0,
+            )
+        )
         transport = Transport(
             server=lightly.url,
             token=API_TOKEN,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from sqlalchemy import text
 
@@ -59,13 +61,14 @@ def test_heartbeats_of_one_loop_do_not_stand_for_another():
 def test_ready_with_store_and_server_is_ok(ops):
     ops.accept_token()
     answer = ops.get("/health/ready")
-    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "role": "leader"})
 
 
 def test_ready_before_the_first_answer_of_the_server_is_503(sqlite_ops):
     answer = sqlite_ops.get("/health/ready")
     assert answer.status_code == 503
-    assert answer.json() == {"status": "not ready", "problems": {"server": "no answer of the server yet"}}
+    problems = {"server": "no answer of the server yet"}
+    assert answer.json() == {"status": "not ready", "role": "leader", "problems": problems}
 
 
 def test_ready_after_a_refused_token_is_503_until_it_is_accepted(sqlite_ops):
@@ -125,3 +128,35 @@ def test_access_refused_by_a_signed_url_says_nothing_of_the_token():
     access = AccessWatch(ManualClock())
     access.observe(endpoint="GET read-url", code="401")
     assert access.get().refused_s is None
+
+
+def test_poll_that_hangs_is_seen_while_others_go_on_and_forgotten_when_it_ends(sqlite_ops):
+    sqlite_ops.heartbeats.expect("scheduler", within_s=60)
+    with sqlite_ops.heartbeats.watching("poll", "gate", within_s=30):
+        with sqlite_ops.heartbeats.watching("poll", "roof", within_s=30) as beat_roof:
+            sqlite_ops.clock.advance(20)
+            sqlite_ops.heartbeats.beat("scheduler")
+            beat_roof()
+            sqlite_ops.clock.advance(20)
+            answer = sqlite_ops.get("/health/live")
+        assert answer.status_code == 503
+        assert [loop.rsplit("-", 1)[0] for loop in answer.json()["loops"]] == ["poll-gate"]
+    assert sqlite_ops.get("/health/live").status_code == 200
+
+
+def test_listing_that_is_slow_but_moves_is_alive(sqlite_ops):
+    with sqlite_ops.heartbeats.watching("poll", "gate", within_s=30) as beat:
+        for _page in range(10):
+            sqlite_ops.clock.advance(29)
+            assert sqlite_ops.get("/health/live").status_code == 200
+            beat()
+
+
+def test_ready_while_the_store_hangs_answers_within_its_limit(ops, monkeypatch):
+    ops.accept_token()
+    let_go = threading.Event()
+    monkeypatch.setattr("watcher.ops.app.check_schema", lambda *_: let_go.wait(60))
+    answer = ops.get("/health/ready")
+    let_go.set()
+    assert answer.status_code == 503
+    assert "did not answer within 2 s" in answer.json()["problems"]["store"]

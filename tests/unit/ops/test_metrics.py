@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import requests
@@ -10,8 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.builders import NOW_MS, NOW_S, add_batch, add_watch, list_names, load
 from watcher import __version__
-from watcher.domain.models import Via
-from watcher.metrics import POLL_OUTCOMES, RUN_OUTCOMES, Metrics
+from watcher.database import Database
+from watcher.domain.models import Step, Via
+from watcher.metrics import FAILURE_CODES, POLL_OUTCOMES, RUN_OUTCOMES, Metrics
+from watcher.ops.collector import StoreCollector
+from watcher.ops.publish import publish_states
 from watcher.store import samples, watches
 
 Labels = frozenset[tuple[str, str]]
@@ -60,7 +65,7 @@ def test_scrape_has_the_names_that_dashboards_rely_on(sqlite_ops):
         "watcher_clock_skew_seconds",
         "watcher_leader",
         "watcher_build_info",
-        "watcher_store_up",
+        "watcher_scrape_store_up",
     }
     assert all(name.startswith("watcher_") for name in names)
 
@@ -104,7 +109,7 @@ def test_scrape_tells_the_states_of_the_store(ops):
         )
         watches.update_mark(session, watch_id=gate.id, mark_s=NOW_S - 7, now_ms=NOW_MS + 2500)
     found = scrape(ops)
-    assert value(found, "watcher_store_up") == 1
+    assert value(found, "watcher_scrape_store_up") == 1
     states = {state: value(found, "watcher_samples", watch="gate", state=state) for state in
               ("waiting", "processing", "done", "quarantined", "gone")}  # fmt: skip
     assert states == {"waiting": 1, "processing": 2, "done": 0, "quarantined": 1, "gone": 0}
@@ -141,7 +146,7 @@ def test_scrape_leaves_out_a_watch_that_is_no_longer_configured(sqlite_ops):
 def test_scrape_without_a_store_still_answers_and_says_so(ops_without_store):
     ops_without_store.metrics.polls.labels(watch="gate", outcome="failed").inc()
     found = scrape(ops_without_store)
-    assert value(found, "watcher_store_up") == 0
+    assert value(found, "watcher_scrape_store_up") == 0
     assert value(found, "watcher_polls_total", watch="gate", outcome="failed") == 1
     assert "watcher_samples" not in found
 
@@ -156,7 +161,7 @@ def test_scrapes_at_once_all_answer(ops):
     list_names(ops.database, add_watch(ops.database), ["a"])
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda _n: scrape(ops), range(6)))
-    assert [value(found, "watcher_store_up") for found in answers] == [1] * 6
+    assert [value(found, "watcher_scrape_store_up") for found in answers] == [1] * 6
 
 
 @pytest.mark.scenario(number=37)
@@ -165,6 +170,7 @@ def test_labels_are_of_a_closed_set(sqlite_ops):
     list_names(sqlite_ops.database, watch, ["secret name.jpg"])
     sqlite_ops.metrics.observe_request(endpoint="GET /v1/jobs/{jobId}", code="200", duration_s=0.1)
     allowed = {"watch", "state", "via", "outcome", "step", "endpoint", "code", "le", "version", "python"}
+    allowed |= {"direction", "disk", "loop"}
     for series in scrape(sqlite_ops).values():
         for labels in series:
             assert {name for name, _ in labels} <= allowed
@@ -183,3 +189,112 @@ def test_registries_of_two_daemons_in_one_process_do_not_meet():
     first, second = Metrics(), Metrics()
     first.leader.set(1)
     assert second.registry.get_sample_value("watcher_leader") == 0
+
+
+def test_scrape_while_the_store_hangs_tells_the_last_good_values_and_that_they_are_old(sqlite_ops, tmp_path):
+    watch = add_watch(sqlite_ops.database)
+    list_names(sqlite_ops.database, watch, ["a"])
+    metrics, reads = Metrics(), threading.Event()
+    reads.set()
+
+    class HangingDatabase(Database):
+        @contextmanager
+        def read(self):
+            assert reads.wait(60)
+            with super().read() as session:
+                yield session
+
+    metrics.registry.register(
+        StoreCollector(
+            HangingDatabase(sqlite_ops.database.engine),
+            configured=frozenset({"gate"}),
+            clock=sqlite_ops.clock,
+            disks={"data": tmp_path},
+            limit_s=20.0,
+        )
+    )
+    collector = next(c for c in metrics.registry._collector_to_names if isinstance(c, StoreCollector))
+
+    def tell(name, **labels):
+        return metrics.registry.get_sample_value(name, labels)
+
+    assert tell("watcher_scrape_store_up") == 1
+    collector._bounded._limit_s = 0.05
+    reads.clear()
+    list_names(sqlite_ops.database, watch, ["b"])
+    sqlite_ops.clock.advance(100)
+    assert tell("watcher_scrape_store_up") == 0
+    assert tell("watcher_samples", watch="gate", state="waiting") == 1
+    assert tell("watcher_scrape_store_timestamp_seconds") == NOW_S
+    collector._bounded._limit_s = 20.0
+    reads.set()
+    tell("watcher_scrape_store_up")  # joins the reading that hung
+    assert tell("watcher_scrape_store_up") == 1
+    assert tell("watcher_samples", watch="gate", state="waiting") == 2
+
+
+def test_scrape_tells_queue_disk_and_size_of_the_store(ops):
+    add_batch(ops.database, add_watch(ops.database), ["a"])
+    found = scrape(ops)
+    assert value(found, "watcher_queue_runs", watch="gate", state="ready") == 1
+    assert value(found, "watcher_queue_runs", watch="gate", state="running") == 0
+    assert value(found, "watcher_queue_oldest_ready_timestamp_seconds", watch="gate") == NOW_S
+    assert value(found, "watcher_last_sample_timestamp_seconds", watch="gate") == NOW_S
+    assert value(found, "watcher_store_size_bytes") > 10_000
+    assert (
+        0
+        < value(found, "watcher_disk_free_bytes", disk="data")
+        <= value(found, "watcher_disk_size_bytes", disk="data")
+    )
+
+
+def test_endpoint_seen_first_has_all_its_failures_at_zero_and_rare_codes_by_class(sqlite_ops):
+    observe = sqlite_ops.metrics.observe_request
+    observe(endpoint="GET /v1/datasets", code="200", duration_s=0.1, n_received_bytes=70)
+    observe(endpoint="GET /v1/datasets", code="418", duration_s=0.1, is_retry=True, n_sent_bytes=5)
+    found = scrape(sqlite_ops)
+    for code in FAILURE_CODES:
+        assert value(found, "watcher_api_requests_total", endpoint="GET /v1/datasets", code=code) == 0
+    assert value(found, "watcher_api_requests_total", endpoint="GET /v1/datasets", code="4xx") == 1
+    assert value(found, "watcher_api_retries_total", endpoint="GET /v1/datasets") == 1
+    assert value(found, "watcher_api_bytes_total", direction="received") == 70
+    assert value(found, "watcher_api_bytes_total", direction="sent") == 5
+
+
+def test_duration_of_a_run_carries_the_trace_of_its_batch_in_openmetrics_alone(sqlite_ops):
+    sqlite_ops.metrics.observe_run(
+        watch="gate", step=Step.UPLOAD, outcome="done", duration_s=1.5, trace_id="ab" * 16
+    )
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    assert f'# {{trace_id="{"ab" * 16}"}} 1.5' in sqlite_ops.get("/metrics", headers=accept).text
+    assert "trace_id" not in sqlite_ops.get("/metrics").text
+
+
+def test_published_states_follow_credentials_loops_and_statements(sqlite_ops, tmp_path):
+    metrics = Metrics()
+    publish_states(
+        metrics,
+        database=sqlite_ops.database,
+        access=sqlite_ops.access,
+        heartbeats=sqlite_ops.heartbeats,
+        clock=sqlite_ops.clock,
+        watches=["gate"],
+        data_dir=tmp_path,
+    )
+    tell = metrics.registry.get_sample_value
+    assert tell("watcher_credentials_refused") == 0
+    sqlite_ops.access.observe(endpoint="GET /v1/datasets", code="401")
+    assert tell("watcher_credentials_refused") == 1
+    with sqlite_ops.heartbeats.watching("poll", "gate", within_s=10):
+        sqlite_ops.clock.advance(11)
+        assert tell("watcher_stalled_loops", {"loop": "poll"}) == 1
+        assert tell("watcher_stalled_loops", {"loop": "worker"}) == 0
+    assert tell("watcher_stalled_loops", {"loop": "poll"}) == 0
+    before = (
+        tell("watcher_store_query_duration_seconds_count"),
+        tell("watcher_store_commit_duration_seconds_count"),
+    )
+    add_watch(sqlite_ops.database, "other")
+    assert tell("watcher_store_query_duration_seconds_count") > before[0]
+    assert tell("watcher_store_commit_duration_seconds_count") == before[1] + 1
+    assert tell("process_start_time_seconds") > 0

@@ -173,3 +173,18 @@ def test_interval_shorter_than_a_second_is_kept():
     trigger = build_trigger(build_config(interval_s=0.5, jitter_s=0.0))
     now = datetime.now(UTC)
     assert (trigger.get_next_fire_time(now, now) - now).total_seconds() == 0.5
+
+
+def test_longest_interval_of_a_schedule_is_its_widest_gap():
+    from datetime import UTC, datetime
+
+    from watcher.scheduler import compute_longest_interval_s
+
+    now = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+    def longest(**changes):
+        return compute_longest_interval_s(build_config(**changes), now=now)
+
+    assert longest(interval_s=7.5) == 7.5
+    assert longest(cron="*/10 * * * *") == 600
+    assert longest(cron="0 6 * * mon-fri") == 3 * 86_400  # over the weekend

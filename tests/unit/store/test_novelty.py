@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.builders import NOW_MS, add_batch, add_watch, list_names, load
+from tests.builders import NOW_MS, add_batch, add_watch, load
 from watcher.domain.models import SampleNovelty
 from watcher.store import novelty
 
@@ -108,12 +108,3 @@ def test_dark_samples_are_counted_once(database, watch):
             NOW_MS,
         )
         assert novelty.load_dark_sample(session, sample_id=load(database, watch, "b").id) is None
-
-
-def test_last_discovery_is_that_of_the_newest_sample_in_whatever_state(database, watch):
-    with database.read() as session:
-        assert novelty.load_last_discoveries(session) == {}
-    add_batch(database, watch, ["a"])
-    list_names(database, watch, ["bad"], now_ms=NOW_MS + 5000, reason="no name for a file")
-    with database.read() as session:
-        assert novelty.load_last_discoveries(session) == {"gate": NOW_MS + 5000}
