@@ -21,6 +21,7 @@ _LIMIT_S = 180
 _DAEMON = "tests/integration/daemon"
 _STORE = "tests/unit/store"
 _SCENARIOS = "tests/scenarios"
+_SIMULATION = "tests/simulation/test_simulation.py"
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,51 @@ BREAKS = [
         "",
         "tests/unit/domain/test_crash_points.py"
         "::test_every_durable_effect_of_the_daemon_has_a_crash_point_behind_it",
+    ),
+    Break(
+        "what a proxy says instead of the server is no verdict on a run",
+        "watcher/jobs/runner.py",
+        "    if isinstance(error, ProtocolError):\n        return False\n",
+        "",
+        "tests/unit/jobs/test_runner.py"
+        "::test_failed_attempt_is_the_last_one_only_where_a_retry_cannot_help[ProtocolError -50-False]",
+    ),
+    Break(
+        "a store whose file was replaced takes no more writes",
+        "watcher/database.py",
+        "        self._check_file()\n",
+        "",
+        "tests/unit/database/test_failures.py"
+        "::test_guarded_file_that_was_replaced_takes_no_more_writes_and_says_so",
+    ),
+    Break(
+        "who cannot write is not ready",
+        "watcher/database.py",
+        "            self.last_failure = str(error)\n",
+        "",
+        "tests/unit/ops/test_health.py"
+        "::test_ready_while_nothing_can_be_written_is_503_with_the_reason_until_a_write_succeeds",
+    ),
+    Break(
+        "the server is told the mark of the store, not of its clock",
+        "watcher/poll.py",
+        "self._tell_remote_mark(mark_s)",
+        "self._tell_remote_mark(mark_s + self.config.poll.hold_back_s)",
+        f"{_SIMULATION}::test_schedule_of_faults_and_crashes_loses_and_doubles_nothing[0]",
+    ),
+    Break(
+        "a tag is looked up before it is made again",
+        "watcher/lightly/workflows/register.py",
+        "        if named is not None:\n            return named\n",
+        "",
+        f"{_SIMULATION}::test_schedule_of_faults_and_crashes_loses_and_doubles_nothing[0]",
+    ),
+    Break(
+        "what is left of a listing is listed before the mark moves",
+        "watcher/lightly/workflows/listing.py",
+        "        if not page.has_more:\n",
+        "        if page.data or not page.has_more:\n",
+        f"{_SIMULATION}::test_schedule_of_faults_and_crashes_loses_and_doubles_nothing[0]",
     ),
 ]
 

@@ -39,7 +39,7 @@ from watcher.lightly.workflows.listing import iter_pages
 
 DATASET = "soak"
 WATCH = "WATCHER_WATCHES__SOAK__"
-FAULT_RATE = 0.05
+FAULT_RATE = 0.1
 FRAMES_PER_S = 2.0
 _QUIET_LIMIT_S = 900.0
 # The budget is never reached, so every registered frame is picked and must be delivered.
@@ -273,9 +273,8 @@ def main() -> int:
         f"through {dict(soak.deaths)}, {soak.n_overwritten} overwritten, the network {dict(soak.proxy.counts)}:"
     )
     counts.print_table()
-    say(
-        f"  audit: {json.loads(audit)['n_missing']} missing, {json.loads(audit)['n_unexplained']} unexplained"
-    )
+    (report,) = json.loads(audit)
+    say(f"  audit: {report['n_missing']} missing, {report['n_unexplained']} unexplained")
     for fault in faults:
         say(f"NOT EQUAL  {fault}")
     say("they differ" if faults else "they are equal")

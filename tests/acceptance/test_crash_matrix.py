@@ -27,7 +27,6 @@ from tests.acceptance.forge import Forge
 from tests.buckets import open_bucket
 from tests.receivers import Answer, open_receiver
 from watcher.database import build_database
-from watcher.domain.crash_points import NAMES
 from watcher.lightly import datasets, samples
 from watcher.lightly.wire.samples import SampleCreateRequest
 from watcher.platform.faults import invalid
@@ -378,9 +377,3 @@ def test_audit_killed_at_a_point_tells_and_repairs_the_same_when_repeated(
         "older than any overlap.jpg": ("waiting", "reconcile"),
     }
     assert list((scene.data_dir / "work").iterdir()) == []
-
-
-def test_every_point_is_in_the_matrix_once_or_by_its_passings() -> None:
-    led_to = [point.partition(":")[0] for points in POINTS.values() for point in points]
-    assert set(led_to) | LED_TO_ELSEWHERE == NAMES
-    assert not set(led_to) & LED_TO_ELSEWHERE

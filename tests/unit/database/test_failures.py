@@ -244,3 +244,51 @@ def test_sqlite_file_on_a_full_disk_says_so_loses_nothing_and_goes_on_when_there
     assert "is full or failing" in first
     assert "free space, nothing is lost meanwhile" in first
     assert 5 < int(last.split()[1]) < 1000
+
+
+def _guard(path: Path):
+    touch(f"sqlite:///{path}")
+    database = build_database(f"sqlite:///{path}")
+    database.guard_file()
+    return database
+
+
+def _count(database) -> int:
+    with database.read() as session:
+        return session.execute(text("SELECT count(*) FROM filled")).scalar_one()
+
+
+def _insert(database) -> None:
+    with database.write() as session:
+        session.execute(text("INSERT INTO filled VALUES ('y')"))
+
+
+def test_guarded_file_that_was_replaced_takes_no_more_writes_and_says_so(tmp_path):
+    path, other = tmp_path / "store.sqlite", tmp_path / "other.sqlite"
+    database = _guard(path)
+    touch(f"sqlite:///{other}")
+    _insert(database)
+    assert not database.replaced.is_set()
+    other.replace(path)
+    with pytest.raises(StoreUnavailableError, match=r"store\.sqlite was replaced by another one"):
+        _insert(database)
+    assert database.replaced.is_set()
+    assert "replaced" in database.last_failure
+    with pytest.raises(StoreUnavailableError):
+        _count(database)
+    database.close()
+
+
+def test_guarded_file_that_is_gone_is_not_begun_anew_and_goes_on_once_it_is_back(tmp_path):
+    path, away = tmp_path / "store.sqlite", tmp_path / "away.sqlite"
+    database = _guard(path)
+    path.rename(away)
+    with pytest.raises(StoreUnavailableError, match=r"store\.sqlite is gone .*: put it back"):
+        _insert(database)
+    assert not path.exists()
+    away.rename(path)
+    _insert(database)
+    assert _count(database) == 2
+    assert database.last_failure is None
+    assert not database.replaced.is_set()
+    database.close()

@@ -277,3 +277,12 @@ def test_armed_process_is_killed_at_its_point() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (-9, "first\n")
+
+
+def test_every_point_is_led_to_by_the_crash_matrix() -> None:
+    """The matrix itself is a deep test; that none is missing there is not."""
+    from tests.acceptance.test_crash_matrix import LED_TO_ELSEWHERE, POINTS
+
+    led_to = {point.partition(":")[0] for points in POINTS.values() for point in points}
+    assert led_to | LED_TO_ELSEWHERE == NAMES
+    assert not led_to & LED_TO_ELSEWHERE

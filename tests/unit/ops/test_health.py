@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.builders import ManualClock
+from watcher.domain.errors import StoreUnavailableError
 from watcher.ops.health import AccessWatch, Heartbeats
 from watcher.store import SCHEMA
 
@@ -81,6 +82,18 @@ def test_ready_after_a_refused_token_is_503_until_it_is_accepted(sqlite_ops):
     assert "The server refuses the token" in sqlite_ops.get("/").text
     sqlite_ops.clock.advance(1)
     sqlite_ops.accept_token()
+    assert sqlite_ops.get("/health/ready").status_code == 200
+
+
+def test_ready_while_nothing_can_be_written_is_503_with_the_reason_until_a_write_succeeds(sqlite_ops):
+    sqlite_ops.accept_token()
+    with pytest.raises(StoreUnavailableError), sqlite_ops.database.write():
+        raise StoreUnavailableError("the disk is full")
+    answer = sqlite_ops.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json()["problems"] == {"store": "the disk is full"}
+    with sqlite_ops.database.write():
+        pass
     assert sqlite_ops.get("/health/ready").status_code == 200
 
 
