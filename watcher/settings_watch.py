@@ -11,9 +11,6 @@ from watcher.domain.cron import build_cron_trigger
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import (
     BatchRules,
-    NoveltyRules,
-    SamplingMethod,
-    SamplingRules,
     Step,
     UploadMode,
     UploadRules,
@@ -22,15 +19,16 @@ from watcher.domain.models import (
 from watcher.domain.names import explain_bad_name
 from watcher.domain.pipeline import order_steps
 from watcher.domain.poll_rules import OverwritePolicy, PollRules
+from watcher.domain.sampling_rules import NoveltyRules
 from watcher.domain.step_rules import EmbedRules
 from watcher.scheduler import build_trigger
 from watcher.settings_groups import Group
+from watcher.settings_sampling import NoveltySettings, SamplingSettings, check_sampling
 from watcher.settings_sinks import DeliverSettings
 from watcher.settings_steps import EmbedSettings, MetadataSettings
 from watcher.sinks.place import find_write_prefix
 
-_POLL, _BATCH, _UPLOAD, _SAMPLING = PollRules(), BatchRules(), UploadRules(), SamplingRules()
-_NOVELTY = NoveltyRules()
+_POLL, _BATCH, _UPLOAD = PollRules(), BatchRules(), UploadRules()
 _WATCH = WatchConfig(name="-", dataset="-")
 WatchName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
 DEFAULT_WATCH = "incoming"
@@ -130,53 +128,6 @@ class UploadSettings(Group):
     )
 
 
-class SamplingSettings(Group):
-    """How samples are picked."""
-
-    method: SamplingMethod = Field(_SAMPLING.method, description="CORESET or RANDOM")
-    budget: int = Field(_SAMPLING.budget, ge=1, le=1_000_000, description="picks a batch")
-    min_distance: float | None = Field(None, gt=0, description="no two picks closer than this")
-    time_limit_s: float = Field(
-        _SAMPLING.time_limit_s, gt=0, le=604800, description="longest wait for the server"
-    )
-
-
-class NoveltySettings(Group):
-    """What counts as known already, and what follows from it."""
-
-    near_duplicate_distance: float | None = Field(
-        None,
-        ge=0,
-        description="samples at most this far from a known one are near-duplicates; default: what was measured for "
-        "the embedder (0.245 for the descriptor, none for others)",
-    )
-    exclude_near_duplicates: bool = Field(
-        _NOVELTY.exclude_near_duplicates, description="keep near-duplicates out of the sampling"
-    )
-    repeat_distance: float | None = Field(
-        None,
-        ge=0,
-        description="at most this far: the same picture again; default: as measured (0.002 for the descriptor)",
-    )
-    min_ratio: float | None = Field(
-        None, gt=0, le=100, description="sample a batch only if its novelty is at least this"
-    )
-    history_batches: int = Field(
-        _NOVELTY.history_batches, ge=1, le=1000, description="novelty is relative to this many batches before"
-    )
-    dark_contrast: float = Field(
-        _NOVELTY.dark_contrast,
-        ge=0,
-        le=0.5,
-        description="a picture whose levels (0 to 1) deviate less than this counts as dark",
-    )
-    exact_up_to: int = Field(
-        _NOVELTY.exact_up_to,
-        ge=0,
-        description="known vectors up to which each is compared; beyond it an index answers, if usearch is there",
-    )
-
-
 def _split_steps(value: object) -> object:
     return [step.strip() for step in value.split(",") if step.strip()] if isinstance(value, str) else value
 
@@ -214,11 +165,6 @@ class WatchSettings(Group):
             ConfigError: the steps do not fit together, the cron line never fires, the method needs scores.
         """
         where = f"WATCHER_WATCHES__{name.upper()}__"
-        if self.sampling.method not in (SamplingMethod.CORESET, SamplingMethod.RANDOM):
-            raise ConfigError(
-                f"watch {name!r}: the method {self.sampling.method} needs scores, which no step makes yet: "
-                "take CORESET or RANDOM"
-            )
         try:
             config = WatchConfig(
                 name=name,
@@ -234,10 +180,11 @@ class WatchSettings(Group):
                 upload=UploadRules(**dict(self.upload)),
                 metadata=self.metadata.build_rules(f"{where}METADATA__", is_used=Step.METADATA in self.steps),
                 embed=self.embed.build_rules(f"{where}EMBED__") if Step.EMBED in self.steps else EmbedRules(),
-                sampling=SamplingRules(**dict(self.sampling)),
+                sampling=self.sampling.build_rules(),
                 novelty=NoveltyRules(**dict(self.novelty)),
                 deliver=self.deliver.build_rules(),
             )
+            check_sampling(config)
             build_trigger(config)
             self.batch.check_cron(f"{where}BATCH__")
         except ConfigError as error:

@@ -37,6 +37,7 @@ No message holds a token or the query of a URL.
     |   `-- EmbedderAnswerError        its answer is no vectors
     |-- CommandError                   a program of the user's hung, ended, failed      (retryable)
     |-- SamplingError                  the server ended a sampling without a tag
+    |-- ScoresError                    scores are missing, unreadable or out of range               (retryable)
     |-- DatasetError                   a dataset, tag, embedding or file does not fit the call (also ValueError)
     |   |-- MetadataFormatError        also KeyError
     |   |-- EmbeddingDoesNotExistError
@@ -312,6 +313,12 @@ class CommandError(WatcherError):
 
 class SamplingError(WatcherError, RuntimeError):
     """A sampling ended without a tag; the text is the server's."""
+
+
+class ScoresError(WatcherError):
+    """Scores cannot be had, lack some samples, or are no numbers from 0 to 1; whoever makes them may still do so."""
+
+    retryable = True
 
 
 class DatasetError(WatcherError, ValueError, RuntimeError):

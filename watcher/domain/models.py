@@ -12,6 +12,7 @@ from typing import Any
 from watcher.domain.delivery import DeliverRules
 from watcher.domain.listing_facts import ListingFacts, TimeUnit, WindowEnd
 from watcher.domain.poll_rules import PollRules
+from watcher.domain.sampling_rules import BudgetPeriod, NoveltyRules, ScoreRules
 from watcher.domain.step_rules import EmbedRules, MetadataRules
 
 
@@ -89,6 +90,11 @@ class SamplingMethod(StrEnum):
     CORESET = "CORESET"
     RANDOM = "RANDOM"
 
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the query tag must have scores."""
+        return self in (SamplingMethod.ACTIVE_LEARNING, SamplingMethod.CORAL)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRules:
@@ -144,40 +150,26 @@ class SamplingRules:
     """How many samples of a batch are picked, and how.
 
     Attributes:
-        method: `CORESET` or `RANDOM`; the others need scores.
-        budget: picks a batch, at least 1.
+        method: `CORESET`, `RANDOM`, and by scores `CORAL` and `ACTIVE_LEARNING`.
+        budget: picks a batch, day or week, at least 1; None if `budget_share` is set.
+        budget_share: the same as a share of the samples, above 0 and up to 1.
+        budget_per: what the budget is for.
+        time_zone: whose days and weeks; a name of the tz database.
         min_distance: no two picks closer than this in the embedding; None switches the rule off.
+        preselected_tags: names of tags whose samples count as picked already, such as those that were labelled.
+        scores: where scores come from.
         time_limit_s: longest wait for the server's sampling job.
     """
 
     method: SamplingMethod = SamplingMethod.CORESET
-    budget: int = 10
+    budget: int | None = 10
+    budget_share: float | None = None
+    budget_per: BudgetPeriod = BudgetPeriod.BATCH
+    time_zone: str = "UTC"
     min_distance: float | None = None
+    preselected_tags: tuple[str, ...] = ()
+    scores: ScoreRules = field(default_factory=ScoreRules)
     time_limit_s: float = 3600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoveltyRules:
-    """What counts as known already, and what follows from it.
-
-    Attributes:
-        near_duplicate_distance: samples at most this far (Euclidean) from a known one are near-duplicates; None takes
-            what was measured for the embedder, and no sample is one where nothing was.
-        exclude_near_duplicates: whether they are kept out of the sampling.
-        repeat_distance: at most this far: the same picture again; None as above.
-        min_ratio: a batch whose novelty is below this is not sampled; None samples every batch.
-        history_batches: novelty is relative to this many earlier batches.
-        dark_contrast: a picture whose levels (0 to 1) have a smaller standard deviation shows next to nothing.
-        exact_up_to: beyond this many known vectors an index answers, if usearch is installed.
-    """
-
-    near_duplicate_distance: float | None = None
-    exclude_near_duplicates: bool = False
-    repeat_distance: float | None = None
-    min_ratio: float | None = None
-    history_batches: int = 20
-    dark_contrast: float = 0.03
-    exact_up_to: int = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,39 @@ def run_embed(context: RunContext) -> Outcome:
     with context.database.read() as session:
         if samples.count_registered(session, batch_id=context.batch.id) == 0:
             return Discard("no sample of the batch is registered")
+    n_rows = _upload_embedding(context)
+    measured = measure_novelty(context)
+    _delete_old_embeddings(context)
+    return Done(
+        {
+            "n_computed": n_computed,
+            "n_rows": n_rows,
+            "embedder": context.embedder.name,
+            "n_near_duplicates": measured.n_near_duplicates,
+        }
+    )
+
+
+def renew_embedding(context: RunContext) -> str:
+    """Replaces the batch's embedding, which somebody deleted or which no longer covers the dataset; gives its id.
+
+    Raises:
+        WatcherError: the server or the store failed.
+    """
+    dataset_id = context.watch.dataset_id
+    old = embeddings.fetch_embedding_by_name(context.transport, dataset_id=dataset_id, name=context.batch.key)
+    if old is not None:
+        embeddings.delete_embedding(context.transport, dataset_id=dataset_id, embedding_id=old.id)
+        crash_point("embed.outdated_deleted")
+    _upload_embedding(context)
+    with context.database.read() as session:
+        embedding_id = batches.load_batch(session, batch_id=context.batch.id).embedding_id
+    assert embedding_id is not None
+    return embedding_id
+
+
+def _upload_embedding(context: RunContext) -> int:
+    """Uploads the vectors of all samples of the dataset and notes the embedding; tells how many rows it has."""
     with tempfile.TemporaryDirectory(prefix="embed-", dir=context.parts.work_dir) as folder:
         path = Path(folder) / "embeddings.csv"
         n_rows = _write_csv(context, path)
@@ -63,16 +96,7 @@ def run_embed(context: RunContext) -> Outcome:
     with context.database.write() as session:
         batches.record_embedding(session, batch_id=context.batch.id, embedding_id=embedding_id)
     crash_point("embed.recorded")
-    measured = measure_novelty(context)
-    _delete_old_embeddings(context)
-    return Done(
-        {
-            "n_computed": n_computed,
-            "n_rows": n_rows,
-            "embedder": context.embedder.name,
-            "n_near_duplicates": measured.n_near_duplicates,
-        }
-    )
+    return n_rows
 
 
 def _check_embedder(context: RunContext) -> None:

@@ -6,147 +6,260 @@ repeated run finds the tag instead of making a second one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from sqlalchemy.orm import Session
 
 from watcher.domain.bitmask import BitMask
+from watcher.domain.budget import compute_allowance, compute_period, describe_budget
 from watcher.domain.crash_points import crash_point
-from watcher.domain.errors import ProtocolError
-from watcher.domain.models import SamplingMethod
-from watcher.domain.pipeline import Done, Outcome
+from watcher.domain.errors import ApiException, DatasetError, SamplingError
+from watcher.domain.models import BatchNovelty
+from watcher.domain.pipeline import Discard, Done, Outcome
+from watcher.domain.sampling_rules import BudgetPeriod
 from watcher.jobs.context import RunContext
-from watcher.lightly import tags
-from watcher.lightly.mappings import iter_file_names
+from watcher.jobs.embed import renew_embedding
+from watcher.jobs.novelty import measure_novelty
+from watcher.jobs.ranking import Nearest, rank_picks
+from watcher.jobs.sampling_tags import SamplingTags, is_of_this_sampling, iter_names_at, prepare_tags
+from watcher.jobs.score_sources import load_scores
 from watcher.lightly.wire.samplings import SamplingConfig, SamplingCreateRequest, StoppingCondition
+from watcher.lightly.wire.tags import TagData
 from watcher.lightly.workflows.sampling import run_sampling as run_remote_sampling
+from watcher.lightly.workflows.scoring import upload_scores
 from watcher.logs import get_logger
-from watcher.store import batches, picks, samples, vectors
+from watcher.neighbours import NearestSoFar
+from watcher.store import batches, novelty, picks, samples, vectors
 from watcher.store.vectors import Vector
 
 _log = get_logger("sampling")
 
 # Most batches are sampled in less; later waits are the server's.
 _FIRST_WAIT_S = 0.2
+_MOST_TRIES = 3
+_MOST_NAMES = 9
+# What a server says when somebody changed the dataset between our looking and our asking.
+_EMBEDDING_CODES = frozenset({"EMBEDDING_ROW_COUNT_INVALID", "EMBEDDING_UNKNOWN"})
+_TAG_CODES = frozenset(
+    {
+        "TAG_QUERYTAG_NOT_IN_DATASET",
+        "TAG_PRESELECTEDTAG_NOT_IN_DATASET",
+        "TAG_NO_SCORES_AVAILABLE",
+        "TAG_UNKNOWN",
+    }
+)
 
 
 def run_sampling(context: RunContext) -> Outcome:
     """Runs the sampling `<watch>-<batch>` on the server and stores what it picked.
 
     Returns:
-        `Done` with the tag's name and the number of picks.
+        `Done` with the tag's name and the number of picks, or `Discard` with the reason if the batch is not new
+        enough, the budget is spent, or nothing but near-duplicates is left.
 
     Raises:
-        WatcherError: the server failed or refused.
+        WatcherError: the server failed or refused, or scores are missing.
     """
-    batch, rules = context.batch, context.config.sampling
-    assert batch.embedding_id is not None
-    assert batch.query_tag_id is not None
-    dataset_id = context.watch.dataset_id
-    with context.database.read() as session:
-        before_id = batches.load_last_sampling_tag(session, watch_id=context.watch.id, but_batch_id=batch.id)
-    before = BitMask()
-    if before_id is not None:
-        before = BitMask.from_hex(
-            tags.fetch_tag(context.transport, dataset_id=dataset_id, tag_id=before_id).bit_mask_data
-        )
-    tag = run_remote_sampling(
-        context.transport,
-        dataset_id=dataset_id,
-        embedding_id=batch.embedding_id,
-        request=SamplingCreateRequest(
-            new_tag_name=batch.key,
-            method=rules.method.value,
-            config=SamplingConfig(
-                stopping_condition=StoppingCondition(
-                    n_samples=len(before) + rules.budget,
-                    min_distance=-1 if rules.min_distance is None else rules.min_distance,
-                )
-            ),
-            preselected_tag_id=before_id,
-            query_tag_id=batch.query_tag_id,
-        ),
-        deadline_s=rules.time_limit_s,
-        cancel=context.stop,
-        on_progress=lambda _job: context.check(),
-        on_wait=context.check,
-        adopt_existing=True,
-        first_wait_s=_FIRST_WAIT_S,
-    )
+    rules = context.config.sampling
+    measured = measure_novelty(context)
+    wanted = _load_candidates(context)
+    if not wanted:
+        return Discard(f"all {measured.n_samples} samples are near-duplicates of known ones: nothing to pick")
+    reason = _find_reason_to_skip(context, measured)
+    if reason is not None:
+        return Discard(reason)
+    allowance = _compute_allowance(context)
+    if allowance == 0:
+        return Discard(f"the budget of {describe_budget(rules)} is spent: nothing is picked of this batch")
+    scores = load_scores(context, wanted.keys()) if rules.method.needs_scores else {}
+    prepared, tag = _sample(context, wanted.keys(), scores, allowance)
     crash_point("sampling.ended")
-    picked = BitMask.from_hex(tag.bit_mask_data) - before
-    file_names = _find_file_names(context, picked)
+    mask = (BitMask.from_hex(tag.bit_mask_data) - prepared.preselected) & prepared.candidates
+    names = [prepared.names[position] for position in mask]
+    ranked = _rank(context, names, scores, prepared)
+    rows = [(wanted[name], rank, reason) for rank, (name, reason) in enumerate(ranked, 1)]
     with context.database.write() as session:
-        _store_picks(context, session, file_names)
-        batches.record_sampling_tag(session, batch_id=batch.id, tag_id=tag.id, tag_name=tag.name)
+        picks.replace_picks(session, batch_id=context.batch.id, rows=rows)
+        batches.record_sampling_tag(session, batch_id=context.batch.id, tag_id=tag.id, tag_name=tag.name)
     crash_point("sampling.recorded")
-    return Done({"tag": tag.name, "n_picks": len(file_names), "n_preselected": len(before)})
+    result: dict[str, object] = {
+        "tag": tag.name,
+        "n_picks": len(names),
+        "n_preselected": len(prepared.preselected),
+        "n_candidates": len(wanted),
+    }
+    if prepared.absent:
+        result["absent_tags"] = prepared.absent
+    return Done(result)
 
 
-def _find_file_names(context: RunContext, positions: BitMask) -> list[str]:
-    """The names at the positions; memory is one page of names."""
-    wanted = iter(positions)
-    position = next(wanted, None)
-    found: list[str] = []
-    offset = 0
-    for names in iter_file_names(context.transport, dataset_id=context.watch.dataset_id):
-        while position is not None and position < offset + len(names):
-            found.append(names[position - offset])
-            position = next(wanted, None)
-        if position is None:
-            return found
-        offset += len(names)
-    if position is not None:
-        raise ProtocolError(f"the tag names position {position}, but the dataset has only {offset} samples")
+def _load_candidates(context: RunContext) -> dict[str, int]:
+    """Ids of the samples that may be picked, by file name."""
+    found: dict[str, int] = {}
+    after = 0
+    while True:
+        with context.database.read() as session:
+            page = samples.load_batch_page(session, batch_id=context.batch.id, after_id=after)
+        if not page:
+            break
+        found.update((sample.file_name, sample.id) for sample in page if sample.remote_id)
+        after = page[-1].id
+    if context.config.novelty.exclude_near_duplicates:
+        with context.database.read() as session:
+            for name in novelty.load_near_duplicate_names(session, batch_id=context.batch.id):
+                found.pop(name, None)
     return found
 
 
-def _store_picks(context: RunContext, session: Any, file_names: Sequence[str]) -> None:
-    rows = samples.load_samples_named(session, watch_id=context.watch.id, file_names=file_names)
-    known = vectors.load_vectors(
-        session, watch_id=context.watch.id, embedder=context.embedder.name, file_names=file_names
-    )
-    method = context.config.sampling.method
-    ranked = (
-        rank_by_distance([(name, known[name]) for name in file_names if name in known])
-        if method is not SamplingMethod.RANDOM
-        else [(name, None) for name in file_names]
-    )
-    stored: list[tuple[int, int, dict[str, Any]]] = []
-    for name, distance in ranked:
-        if name not in rows:
-            _log.warning("pick.unknown", watch=context.watch.name, file_name=name)
-            continue
-        reason: dict[str, Any] = {"method": method.value}
-        if distance is not None:
-            reason["distance_to_nearest_earlier_pick_of_batch"] = round(distance, 6)
-        stored.append((rows[name].id, len(stored) + 1, reason))
-    picks.replace_picks(session, batch_id=context.batch.id, rows=stored)
+def _find_reason_to_skip(context: RunContext, measured: BatchNovelty) -> str | None:
+    least = context.config.novelty.min_ratio
+    if least is None or measured.ratio is None or measured.ratio >= least:
+        return None
+    return f"the novelty of the batch is {measured.ratio:.3f}, below novelty.min_ratio {least:g}: nothing is picked"
 
 
-def rank_by_distance(named: Iterable[tuple[str, Vector]]) -> list[tuple[str, float | None]]:
-    """Orders the picks so that any first k of them differ most: greedy farthest point among themselves.
+def _compute_allowance(context: RunContext) -> int:
+    """What the budget leaves for this batch, counted from the store, so that no restart can spend it twice.
 
-    The protocol hands out picks as a set; this gives them an order that a person with time for k would want. The
-    first is the one farthest from the mean. Quadratic in the number of picks of one batch.
-
-    Returns:
-        (file name, distance to the nearest one before it; None for the first).
+    A batch counts for the day or week in which it was cut, whenever it is sampled.
     """
-    items = list(named)
-    if not items:
-        return []
-    matrix: NDArray[np.float32] = np.stack([vector for _, vector in items])
-    chosen = int(np.argmax(np.linalg.norm(matrix - matrix.mean(axis=0), axis=1)))
-    ranked: list[tuple[str, float | None]] = [(items[chosen][0], None)]
-    nearest = np.linalg.norm(matrix - matrix[chosen], axis=1)
-    left = np.ones(len(items), dtype=bool)
-    left[chosen] = False
-    while left.any():
-        chosen = int(np.argmax(np.where(left, nearest, -1.0)))
-        ranked.append((items[chosen][0], float(nearest[chosen])))
-        left[chosen] = False
-        nearest = np.minimum(nearest, np.linalg.norm(matrix - matrix[chosen], axis=1))
-    return ranked
+    rules, batch = context.config.sampling, context.batch
+    with context.database.read() as session:
+        if rules.budget_per is BudgetPeriod.BATCH:
+            measured = novelty.load_batch_novelty(session, batch_id=batch.id)
+            n_samples, n_picked = measured.n_samples if measured else 0, 0
+        else:
+            from_ms, to_ms = compute_period(
+                at_ms=batch.created_ms, per=rules.budget_per, time_zone=rules.time_zone
+            )
+            n_samples = novelty.count_measured(
+                session, watch_id=context.watch.id, from_ms=from_ms, to_ms=to_ms, up_to_batch_id=batch.id
+            )
+            n_picked = picks.count_picks_between(
+                session, watch_id=context.watch.id, from_ms=from_ms, to_ms=to_ms, but_batch_id=batch.id
+            )
+    return compute_allowance(rules, n_samples=n_samples, n_picked=n_picked)
+
+
+def _sample(
+    context: RunContext, wanted: Collection[str], scores: Mapping[str, float], allowance: int
+) -> tuple[SamplingTags, TagData]:
+    """The tag of the sampling; what somebody changed meanwhile is looked at anew, a few times."""
+    embedding_id = context.batch.embedding_id or renew_embedding(context)
+    for attempt in range(1, _MOST_TRIES + 1):
+        prepared = prepare_tags(context, wanted)
+        try:
+            return prepared, _ask(context, prepared, embedding_id, scores, allowance)
+        except SamplingError as error:
+            if attempt == _MOST_TRIES:
+                raise
+            _log.warning("sampling.repeated", watch=context.watch.name, reason=str(error))
+        except ApiException as error:
+            if attempt == _MOST_TRIES or error.code not in _EMBEDDING_CODES | _TAG_CODES:
+                raise
+            _log.warning("sampling.repeated", watch=context.watch.name, reason=str(error))
+            if error.code in _EMBEDDING_CODES:
+                embedding_id = renew_embedding(context)
+        context.check()
+    raise AssertionError
+
+
+def _ask(
+    context: RunContext,
+    prepared: SamplingTags,
+    embedding_id: str,
+    scores: Mapping[str, float],
+    allowance: int,
+) -> TagData:
+    """Asks for the sampling under the first name that nobody else has: `<watch>-<batch>`, or that with a number."""
+    rules = context.config.sampling
+    if rules.method.needs_scores:
+        upload_scores(
+            context.transport,
+            dataset_id=context.watch.dataset_id,
+            scores_by_type={rules.scores.type: [scores[prepared.names[p]] for p in prepared.candidates]},
+            tag_id=prepared.query_tag_id,
+        )
+        crash_point("sampling.scores_uploaded")
+    key = context.batch.key
+    for name in (key, *(f"{key}-{number}" for number in range(2, _MOST_NAMES + 1))):
+        tag = run_remote_sampling(
+            context.transport,
+            dataset_id=context.watch.dataset_id,
+            embedding_id=embedding_id,
+            request=SamplingCreateRequest(
+                new_tag_name=name,
+                method=rules.method.value,
+                config=SamplingConfig(
+                    stopping_condition=StoppingCondition(
+                        n_samples=len(prepared.preselected) + allowance,
+                        min_distance=-1 if rules.min_distance is None else rules.min_distance,
+                    )
+                ),
+                preselected_tag_id=prepared.preselected_tag_id,
+                query_tag_id=prepared.query_tag_id,
+                score_type=rules.scores.type if rules.method.needs_scores else None,
+            ),
+            deadline_s=rules.time_limit_s,
+            cancel=context.stop,
+            on_progress=lambda _job: context.check(),
+            on_wait=context.check,
+            adopt_existing=True,
+            first_wait_s=_FIRST_WAIT_S,
+            present_tags=prepared.present,
+        )
+        if is_of_this_sampling(tag, prepared):
+            return tag
+        _log.warning("tag.taken", watch=context.watch.name, tag=name)
+    raise DatasetError(
+        f"the names {key} to {key}-{_MOST_NAMES} are taken by other tags: delete or rename some"
+    )
+
+
+def _rank(
+    context: RunContext, names: Sequence[str], scores: Mapping[str, float], prepared: SamplingTags
+) -> list[tuple[str, dict[str, Any]]]:
+    with context.database.read() as session:
+        found = _load_vectors(context, session, names)
+    return rank_picks(
+        method=context.config.sampling.method,
+        names=names,
+        vectors=found,
+        scores=scores,
+        before=_find_nearest_before(context, found, prepared.preselected),
+    )
+
+
+def _find_nearest_before(
+    context: RunContext, picked: Mapping[str, Vector], before: BitMask
+) -> dict[str, Nearest]:
+    """For each pick the nearest of all that was picked or labelled before; memory is one page of the mapping."""
+    if not picked or not before:
+        return {}
+    search = NearestSoFar(np.stack(list(picked.values())))
+    nearest: dict[int, str] = {}
+    n_seen = 0
+    for page in iter_names_at(context, before):
+        with context.database.read() as session:
+            known = _load_vectors(context, session, page)
+        if not known:
+            continue
+        search.see_block(n_seen, np.stack(list(known.values())))
+        page_names = list(known)
+        for number in np.flatnonzero(search.rows >= n_seen):
+            nearest[int(number)] = page_names[int(search.rows[number]) - n_seen]
+        n_seen += len(known)
+    distances = search.compute_distances()
+    return {
+        name: (float(distances[number]), nearest[number])
+        for number, name in enumerate(picked)
+        if number in nearest
+    }
+
+
+def _load_vectors(context: RunContext, session: Session, names: Sequence[str]) -> dict[str, Vector]:
+    return vectors.load_vectors(
+        session, watch_id=context.watch.id, embedder=context.embedder.name, file_names=names
+    )

@@ -60,6 +60,31 @@ def load_sample_novelty(session: Session, *, sample_id: int) -> SampleNovelty | 
     return None if row is None else _sample_novelty(row)
 
 
+def load_near_duplicate_names(session: Session, *, batch_id: int) -> list[str]:
+    """File names of a batch's near-duplicates."""
+    statement = (
+        select(samples.c.file_name)
+        .join(sample_novelties, sample_novelties.c.sample_id == samples.c.id)
+        .where(sample_novelties.c.batch_id == batch_id, sample_novelties.c.is_near_duplicate)
+    )
+    return list(session.execute(statement).scalars())
+
+
+def count_measured(session: Session, *, watch_id: int, from_ms: int, to_ms: int, up_to_batch_id: int) -> int:
+    """Samples measured in batches of the watch that were cut in [from_ms, to_ms), up to and with a batch."""
+    statement = (
+        select(func.coalesce(func.sum(batch_novelties.c.n_samples), 0))
+        .join(batches, batches.c.id == batch_novelties.c.batch_id)
+        .where(
+            batches.c.watch_id == watch_id,
+            batches.c.created_ms >= from_ms,
+            batches.c.created_ms < to_ms,
+            batches.c.id <= up_to_batch_id,
+        )
+    )
+    return int(session.execute(statement).scalar_one())
+
+
 def load_batch_sample_novelties(session: Session, *, batch_id: int) -> dict[str, SampleNovelty]:
     """What the samples of a batch were measured, by file name."""
     statement = (

@@ -61,6 +61,43 @@ def count_picks(session: Session, *, batch_id: int) -> int:
     ).scalar_one()
 
 
+def load_picked_names(
+    session: Session, *, watch_id: int, but_batch_id: int, file_names: Sequence[str]
+) -> set[str]:
+    """Which of the names were picked in any other batch of the watch."""
+    found: set[str] = set()
+    for start in range(0, len(file_names), 500):
+        statement = (
+            select(samples.c.file_name)
+            .join(picks, picks.c.sample_id == samples.c.id)
+            .where(
+                samples.c.watch_id == watch_id,
+                samples.c.file_name.in_(file_names[start : start + 500]),
+                picks.c.batch_id != but_batch_id,
+            )
+        )
+        found.update(session.execute(statement).scalars())
+    return found
+
+
+def count_picks_between(
+    session: Session, *, watch_id: int, from_ms: int, to_ms: int, but_batch_id: int
+) -> int:
+    """Picks of the watch's other batches that were cut in [from_ms, to_ms)."""
+    statement = (
+        select(func.count())
+        .select_from(picks)
+        .join(batches, batches.c.id == picks.c.batch_id)
+        .where(
+            batches.c.watch_id == watch_id,
+            batches.c.created_ms >= from_ms,
+            batches.c.created_ms < to_ms,
+            batches.c.id != but_batch_id,
+        )
+    )
+    return session.execute(statement).scalar_one()
+
+
 def load_picks_after(session: Session, *, batch_id: int, rank: int, limit: int) -> list[Pick]:
     """The next picks of a batch behind a rank."""
     statement = _select().where(picks.c.batch_id == batch_id, picks.c.rank > rank).limit(limit)

@@ -1,0 +1,183 @@
+"""Scores of samples: from a file, from the samples' metadata, or from a command; each a number from 0 to 1."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from watcher.domain.errors import ScoresError
+from watcher.domain.models import Sample
+from watcher.domain.redaction import redact
+from watcher.jobs.context import RunContext
+from watcher.lightly import samples as remote_samples
+from watcher.store import samples
+
+_N_NAMED: Final = 3
+_POLL_S: Final = 0.1
+_MOST_BYTES_A_NAME: Final = 4096
+_CSV_COLUMNS: Final = {"file_name", "score"}
+
+
+def load_scores(context: RunContext, names: Collection[str]) -> dict[str, float]:
+    """The scores of samples of the batch by file name, from wherever the watch takes them.
+
+    Raises:
+        ScoresError: the source cannot be read, a score is no number from 0 to 1, or some have none.
+    """
+    rules = context.config.sampling.scores
+    if rules.file is not None:
+        source, rows = f"the file {rules.file}", _iter_file(Path(rules.file))
+    elif rules.command:
+        source, rows = f"the command {rules.command[0]}", _iter_command(context, sorted(names))
+    else:
+        source, rows = f"the metadata {rules.metadata_key}", _iter_metadata(context, names)
+    found: dict[str, float] = {}
+    for name, value in rows:
+        if name in names:
+            found[name] = _check(value, name=name, source=source)
+    missing = sorted(set(names) - found.keys())
+    if missing and rules.default is None:
+        raise ScoresError(
+            f"{source} has no score for {len(missing)} of {len(names)} samples of {context.batch.key}: "
+            f"{', '.join(map(repr, missing[:_N_NAMED]))}{' and others' if len(missing) > _N_NAMED else ''}; add them, "
+            "or set sampling.scores.default"
+        )
+    found.update((name, rules.default) for name in missing if rules.default is not None)
+    return found
+
+
+def _check(value: object, *, name: str, source: str) -> float:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            value = str(value)[:40]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ScoresError(f"{source}: the score of {name!r} is {value!r}, which is no number from 0 to 1")
+    if not 0 <= value <= 1:
+        raise ScoresError(f"{source}: the score of {name!r} is {value}, but must be from 0 to 1")
+    return float(value)
+
+
+def _iter_file(path: Path) -> Iterator[tuple[str, object]]:
+    """Rows of a CSV with the columns `file_name` and `score`, or lines of JSON with these keys."""
+    try:
+        if path.suffix.lower() == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                rows = csv.DictReader(file)
+                if not set(rows.fieldnames or ()) >= _CSV_COLUMNS:
+                    raise ScoresError(
+                        f"the file {path} needs the columns file_name and score in its first line"
+                    )
+                for row in rows:
+                    yield row["file_name"], row["score"]
+        else:
+            with path.open("rb") as lines:
+                yield from _iter_json_lines(lines, source=f"the file {path}")
+    except OSError as error:
+        raise ScoresError(f"the file {path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ScoresError(f"the file {path} is no CSV in UTF-8: {error}") from error
+
+
+def _iter_json_lines(lines: Any, *, source: str) -> Iterator[tuple[str, object]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = msgspec.json.decode(line)
+        except msgspec.DecodeError:
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("file_name"), str) or "score" not in row:
+            raise ScoresError(
+                f'{source}: line {number} is not of the form {{"file_name": "a.jpg", "score": 0.5}}'
+            )
+        yield row["file_name"], row["score"]
+
+
+def _iter_metadata(context: RunContext, names: Collection[str]) -> Iterator[tuple[str, object]]:
+    """The value under the key in the custom metadata of each sample on the server."""
+    keys = (context.config.sampling.scores.metadata_key or "").split(".")
+
+    def fetch(sample: Sample) -> tuple[str, object] | None:
+        assert sample.remote_id is not None
+        value: object = remote_samples.fetch_sample(
+            context.transport, dataset_id=context.watch.dataset_id, sample_id=sample.remote_id
+        ).custom_meta_data
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return None if value is None else (sample.file_name, value)
+
+    workers = context.config.upload.workers
+    with ThreadPoolExecutor(workers, thread_name_prefix="scores") as pool:
+        after = 0
+        while True:
+            with context.database.read() as session:
+                page = samples.load_batch_page(
+                    session, batch_id=context.batch.id, after_id=after, limit=16 * workers
+                )
+            if not page:
+                return
+            wanted = [sample for sample in page if sample.remote_id and sample.file_name in names]
+            yield from (row for row in pool.map(fetch, wanted) if row is not None)
+            context.check()
+            after = page[-1].id
+
+
+def _iter_command(context: RunContext, names: Sequence[str]) -> Iterator[tuple[str, object]]:
+    """What the command prints: it gets the names on its input, a JSON string a line, and prints lines of JSON."""
+    rules = context.config.sampling.scores
+    source = f"the command {rules.command[0]}"
+    with tempfile.TemporaryDirectory(prefix="scores-", dir=context.parts.work_dir) as folder:
+        given, printed, complaints = (Path(folder, name) for name in ("names", "scores", "errors"))
+        with given.open("wb") as file:
+            file.writelines(msgspec.json.encode(name) + b"\n" for name in names)
+        code = _run(context, given, printed, complaints, most_bytes=_MOST_BYTES_A_NAME * (len(names) + 256))
+        if code != 0:
+            said = complaints.read_bytes()[-500:].decode(errors="replace").strip()
+            raise ScoresError(redact(f"{source} ended with {code}: {said or 'it said nothing'}"))
+        with printed.open("rb") as lines:
+            yield from _iter_json_lines(lines, source=source)
+
+
+def _run(context: RunContext, given: Path, printed: Path, complaints: Path, *, most_bytes: int) -> int:
+    rules, clock = context.config.sampling.scores, context.parts.clock
+    source = f"the command {rules.command[0]}"
+    with given.open("rb") as stdin, printed.open("wb") as stdout, complaints.open("wb") as stderr:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the command is the operator's own setting
+                rules.command, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
+            )
+        except OSError as error:
+            raise ScoresError(f"{source} cannot be started: {error.strerror}") from error
+        end_s = clock.monotonic_s() + rules.time_limit_s
+        try:
+            while True:
+                try:
+                    return process.wait(_POLL_S)
+                except subprocess.TimeoutExpired:
+                    context.check()
+                if clock.monotonic_s() > end_s:
+                    raise ScoresError(f"{source} took longer than {rules.time_limit_s:g} seconds")
+                if printed.stat().st_size > most_bytes or complaints.stat().st_size > most_bytes:
+                    raise ScoresError(f"{source} printed more than {most_bytes} bytes")
+        finally:
+            _end_group(process)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ends the command and what it started; nothing if all have ended."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,216 @@
+"""The settings of sampling and novelty of one watch, and what must fit among them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import PurePath
+from typing import Annotated
+from zoneinfo import ZoneInfoNotFoundError
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from watcher.domain.budget import load_time_zone
+from watcher.domain.errors import ConfigError
+from watcher.domain.models import SamplingMethod, SamplingRules, Step, WatchConfig
+from watcher.domain.sampling_rules import BudgetPeriod, NoveltyRules, ScoreRules
+from watcher.domain.step_rules import EmbedderKind
+from watcher.settings_groups import Group
+
+_SAMPLING, _SCORES, _NOVELTY = SamplingRules(), ScoreRules(), NoveltyRules()
+_SCORE_FILES = (".csv", ".jsonl", ".ndjson")
+
+
+def _split_commas(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _split_words(value: object) -> object:
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+class ScoreSettings(Group):
+    """Where the scores for CORAL and ACTIVE_LEARNING come from; each is a number from 0 to 1."""
+
+    file: str | None = Field(
+        None, description="a CSV with the columns file_name and score, or JSON Lines with these keys"
+    )
+    metadata_key: str | None = Field(
+        None,
+        min_length=1,
+        description="or a key in the custom metadata that the step metadata stored, such as a.b",
+    )
+    command: Annotated[tuple[str, ...], BeforeValidator(_split_words)] = Field(
+        (), description="or a command that gets file names, a JSON string a line, and prints JSON Lines"
+    )
+    type: str = Field(
+        _SCORES.type,
+        pattern="^[a-zA-Z0-9_+=,.@:/-]{1,100}$",
+        description="name of the scores on the server",
+    )
+    default: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="score of samples the source does not know; without it they are an error",
+    )
+    time_limit_s: float = Field(
+        _SCORES.time_limit_s, gt=0, le=86400, description="longest run of the command"
+    )
+
+
+class SamplingSettings(Group):
+    """How samples are picked."""
+
+    method: SamplingMethod = Field(
+        _SAMPLING.method, description="CORESET, RANDOM, or by scores CORAL or ACTIVE_LEARNING"
+    )
+    budget: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="picks a batch, day or week; default: 10, unless budget_share is set",
+    )
+    budget_share: float | None = Field(
+        None, gt=0, le=1, description="instead: as a share of the samples, such as 0.05"
+    )
+    budget_per: BudgetPeriod = Field(_SAMPLING.budget_per, description="batch, day or week")
+    time_zone: str = Field(
+        _SAMPLING.time_zone, description="whose days and weeks, such as Europe/Zurich; weeks begin on Monday"
+    )
+    min_distance: float | None = Field(None, gt=0, description="no two picks closer than this")
+    preselected_tags: Annotated[tuple[str, ...], BeforeValidator(_split_commas)] = Field(
+        (), description="comma separated: tags whose samples count as picked, such as those labelled already"
+    )
+    scores: ScoreSettings = ScoreSettings()
+    time_limit_s: float = Field(
+        _SAMPLING.time_limit_s, gt=0, le=604800, description="longest wait for the server"
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _check_time_zone(cls, value: str) -> str:
+        try:
+            load_time_zone(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(
+                f"there is no time zone {value!r} on this machine: take a name such as UTC or Europe/Zurich"
+            ) from None
+        return value
+
+    def build_rules(self) -> SamplingRules:
+        """The rules as the daemon takes them.
+
+        Raises:
+            ConfigError: two budgets are set.
+        """
+        if self.budget is not None and self.budget_share is not None:
+            raise ConfigError(
+                f"sampling.budget {self.budget} and sampling.budget_share {self.budget_share:g} are both set: leave "
+                "one of them out"
+            )
+        values = dict(self)
+        if self.budget is None and self.budget_share is None:
+            values["budget"] = _SAMPLING.budget
+        return SamplingRules(**values | {"scores": ScoreRules(**dict(self.scores))})
+
+
+class NoveltySettings(Group):
+    """What counts as known already, and what follows from it."""
+
+    near_duplicate_distance: float | None = Field(
+        None,
+        ge=0,
+        description="samples at most this far from a known one are near-duplicates; default: what was measured for "
+        "the embedder (0.245 for the descriptor, none for others)",
+    )
+    exclude_near_duplicates: bool = Field(
+        _NOVELTY.exclude_near_duplicates, description="keep near-duplicates out of the sampling"
+    )
+    repeat_distance: float | None = Field(
+        None,
+        ge=0,
+        description="at most this far: the same picture again; default: as measured (0.002 for the descriptor)",
+    )
+    min_ratio: float | None = Field(
+        None, gt=0, le=100, description="sample a batch only if its novelty is at least this"
+    )
+    history_batches: int = Field(
+        _NOVELTY.history_batches, ge=1, le=1000, description="novelty is relative to this many batches before"
+    )
+    dark_contrast: float = Field(
+        _NOVELTY.dark_contrast,
+        ge=0,
+        le=0.5,
+        description="a picture whose levels (0 to 1) deviate less than this counts as dark",
+    )
+    exact_up_to: int = Field(
+        _NOVELTY.exact_up_to,
+        ge=0,
+        description="known vectors up to which each is compared; beyond it an index answers, if usearch is there",
+    )
+
+
+def check_sampling(config: WatchConfig) -> None:
+    """Refuses what does not fit together.
+
+    Raises:
+        ConfigError: with the way out.
+    """
+    _check_scores(config)
+    novelty = config.novelty
+    set_ones = [
+        name
+        for name, is_set in (
+            ("novelty.exclude_near_duplicates", novelty.exclude_near_duplicates),
+            ("novelty.min_ratio", novelty.min_ratio is not None),
+        )
+        if is_set
+    ]
+    if set_ones and Step.SAMPLING not in config.steps:
+        raise ConfigError(
+            f"{' and '.join(set_ones)} bear on the sampling, but the watch has no step sampling: add it, or leave the "
+            "setting out"
+        )
+    if (
+        novelty.exclude_near_duplicates
+        and novelty.near_duplicate_distance is None
+        and config.embed.kind is not EmbedderKind.DESCRIPTOR
+    ):
+        raise ConfigError(
+            f"novelty.exclude_near_duplicates needs novelty.near_duplicate_distance with the embedder "
+            f"{config.embed.kind}: only for the descriptor a distance was measured"
+        )
+
+
+def _check_scores(config: WatchConfig) -> None:
+    method, scores = config.sampling.method, config.sampling.scores
+    named = [
+        name
+        for name, value in (
+            ("file", scores.file),
+            ("metadata_key", scores.metadata_key),
+            ("command", scores.command),
+        )
+        if value
+    ]
+    if method.needs_scores and not named:
+        raise ConfigError(
+            f"the method {method} needs scores: set one of sampling.scores.file, sampling.scores.metadata_key and "
+            "sampling.scores.command, or take CORESET or RANDOM"
+        )
+    if len(named) > 1:
+        raise ConfigError(f"sampling.scores has {' and '.join(named)}: leave one of them")
+    if named and not method.needs_scores:
+        raise ConfigError(
+            f"sampling.scores.{named[0]} is set, but the method {method} reads no scores: take CORAL or "
+            "ACTIVE_LEARNING, or leave it out"
+        )
+    if scores.file is not None and PurePath(scores.file).suffix.lower() not in _SCORE_FILES:
+        raise ConfigError(
+            f"sampling.scores.file {scores.file!r} must end with {', '.join(_SCORE_FILES)}, which tells its format"
+        )
+    if scores.metadata_key is not None and Step.METADATA not in config.steps:
+        raise ConfigError(
+            "sampling.scores.metadata_key reads what the step metadata stored: add metadata to the steps, or take "
+            "sampling.scores.file or sampling.scores.command"
+        )
