@@ -29,6 +29,7 @@ from tests.receivers import Answer, open_receiver
 from watcher.database import build_database
 from watcher.lightly import datasets, samples
 from watcher.lightly.wire.samples import SampleCreateRequest
+from watcher.lightly.workflows.register import ensure_initial_or_upsize_tag
 from watcher.platform.faults import invalid
 from watcher.platform.server import PlatformServer
 from watcher.platform.settings import PlatformConfig
@@ -97,6 +98,8 @@ POINTS = {
     ],
     "wrong clock": ["poll.problem_stored"],
     "wrong facts": ["probe.problem_stored"],
+    "outdated": ["embed.outdated_deleted", "sampling.tag_made"],
+    "scores": ["sampling.scores_uploaded"],
     "slow": ["runner.lease_extended"],
     "receivers": [
         "deliveries.progress_saved",
@@ -215,6 +218,25 @@ def _prepare(scene: CrashScene, scenario: str) -> None:
         (scene.folder / names[0]).unlink()
     elif scenario in {"receivers", "slow receiver"}:
         _add_receivers(scene, is_slow=scenario == "slow receiver")
+    elif scenario == "scores":
+        path = scene.root / "scores.csv"
+        path.write_text(
+            "file_name,score\n" + "".join(f"{name},0.{number}\n" for number, name in enumerate(names))
+        )
+        scene.environ |= {
+            f"{WATCH}SAMPLING__METHOD": "CORAL",
+            f"{WATCH}SAMPLING__SCORES__FILE": str(path),
+        }
+    elif scenario == "outdated":
+        scene.run_until_crash("embed.recorded")
+        transport = scene.build_transport()
+        (dataset,) = datasets.fetch_datasets_by_name(transport, name=scene.dataset, exact=True)
+        request = SampleCreateRequest(file_name="somebody else's.jpg")
+        samples.create_sample(transport, dataset_id=dataset.id, request=request)
+        shutil.copy(scene.folder / names[-1], scene.folder / request.file_name)
+        ensure_initial_or_upsize_tag(
+            transport, dataset_id=dataset.id, img_type="full", upsize_tag_name="others"
+        )
     elif scenario == "foreign":
         transport = scene.build_transport()
         (dataset,) = datasets.fetch_datasets_by_name(transport, name=scene.dataset, exact=True)

@@ -75,7 +75,6 @@ def run_sampling(context: RunContext) -> Outcome:
         return Discard(f"the budget of {describe_budget(rules)} is spent: nothing is picked of this batch")
     scores = load_scores(context, wanted.keys()) if rules.method.needs_scores else {}
     prepared, tag = _sample(context, wanted.keys(), scores, allowance)
-    crash_point("sampling.ended")
     mask = (BitMask.from_hex(tag.bit_mask_data) - prepared.preselected) & prepared.candidates
     names = [prepared.names[position] for position in mask]
     ranked = _rank(context, names, scores, prepared)
@@ -210,6 +209,7 @@ def _ask(
             first_wait_s=_FIRST_WAIT_S,
             present_tags=prepared.present,
         )
+        crash_point("sampling.ended")
         if is_of_this_sampling(tag, prepared):
             return tag
         _log.warning("tag.taken", watch=context.watch.name, tag=name)

@@ -195,6 +195,7 @@ def _ensure_tag(
                     tot_size=initial.tot_size,
                     parent_tag_id=initial.id,
                 )
+                crash_point("sampling.tag_made")
             except ApiException as error:
                 if error.code != "TAG_NAME_EXISTS":
                     raise
@@ -202,7 +203,6 @@ def _ensure_tag(
                     context.transport, dataset_id=context.watch.dataset_id, name=numbered
                 )
             else:
-                crash_point("sampling.tag_made")
                 return made.id
         if found is not None and BitMask.from_hex(found.bit_mask_data) == mask:
             return found.id
