@@ -354,6 +354,7 @@ def build_runner(
             configs, database=database, work_dir=work_dir(settings), clock=clock, changing=changing
         ),
         work_dir=work_dir(settings),
+        index_dir=settings.data_dir / "neighbours",
         clock=clock,
         metrics=metrics,
         rng=rng,

@@ -33,7 +33,7 @@ _WATCH = WatchConfig(name="-", dataset="-")
 WatchName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
 DEFAULT_WATCH = "incoming"
 # Below the data directory, beside the watched folders: see `bootstrap`.
-_OWN_FOLDERS = ("platform", "selected", "work")
+_OWN_FOLDERS = ("neighbours", "platform", "selected", "work")
 
 
 class ScheduleSettings(Group):

@@ -100,6 +100,7 @@ POINTS = {
     "wrong facts": ["probe.problem_stored"],
     "outdated": ["embed.outdated_deleted", "sampling.tag_made"],
     "scores": ["sampling.scores_uploaded"],
+    "indexed": ["novelty.index_written"],
     "slow": ["runner.lease_extended"],
     "receivers": [
         "deliveries.progress_saved",
@@ -227,6 +228,8 @@ def _prepare(scene: CrashScene, scenario: str) -> None:
             f"{WATCH}SAMPLING__METHOD": "CORAL",
             f"{WATCH}SAMPLING__SCORES__FILE": str(path),
         }
+    elif scenario == "indexed":
+        scene.environ |= {f"{WATCH}NOVELTY__EXACT_UP_TO": "0", f"{WATCH}BATCH__MAX_SAMPLES": "1"}
     elif scenario == "outdated":
         scene.run_until_crash("embed.recorded")
         transport = scene.build_transport()

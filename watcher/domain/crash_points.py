@@ -43,6 +43,7 @@ NAMES = frozenset(
         "manifest.uploaded",
         "manifest.written",
         "novelty.chunk_recorded",
+        "novelty.index_written",
         "novelty.others_packed",
         "novelty.recorded",
         "overwrites.looked_at",

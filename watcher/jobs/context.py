@@ -26,6 +26,7 @@ class JobParts:
         configs: the watches by name.
         embedders: by the name of the watch; only of watches with the step `embed`.
         work_dir: for temporary files; on the same disk as the data.
+        index_dir: for indexes of vectors, which are made anew when they are gone; None keeps none.
     """
 
     database: Database
@@ -36,6 +37,7 @@ class JobParts:
     clock: Clock
     metrics: Metrics
     rng: random.Random
+    index_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from watcher.domain.crash_points import crash_point
 from watcher.domain.models import BatchNovelty, Sample, SampleNovelty
 from watcher.embedders.descriptor import find_default_distances
 from watcher.jobs.context import RunContext
+from watcher.jobs.neighbour_search import find_nearest
 from watcher.logs import get_logger
-from watcher.neighbours import NearestSoFar
 from watcher.store import neighbours, novelty, samples, vectors
 
 _log = get_logger("novelty")
@@ -118,7 +117,7 @@ def _measure_chunk(context: RunContext, chunk: Sequence[Sample]) -> None:
     queries = np.array([found[sample.file_name] for sample in present], dtype=np.float32).reshape(
         len(present), embedder.dim
     )
-    distances, nearest = _find_nearest(context, [sample.file_name for sample in present], queries, packed)
+    distances, nearest = find_nearest(context, [sample.file_name for sample in present], queries, packed)
     near_at, repeat_at = _find_distances(context)
     measured = {
         sample.id: SampleNovelty(
@@ -146,53 +145,3 @@ def _measure_chunk(context: RunContext, chunk: Sequence[Sample]) -> None:
         )
     crash_point("novelty.chunk_recorded")
     context.check()
-
-
-def _find_nearest(
-    context: RunContext, names: Sequence[str], queries: NDArray[np.float32], packed: set[str]
-) -> tuple[NDArray[np.float64], list[str | None]]:
-    """Distance and name of the nearest known vector of each query; earlier queries are known too.
-
-    Args:
-        context: the run.
-        names: of the queries.
-        queries: float32 of shape (n, d).
-        packed: those of the names that are among the known vectors themselves; they do not count for themselves.
-    """
-    search = NearestSoFar(queries)
-    own = {name: number for number, name in enumerate(names) if name in packed}
-    n_rows = 0
-    for block in _iter_blocks(context, with_names=bool(own)):
-        but = [(own[name], row) for row, name in enumerate(block.names) if name in own]
-        search.see_block(block.first_row, block.vectors, but=but)
-        n_rows = block.first_row + len(block.vectors)
-        context.check()
-    search.see_each_other(n_rows)
-    with context.database.read() as session:
-        by_row = neighbours.load_row_names(
-            session,
-            watch_id=context.watch.id,
-            embedder=context.embedder.name,
-            dim=context.embedder.dim,
-            rows={int(row) for row in search.rows if 0 <= row < n_rows},
-        )
-    by_row.update({n_rows + number: name for number, name in enumerate(names)})
-    return search.compute_distances(), [by_row.get(int(row)) for row in search.rows]
-
-
-def _iter_blocks(context: RunContext, *, with_names: bool) -> Iterator[neighbours.VectorBlock]:
-    from_row = 0
-    while True:
-        with context.database.read() as session:
-            blocks = neighbours.load_blocks(
-                session,
-                watch_id=context.watch.id,
-                embedder=context.embedder.name,
-                dim=context.embedder.dim,
-                from_row=from_row,
-                with_names=with_names,
-            )
-        if not blocks:
-            return
-        yield from blocks
-        from_row = blocks[-1].first_row + len(blocks[-1].vectors)
