@@ -2,8 +2,8 @@
 
     python docs/pictures/make_picks.py [--out docs/pictures/picks.jpg]
 
-The demo writes its day of 150 seconds into a folder, at once, by a clock that does not wait. Every sound frame becomes a
-vector; twelve are picked by CORESET and twelve at random (seed 0), as the platform picks them.
+The demo writes its day of 150 seconds into a folder, at once, by a clock that does not wait. Every sound frame becomes
+a vector; twelve are picked by CORESET and twelve at random (seed 0), as the platform picks them.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ def main() -> None:
             )
             panels.append(draw_panel([paths[position] for position in picks.positions], title))
             gaps = np.linalg.norm(vectors[:, None] - vectors[None, picks.positions], axis=2).min(axis=1)
-            print(f"{method}: the frame farthest from every pick is {gaps.max():.3f} away, the mean {gaps.mean():.3f}")
+            print(
+                f"{method}: the frame farthest from every pick is {gaps.max():.3f} away, the mean {gaps.mean():.3f}"
+            )
     sheet = Image.new("RGB", (panels[0].width + 12, sum(panel.height for panel in panels) + 16), "white")
     sheet.paste(panels[0], (6, 4))
     sheet.paste(panels[1], (6, panels[0].height + 12))
