@@ -48,7 +48,6 @@ class Known:
             transport=None,
             configs={},
             embedders={self.watch.name: Kind()},
-            sink=None,
             work_dir=folder,
             clock=ManualClock(),
             metrics=None,
