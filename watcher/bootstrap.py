@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import secrets
@@ -39,6 +40,7 @@ from watcher.sinks.base import SinkParts
 from watcher.sinks.building import build_sink
 from watcher.store import SCHEMA
 from watcher.store.embedder_pins import load_embedders
+from watcher.traces import NO_TRACING, Tracing, build_tracing
 
 if TYPE_CHECKING:
     from watcher.platform.server import PlatformServer
@@ -109,7 +111,23 @@ def needing_platform() -> Iterator[None]:
         ) from error
 
 
-def build_platform_server(config: PlatformConfig, *, clock: Clock | None = None) -> PlatformServer:
+@functools.cache
+def _build_tracing(endpoint: str | None) -> Tracing:
+    return build_tracing(endpoint=endpoint, environ=os.environ, service="watcher")
+
+
+def build_process_tracing(settings: Settings) -> Tracing:
+    """The traces of this process, the same ones at each call; none unless they are configured.
+
+    Raises:
+        ConfigError: they are, but OpenTelemetry is not installed.
+    """
+    return _build_tracing(settings.traces.endpoint)
+
+
+def build_platform_server(
+    config: PlatformConfig, *, clock: Clock | None = None, tracing: Tracing = NO_TRACING
+) -> PlatformServer:
     """The platform, not started. Its libraries are loaded here, so that a daemon of another server does without.
 
     Raises:
@@ -117,7 +135,7 @@ def build_platform_server(config: PlatformConfig, *, clock: Clock | None = None)
     """
     with needing_platform():
         from watcher.platform.server import PlatformServer  # noqa: PLC0415 - see above
-    return PlatformServer(config, clock=clock)
+    return PlatformServer(config, clock=clock, wrap=tracing.wrap)
 
 
 def read_or_make_secret(path: Path, *, what: str) -> str:
@@ -358,6 +376,7 @@ def build_runner(
         clock=clock,
         metrics=metrics,
         rng=rng,
+        tracing=build_process_tracing(settings),
     )
     rules = settings.runs
     return Runner(

@@ -66,7 +66,8 @@ def platform(
         if migrate_only:
             out.print(f"platform: version {bootstrap.migrate_platform(config)}")
             return
-        server = bootstrap.build_platform_server(config, clock=SystemClock())
+        tracing = bootstrap.build_process_tracing(settings)
+        server = bootstrap.build_platform_server(config, clock=SystemClock(), tracing=tracing)
         server.start()
         out.print(f"Platform {__version__} at {server.url}", markup=False)
         out.print(f"  datasources below  {config.datasource_root}", markup=False)
@@ -75,6 +76,7 @@ def platform(
             out.print(f"  token              in {config.data_dir / 'token'}", markup=False)
         wait_for_signal(asked)
         server.stop(timeout_s=settings.drain_timeout_s)
+        tracing.close()
 
 
 @contextmanager

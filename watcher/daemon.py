@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from watcher.bootstrap import (
     build_platform_config,
     build_platform_server,
+    build_process_tracing,
     build_queue,
     build_transport,
     make_folders,
@@ -119,7 +120,9 @@ class Daemon:
         server = self.settings.lightly_server_location
         if self.settings.is_embedded:
             platform_config = build_platform_config(self.settings)
-            self._platform = build_platform_server(platform_config, clock=self._clock)
+            self._platform = build_platform_server(
+                platform_config, clock=self._clock, tracing=build_process_tracing(self.settings)
+            )
             self._platform.start()
             server, token = self._platform.url, platform_config.token
         else:
@@ -352,6 +355,7 @@ class Daemon:
             self._platform.stop(timeout_s=max(5.0, left_s()))
         if self._leadership is not None:
             self._leadership.release()
+        build_process_tracing(self.settings).close()
         if self._store is not None:
             self._store.close()
         return drained

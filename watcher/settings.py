@@ -28,6 +28,7 @@ from watcher.settings_groups import (
     PlatformSettings,
     RunSettings,
     StoreSettings,
+    TraceSettings,
     WorkerSettings,
 )
 from watcher.settings_variables import SecretFiles, build_nested, explain_validation, refuse_unknown
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     runs: RunSettings = RunSettings()
     health: HealthSettings = HealthSettings()
     alerts: AlertSettings = AlertSettings()
+    traces: TraceSettings = TraceSettings()
     leader: LeaderSettings = LeaderSettings()
     dispatch: Literal["local", "procrastinate"] = Field(
         "local", description="who runs the steps: threads of the leader, or `watcher worker` on any machine"

@@ -108,6 +108,14 @@ class HealthSettings(Group):
     run_limit_s: float = Field(900.0, ge=5, le=86400, description="longest time between two pieces of a run")
 
 
+class TraceSettings(Group):
+    """OpenTelemetry traces, off unless an endpoint is set here or by OTEL_EXPORTER_OTLP_ENDPOINT."""
+
+    endpoint: str | None = Field(
+        None, description="collector that speaks OTLP over HTTP, such as http://127.0.0.1:4318"
+    )
+
+
 class AlertSettings(Group):
     """What `watcher alerts` renders."""
 

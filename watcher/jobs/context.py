@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from watcher.database import Database
 from watcher.domain.clock import Clock
@@ -16,6 +17,7 @@ from watcher.domain.models import Batch, Run, Watch, WatchConfig
 from watcher.embedders.base import Embedder
 from watcher.lightly.transport import Transport
 from watcher.metrics import Metrics
+from watcher.traces import NO_TRACING, RequestTracer, Tracing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class JobParts:
     metrics: Metrics
     rng: random.Random
     index_dir: Path | None = None
+    tracing: Tracing = NO_TRACING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,13 @@ class WorkContext:
     stop: threading.Event
     deadline_s: float
     beat: Callable[[], None]
+
+    def traced_by(self, tracer: RequestTracer | None) -> Self:
+        """The same attempt, whose requests become spans of `tracer`."""
+        if tracer is None:
+            return self
+        parts = replace(self.parts, transport=self.parts.transport.traced_by(tracer))
+        return replace(self, parts=parts)
 
     @property
     def database(self) -> Database:

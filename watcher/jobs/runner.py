@@ -140,8 +140,15 @@ class Runner:
             shard=run.shard,
             attempt=run.attempt,
         )
+        trace_id = compute_trace_id(context.watch, context.batch)
+        names = {"watch": context.watch.name, "batch": context.batch.key}
         try:
-            outcome: Outcome | Exception = (SHARDS if run.shard else STEPS)[run.step](context)
+            with self._parts.tracing.run(
+                trace_id=trace_id, step=run.step.value, facts={**names, "attempt": run.attempt}
+            ) as tracer:
+                outcome: Outcome | Exception = (SHARDS if run.shard else STEPS)[run.step](
+                    context.traced_by(tracer)
+                )
         except WatcherError as error:
             outcome = error
         except Exception as error:
@@ -151,7 +158,7 @@ class Runner:
         with self._parts.database.write() as session:
             label, held = self._record(session, context, outcome)
         crash_point("runner.recorded")
-        trace_id = compute_trace_id(context.watch, context.batch)
+        self._trace_end(context, trace_id, names)
         self._parts.metrics.observe_run(
             watch=context.watch.name, step=run.step, outcome=label, duration_s=duration_s, trace_id=trace_id
         )
@@ -171,6 +178,20 @@ class Runner:
         (log.info if label in {"done", "snoozed", "discarded", "interrupted"} else log.warning)(
             "run.ended", **facts
         )
+
+    def _trace_end(self, context: RunContext, trace_id: str, names: Mapping[str, str]) -> None:
+        """Sends the root span of the batch if this attempt ended it."""
+        if not self._parts.tracing.is_on:
+            return
+        with self._parts.database.read() as session:
+            batch = batches.load_batch(session, batch_id=context.batch.id)
+        if batch.finished_ms is not None:
+            self._parts.tracing.end_batch(
+                trace_id=trace_id,
+                created_ms=batch.created_ms,
+                finished_ms=batch.finished_ms,
+                facts={**names, "state": batch.state.value, "n_samples": batch.n_samples},
+            )
 
     def _build_context(
         self, run: Run, lost: threading.Event, beat: Callable[[], None], begun_s: float

@@ -153,6 +153,12 @@ class Transport:
         self.__dict__.update(state)
         self._build_parts()
 
+    def traced_by(self, tracer: RequestTracer) -> Transport:
+        """The same transport, sharing its connections, whose requests become spans of `tracer`."""
+        twin = object.__new__(type(self))
+        twin.__dict__ = {**self.__dict__, "_tracer": tracer}
+        return twin
+
     @property
     def token(self) -> str:
         """The token."""

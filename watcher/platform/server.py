@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -31,7 +32,13 @@ class PlatformServer:
     """A platform with its own threads; `start` and `stop` once each."""
 
     def __init__(
-        self, config: PlatformConfig, *, clock: Clock | None = None, migrate: bool = True, work: bool = True
+        self,
+        config: PlatformConfig,
+        *,
+        clock: Clock | None = None,
+        migrate: bool = True,
+        work: bool = True,
+        wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     ) -> None:
         """Opens nothing yet.
 
@@ -40,11 +47,13 @@ class PlatformServer:
             clock: reads the time.
             migrate: brings the schema up at the start; otherwise another schema is refused.
             work: carries out jobs as well.
+            wrap: put round the application, such as by traces.
         """
         self.config = config
         self._clock = clock or SystemClock()
         self._migrate = migrate
         self._work = work
+        self._wrap = wrap
         self._platform: Platform | None = None
         self._worker: JobWorker | None = None
         self._app: ASGIApp | None = None
@@ -74,7 +83,7 @@ class PlatformServer:
         self._http.bind()
         try:
             self._prepare()
-            self._app = build_app(self.config, clock=self._clock, platform=self._platform)
+            self._app = self._wrap(build_app(self.config, clock=self._clock, platform=self._platform))
             self._http.start()
         except BaseException:
             self.stop(5.0)
