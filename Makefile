@@ -9,7 +9,7 @@ WORKERS ?= 4
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-deep test-official lint bench soak mutations docs-generated lock image-check clean
+.PHONY: help setup run demo test test-deep test-official test-gameday lint bench soak mutations docs-generated lock image-check clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ run: setup ## the daemon with its own platform over data/incoming
 
 demo: setup ## camera frames arrive in data/incoming (beside `make run`)
 	@exec $(BIN)/watcher demo
+
+test-gameday: setup ## six things break one after another under Prometheus and the alert rules
+	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest --timeout 400 tests/gameday/game_day.py
 
 lint: setup ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

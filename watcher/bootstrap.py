@@ -431,6 +431,7 @@ def build_deliverer(
         clock=clock,
         metrics=metrics,
         rng=rng,
+        tracing=build_process_tracing(settings),
     )
     sink_parts = SinkParts(
         data_dir=settings.data_dir,

@@ -15,6 +15,7 @@ from typing import Any
 
 import requests
 
+from tests.leaks import find_leaks
 from watcher.lightly.transport import Transport
 
 _START_LIMIT_S = 40.0
@@ -92,7 +93,14 @@ class DaemonProcess:
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._process = None
+        self._search_log()
         return code
+
+    def _search_log(self) -> None:
+        """No test's daemon or embedded platform may have written a secret, whatever happened to it."""
+        tokens = [path.read_text().strip() for path in (self.data_dir / "platform").glob("token")]
+        tokens += [value for name, value in self.environ.items() if name.endswith("TOKEN")]
+        assert find_leaks(self.read_log(), secrets=tokens) == []
 
     def stop_if_running(self) -> None:
         if self._process is not None:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.leaks import find_leaks
 from tests.postgres import free_port
 from watcher.platform.settings import PlatformConfig
 
@@ -69,3 +70,4 @@ class PlatformProcess:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait(timeout=20)
             self._process = None
+            assert find_leaks(self.log_path.read_text(), secrets=[TOKEN]) == []

@@ -31,6 +31,7 @@ from watcher.domain.errors import (
     WatcherError,
 )
 from watcher.domain.redaction import redact
+from watcher.domain.tracing import compute_trace_id
 from watcher.jobs.context import DeliveryContext, JobParts
 from watcher.jobs.picked import iter_chunks
 from watcher.lightly import datasources
@@ -137,7 +138,12 @@ class Deliverer:
         log = _log.bind(watch=watch.name, batch=batch.key, sink=delivery.sink, attempt=delivery.attempt)
         outcome: Receipt | Exception
         try:
-            outcome = self._deliver(context)
+            with self._parts.tracing.run(
+                trace_id=compute_trace_id(watch, batch),
+                step="delivery",
+                facts={"watch": watch.name, "batch": batch.key, "sink": delivery.sink},
+            ) as tracer:
+                outcome = self._deliver(context.traced_by(tracer))
         except WatcherError as error:
             outcome = error
         except Exception as error:

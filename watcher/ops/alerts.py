@@ -167,13 +167,13 @@ def build_alerts(*, objective_s: float) -> list[Alert]:
         ),
         Alert(
             name="WatcherDeliveryFailing",
-            expr="sum by (job, watch)"
-            f' (increase(watcher_runs_total{{step="deliver",outcome=~"retried|dead"}}[{window}])) > 0'
-            " unless on (job, watch)"
-            f' (sum by (job, watch) (increase(watcher_runs_total{{step="deliver",outcome="done"}}[{window}])) > 0)',
+            expr="sum by (job, watch, sink)"
+            f' (increase(watcher_delivery_attempts_total{{outcome=~"retried|dead"}}[{window}])) > 0'
+            " unless on (job, watch, sink)"
+            f' (sum by (job, watch, sink) (increase(watcher_delivery_attempts_total{{outcome="done"}}[{window}])) > 0)',
             hold_s=while_s,
             severity="page",
-            summary="Picks of {{ $labels.watch }} do not reach their receivers",
+            summary="Picks of {{ $labels.watch }} do not reach {{ $labels.sink }}",
             description="Every attempt of a delivery failed lately. It is repeated until it succeeds.",
         ),
         Alert(

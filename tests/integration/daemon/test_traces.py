@@ -88,9 +88,9 @@ def test_batch_is_one_trace_over_its_runs_their_requests_and_the_platform(tmp_pa
     try:
         daemon.start()
         wait_for(
-            lambda: bool(receiver.named("batch")),
+            lambda: bool(receiver.named("batch") and receiver.named("run delivery")),
             limit_s=100,
-            what="the root span of a batch",
+            what="the root span of a batch and its delivery",
             explain=daemon.read_log,
         )
         assert daemon.terminate() == 0  # sends what is left
@@ -101,13 +101,13 @@ def test_batch_is_one_trace_over_its_runs_their_requests_and_the_platform(tmp_pa
     assert {a.key: a.value.string_value for a in batch.attributes}["state"] == "done"
     trace = [span for span in receiver.spans if span.trace_id == batch.trace_id]
     runs = {span.name: span for span in trace if span.name.startswith("run ")}
-    assert set(runs) == {"run upload", "run embed", "run sampling", "run deliver"}
+    assert set(runs) >= {"run upload", "run embed", "run sampling", "run delivery"}
     assert {span.parent_span_id for span in runs.values()} == {batch.span_id}
     by_id = {span.span_id: span for span in trace}
     requests = [span for span in trace if span.kind == span.SPAN_KIND_CLIENT]
     answers = [span for span in trace if span.kind == span.SPAN_KIND_SERVER]
     assert len(requests) >= 10
-    assert {by_id[span.parent_span_id].name for span in requests} == set(runs)
+    assert {by_id[span.parent_span_id].name for span in requests} <= set(runs)
     assert {by_id[span.parent_span_id] in requests for span in answers} == {True}
     assert len(answers) == len(requests)
     for span in trace:
