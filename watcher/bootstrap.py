@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import random
 import secrets
@@ -40,7 +39,7 @@ from watcher.sinks.base import SinkParts
 from watcher.sinks.building import build_sink
 from watcher.store import SCHEMA
 from watcher.store.embedder_pins import load_embedders
-from watcher.traces import NO_TRACING, Tracing, build_tracing
+from watcher.traces import NO_TRACING, Tracing, open_tracing
 
 if TYPE_CHECKING:
     from watcher.platform.server import PlatformServer
@@ -109,20 +108,6 @@ def needing_platform() -> Iterator[None]:
             "'datasource-watcher[platform]' or take the full image, or set LIGHTLY_TOKEN and "
             "LIGHTLY_SERVER_LOCATION to use another server"
         ) from error
-
-
-@functools.cache
-def _build_tracing(endpoint: str | None) -> Tracing:
-    return build_tracing(endpoint=endpoint, environ=os.environ, service="watcher")
-
-
-def build_process_tracing(settings: Settings) -> Tracing:
-    """The traces of this process, the same ones at each call; none unless they are configured.
-
-    Raises:
-        ConfigError: they are, but OpenTelemetry is not installed.
-    """
-    return _build_tracing(settings.traces.endpoint)
 
 
 def build_platform_server(
@@ -376,7 +361,7 @@ def build_runner(
         clock=clock,
         metrics=metrics,
         rng=rng,
-        tracing=build_process_tracing(settings),
+        tracing=open_tracing(settings.traces.endpoint),
     )
     rules = settings.runs
     return Runner(
@@ -431,7 +416,7 @@ def build_deliverer(
         clock=clock,
         metrics=metrics,
         rng=rng,
-        tracing=build_process_tracing(settings),
+        tracing=open_tracing(settings.traces.endpoint),
     )
     sink_parts = SinkParts(
         data_dir=settings.data_dir,

@@ -19,6 +19,7 @@ from watcher.domain.clock import SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.platform import users as platform_users
 from watcher.platform.secrets import KEY_FILE
+from watcher.traces import open_tracing
 
 if TYPE_CHECKING:
     from watcher.platform.context import Platform
@@ -66,7 +67,7 @@ def platform(
         if migrate_only:
             out.print(f"platform: version {bootstrap.migrate_platform(config)}")
             return
-        tracing = bootstrap.build_process_tracing(settings)
+        tracing = open_tracing(settings.traces.endpoint)
         server = bootstrap.build_platform_server(config, clock=SystemClock(), tracing=tracing)
         server.start()
         out.print(f"Platform {__version__} at {server.url}", markup=False)

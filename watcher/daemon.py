@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from watcher.bootstrap import (
     build_platform_config,
     build_platform_server,
-    build_process_tracing,
     build_queue,
     build_transport,
     make_folders,
@@ -42,6 +41,7 @@ from watcher.settings import Settings
 from watcher.standby import Standby
 from watcher.store.reconciles import ReconcileReport
 from watcher.term import SCHEDULER_LIMIT_S, Term
+from watcher.traces import open_tracing
 
 if TYPE_CHECKING:
     from watcher.platform.server import PlatformServer
@@ -121,7 +121,7 @@ class Daemon:
         if self.settings.is_embedded:
             platform_config = build_platform_config(self.settings)
             self._platform = build_platform_server(
-                platform_config, clock=self._clock, tracing=build_process_tracing(self.settings)
+                platform_config, clock=self._clock, tracing=open_tracing(self.settings.traces.endpoint)
             )
             self._platform.start()
             server, token = self._platform.url, platform_config.token
@@ -355,7 +355,7 @@ class Daemon:
             self._platform.stop(timeout_s=max(5.0, left_s()))
         if self._leadership is not None:
             self._leadership.release()
-        build_process_tracing(self.settings).close()
+        open_tracing(self.settings.traces.endpoint).close()
         if self._store is not None:
             self._store.close()
         return drained

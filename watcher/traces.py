@@ -7,6 +7,8 @@ when the batch ends. Requests carry `traceparent`, by which the platform joins.
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
@@ -80,6 +82,16 @@ def build_tracing(*, endpoint: str | None, environ: Mapping[str, str], service: 
             "traces are configured, but OpenTelemetry is not installed: install datasource-watcher[traces], or unset "
             "WATCHER_TRACES__ENDPOINT and OTEL_EXPORTER_OTLP_ENDPOINT"
         ) from error
+
+
+@functools.cache
+def open_tracing(endpoint: str | None) -> Tracing:
+    """The traces of this process, the same ones at each call; none unless they are configured.
+
+    Raises:
+        ConfigError: see `build_tracing`.
+    """
+    return build_tracing(endpoint=endpoint, environ=os.environ, service="watcher")
 
 
 class OtlpTracing(Tracing):
