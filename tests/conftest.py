@@ -7,11 +7,16 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
 
 from tests import postgres
+
+# A machine under load takes its time; what is drawn is as hard either way.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 ALLOW_SKIPS_VARIABLE = "TESTS_ALLOW_SKIPS"
 

@@ -19,16 +19,18 @@ import typer
 
 from watcher import bootstrap
 from watcher.cli_frame import JsonOption, app, err, load, out, reporting
-from watcher.cli_views import print_dead, print_reconcile
+from watcher.cli_views import print_dead, print_log, print_reconcile
 from watcher.daemon import Daemon
 from watcher.database import Database
 from watcher.domain.errors import ConfigError, DeadlineExceededError, StoreLockedError, WatcherError
 from watcher.domain.models import Poll, PollState
 from watcher.domain.redaction import redact
-from watcher.ops.changes import apply_change
+from watcher.ops.changes import apply_change, find_watch, name_actor
 from watcher.ops.control import Control
+from watcher.ops.tokens import LOCAL
 from watcher.settings import Settings
 from watcher.store import deliveries, polls, reconciles, runs, samples, watches
+from watcher.store.control import load_audit_log
 from watcher.store.lock import FileLock
 from watcher.store.reconciles import ReconcileReport
 
@@ -239,6 +241,28 @@ def dead(*, as_json: JsonOption = False) -> None:
         print_dead(out, dead_runs, dead_deliveries, troubled, as_json=as_json)
 
 
+@app.command("log")
+def show_log(
+    watch: Annotated[str | None, typer.Argument(help="Only this watch.")] = None,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most entries, from the newest.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """The audit log, newest first: who changed what, and when."""
+    with reporting():
+        database = bootstrap.open_existing_store(load(quiet=True))
+        try:
+            with database.read() as session:
+                row = None if watch is None else find_watch(session, watch)
+                entries = load_audit_log(session, watch=row, limit=limit)
+        finally:
+            database.close()
+        if as_json:
+            sys.stdout.write(msgspec.json.encode(entries).decode() + "\n")
+        else:
+            print_log(out, entries)
+
+
 def _change(watch: str, verb: str, *, to_s: int | None = None, delivery: str | None = None) -> None:
     with reporting():
         settings = load(quiet=True)
@@ -249,11 +273,11 @@ def _change(watch: str, verb: str, *, to_s: int | None = None, delivery: str | N
             if lock is not None:
                 lock.acquire()
             with database.write() as session:
-                done = apply_change(
+                done, _ = apply_change(
                     session,
                     watch=watch,
                     verb=verb,
-                    actor=_actor(),
+                    actor=name_actor(LOCAL, _actor()),
                     now_ms=int(time.time() * 1000),
                     to_s=to_s,
                     delivery=delivery,

@@ -20,6 +20,7 @@ from watcher.scheduler import build_trigger
 from watcher.settings import Settings
 from watcher.settings_variables import iter_variables
 from watcher.sinks.place import describe_place
+from watcher.store.control import AuditEntry
 from watcher.store.reconciles import ReconcileReport
 
 _STYLES = {
@@ -166,6 +167,16 @@ def print_dead(
 
 def _name_run(run: Run) -> str:
     return f"run {run.id} {run.step}" + (f" shard {run.shard}" if run.shard else "")
+
+
+def print_log(console: Console, entries: list[AuditEntry]) -> None:
+    """The audit log, a line an entry."""
+    table = Table("when", "who", "what", "watch", "facts", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for entry in entries:
+        facts = ", ".join(f"{name} {value}" for name, value in entry.facts.items())
+        told = (_moment(entry.at_ms / 1000), entry.actor, entry.verb, entry.watch, facts)
+        table.add_row(*(Text(part) for part in told))
+    console.print(table if entries else "Nobody has changed anything.")
 
 
 def print_lives(console: Console, lives: list[Life]) -> None:

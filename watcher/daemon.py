@@ -33,6 +33,7 @@ from watcher.ops.control import Control
 from watcher.ops.health import AccessWatch, Heartbeats
 from watcher.ops.parts import OpsParts
 from watcher.ops.publish import publish_states
+from watcher.ops.tokens import ControlTokens
 from watcher.poll import PollReport
 from watcher.presence import Presence
 from watcher.scheduler import Scheduler, compute_longest_interval_s
@@ -73,6 +74,8 @@ class Daemon:
         self._store: Database | None = None
         self._leadership: Leadership | None = None
         self._standby: Standby | None = None
+        token = settings.control.token
+        self._configured_token = None if token is None else token.get_secret_value()
         self._platform: PlatformServer | None = None
         self._transport: Transport | None = None
         self._queue: RunQueue | None = None
@@ -183,7 +186,12 @@ class Daemon:
                 heartbeats=self._heartbeats,
                 access=self._access,
                 clock=self._clock,
-                control_token=self._control_token,
+                tokens=ControlTokens(
+                    local=self._control_token,
+                    configured=lambda: self._configured_token,
+                    name=self.settings.control.name,
+                ),
+                read_needs_token=self.settings.control.read_needs_token,
                 poll_now=self._poll_now,
                 audit_now=self._audit_now,
                 next_polls=self._next_polls,

@@ -21,6 +21,7 @@ from watcher.domain.pipeline import WORK_VERSION
 from watcher.settings_groups import (
     AlertSettings,
     ApiSettings,
+    ControlSettings,
     HealthSettings,
     HttpSettings,
     LeaderSettings,
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     )
     store: StoreSettings = StoreSettings()
     http: HttpSettings = HttpSettings()
+    control: ControlSettings = ControlSettings()
     platform: PlatformSettings = PlatformSettings()
     log: LogSettings = LogSettings()
     api: ApiSettings = ApiSettings()

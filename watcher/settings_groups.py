@@ -31,6 +31,27 @@ class HttpSettings(Group):
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
 
 
+class ControlSettings(Group):
+    """Changes over HTTP and by command, and who may read the status page."""
+
+    token: SecretStr | None = Field(
+        None,
+        min_length=12,
+        description="token that may change something, beside the one of the local commands",
+    )
+    name: str = Field(
+        "control",
+        min_length=1,
+        max_length=50,
+        pattern=r"^[\w.@-]+$",
+        description="what the audit log calls the holder of that token",
+    )
+    read_needs_token: bool = Field(
+        default=False,
+        description="status page and reading calls want a token too; metrics and health never do",
+    )
+
+
 def _split_list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 

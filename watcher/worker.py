@@ -31,6 +31,7 @@ from watcher.metrics import Metrics
 from watcher.ops.app import build_app
 from watcher.ops.health import AccessWatch, Heartbeats
 from watcher.ops.parts import OpsParts
+from watcher.ops.tokens import ControlTokens
 from watcher.presence import Presence
 from watcher.serving import ThreadedServer
 from watcher.settings import Settings
@@ -174,7 +175,7 @@ class Worker:
             heartbeats=self._heartbeats,
             access=self._access,
             clock=self._clock,
-            control_token=secrets.token_urlsafe(32),
+            tokens=ControlTokens(local=secrets.token_urlsafe(32)),
             poll_now=lambda _name: False,
             audit_now=lambda _name: False,
             next_polls=dict,

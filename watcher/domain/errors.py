@@ -5,7 +5,8 @@ No message holds a token or the query of a URL.
 
     WatcherError
     |-- ConfigError                    a setting or an argument is wrong: a person must change it
-    |   `-- EmbedderChangedError       not the embedder of the dataset's other vectors  (retryable)
+    |   |-- EmbedderChangedError       not the embedder of the dataset's other vectors  (retryable)
+    |   `-- UnknownWatchError          no watch of that name
     |-- StoreError                     the daemon's or the platform's database
     |   |-- SchemaMismatchError        run the named command
     |   |-- StoreLockedError           another process holds the store
@@ -68,6 +69,10 @@ class WatcherError(Exception):
 
 class ConfigError(WatcherError):
     """A setting or an argument is wrong; the text names it and the way out."""
+
+
+class UnknownWatchError(ConfigError):
+    """There is no watch of that name; the text names those there are."""
 
 
 class StoreError(WatcherError):

@@ -8,6 +8,7 @@ from pathlib import Path
 import jinja2
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -16,8 +17,9 @@ from watcher import __version__
 from watcher.database import check_schema
 from watcher.domain.errors import StoreError, WatcherError
 from watcher.lightly import samples as remote_samples
+from watcher.ops.api import Api
 from watcher.ops.bounded import Bounded
-from watcher.ops.changes import Changes
+from watcher.ops.faults import Fault
 from watcher.ops.overview import Overview, load_overview
 from watcher.ops.parts import OpsParts, build_json
 from watcher.store import SCHEMA, samples, watches
@@ -37,7 +39,6 @@ _PAGE_HEADERS = {
 def build_app(parts: OpsParts) -> Starlette:
     """The application; its handlers run in threads, since the store is synchronous."""
     pages = _Pages(parts)
-    changes = Changes(parts)
     return Starlette(
         routes=[
             Route("/", pages.status),
@@ -45,10 +46,23 @@ def build_app(parts: OpsParts) -> Starlette:
             Route("/health/live", pages.live),
             Route("/health/ready", pages.ready),
             Route("/thumbnails/{sample_id:int}", pages.thumbnail),
-            Route("/api/v1/status", pages.status_json),
-            Route("/api/v1/watches/{watch}/{verb}", changes.handle, methods=["POST"]),
-        ]
+            *Api(parts).build_routes(),
+        ],
+        exception_handlers={HTTPException: _refuse},
     )
+
+
+def _refuse(request: Request, error: Exception) -> Response:
+    """What leads nowhere, in the form of the API below `/api/`, as a line elsewhere."""
+    assert isinstance(error, HTTPException)
+    if request.url.path.startswith("/api/"):
+        told = "there is no such path: see /api/v1/openapi.json" if error.status_code == 404 else error.detail
+        code = {404: "PATH_UNKNOWN", 405: "METHOD_NOT_ALLOWED"}.get(error.status_code, "REFUSED")
+        answer = Fault(error.status_code, code, told).build_answer()
+    else:
+        answer = PlainTextResponse(f"{error.detail}\n", status_code=error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 class _Pages:
@@ -78,12 +92,6 @@ class _Pages:
             version=__version__,
         )
         return HTMLResponse(page, headers=_PAGE_HEADERS)
-
-    def status_json(self, _request: Request) -> Response:
-        try:
-            return build_json(self._load())
-        except StoreError as error:
-            return build_json({"error": str(error)}, status=503)
 
     def metrics(self, request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))

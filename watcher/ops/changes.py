@@ -1,79 +1,16 @@
-"""Changes over HTTP, each with the control token: poll, audit, pause, resume, rewind, replay."""
+"""Changes of a watch in the store: pause, resume, rewind, replay; the same by command and over HTTP."""
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
-import msgspec
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import Response
 
-from watcher.domain.errors import ConfigError, StoreUnavailableError, WatcherError
+from watcher.domain.errors import ConfigError, UnknownWatchError, WatcherError
 from watcher.domain.models import Watch
-from watcher.ops.parts import OpsParts, build_json
 from watcher.store import control, watches
 
-_MOST_BODY_BYTES = 10_000
-
-
-class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of a change; `to_s` is unix seconds and belongs to `rewind`, `delivery` to `replay`."""
-
-    actor: str = "http"
-    to_s: int | None = None
-    delivery: str | None = None
-
-
-class Changes:
-    """`POST /api/v1/watches/{watch}/{verb}`."""
-
-    def __init__(self, parts: OpsParts) -> None:
-        self._parts = parts
-
-    async def handle(self, request: Request) -> Response:
-        """Checks the token before anything is read, then carries the change out in a thread."""
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not secrets.compare_digest(given.encode(), self._parts.control_token.encode()):
-            return build_json(
-                {"error": "a control token is needed: see control.json in the data directory"}, status=401
-            )
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _MOST_BODY_BYTES:
-                return build_json({"error": "the body is too large"}, status=413)
-        return await run_in_threadpool(
-            self._change, request.path_params["watch"], request.path_params["verb"], bytes(body)
-        )
-
-    def _change(self, watch: str, verb: str, body: bytes) -> Response:
-        started = {"poll": self._parts.poll_now, "audit": self._parts.audit_now}.get(verb)
-        if started is not None:
-            if not started(watch):
-                return build_json({"error": f"there is no watch {watch!r}"}, status=404)
-            return build_json({"status": f"the {verb} starts now"}, status=202)
-        try:
-            change = msgspec.json.decode(body or b"{}", type=ChangeRequest)
-            with self._parts.database.write() as session:
-                done = apply_change(
-                    session,
-                    watch=watch,
-                    verb=verb,
-                    actor=change.actor,
-                    to_s=change.to_s,
-                    delivery=change.delivery,
-                    now_ms=int(self._parts.clock.now_s() * 1000),
-                )
-        except StoreUnavailableError as error:
-            return build_json({"error": str(error)}, status=503)
-        except ConfigError as error:
-            return build_json({"error": str(error)}, status=404)
-        except (WatcherError, msgspec.MsgspecError) as error:
-            return build_json({"error": str(error)}, status=422)
-        return build_json({"status": done})
+_MOST_NAMED = 20
 
 
 def apply_change(
@@ -85,7 +22,7 @@ def apply_change(
     now_ms: int,
     to_s: int | None = None,
     delivery: str | None = None,
-) -> str:
+) -> tuple[str, bool]:
     """Carries out `pause`, `resume`, `rewind` or `replay` in the transaction.
 
     Args:
@@ -98,16 +35,34 @@ def apply_change(
         delivery: what alone `replay` makes again, `<batch>/<sink>` or `<batch>`.
 
     Returns:
-        What was done, in words.
+        What was done, in words, and whether anything changed.
 
     Raises:
         ConfigError: there is no such watch or verb.
         StoreError: the mark would go forward.
     """
-    row = watches.load_watch(session, name=watch)
-    if row is None:
-        raise ConfigError(f"there is no watch {watch!r} in the store: `watcher status` lists them")
+    row = find_watch(session, watch)
     return _apply(session, row, verb, {"actor": actor, "now_ms": now_ms}, to_s, delivery)
+
+
+def find_watch(session: Session, name: str) -> Watch:
+    """The watch of that name.
+
+    Raises:
+        UnknownWatchError: the store has none.
+    """
+    row = None if "\x00" in name else watches.load_watch(session, name=name)
+    if row is None:
+        known = [row.name for row in watches.load_watches(session)]
+        named = ", ".join(known[:_MOST_NAMED]) + (", ..." if len(known) > _MOST_NAMED else "")
+        there = f"known are: {named}" if known else "none has reached its server yet"
+        raise UnknownWatchError(f"there is no watch {name[:100]!r}; {there}")
+    return row
+
+
+def name_actor(caller: str, claimed: str = "") -> str:
+    """How the audit log names who made a change: whose token it was, and who they say they are."""
+    return f"{caller} ({claimed})" if claimed else caller
 
 
 def _apply(
@@ -117,22 +72,23 @@ def _apply(
     who_when: dict[str, Any],
     to_s: int | None,
     delivery: str | None,
-) -> str:
+) -> tuple[str, bool]:
     if verb == "pause":
         changed = control.pause(session, watch=watch, **who_when)
-        return "paused" if changed else "it was paused already"
+        return "paused" if changed else "it was paused already", changed
     if verb == "resume":
         changed = control.resume(session, watch=watch, **who_when)
-        return "resumed" if changed else "it was not paused"
+        return "resumed" if changed else "it was not paused", changed
     if verb == "rewind":
         if to_s is None:
             raise WatcherError("rewind needs the time to go back to")
         changed = control.rewind(session, watch=watch, to_s=to_s, **who_when)
-        return f"the mark is at {to_s}" if changed else "the mark stands there already"
+        return f"the mark is at {to_s}" if changed else "the mark stands there already", changed
     if verb == "replay" and delivery is not None:
         n = control.replay_delivery(session, watch=watch, delivery=delivery, **who_when)
-        return f"{n} deliveries resubmitted"
+        return f"{n} deliveries resubmitted", bool(n)
     if verb == "replay":
         n_runs, n_samples, n_deliveries = control.replay(session, watch=watch, **who_when)
-        return f"{n_runs} runs, {n_samples} samples and {n_deliveries} deliveries resubmitted"
+        told = f"{n_runs} runs, {n_samples} samples and {n_deliveries} deliveries resubmitted"
+        return told, bool(n_runs or n_samples or n_deliveries)
     raise ConfigError(f"there is no change {verb!r}; there are poll, audit, pause, resume, rewind, replay")

@@ -37,12 +37,19 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     events: list[LifeEvent]
 
 
-def load_lives(database: Database, *, file_name: str, watch: str | None = None) -> list[Life]:
-    """The lives of all samples of that name, or whose name ends with `/<file_name>`; at most 20."""
+def load_lives(
+    database: Database, *, file_name: str, watch: str | None = None, whole: bool = False
+) -> list[Life]:
+    """The lives of all samples of that name, or whose name ends with `/<file_name>`; at most 20.
+
+    `whole` takes the name as a whole, which an index answers; else an unknown name costs a walk through the ledger.
+    """
     with database.read() as session:
         return [
             _load_life(session, watch_name, sample)
-            for watch_name, sample in samples.find_samples(session, file_name=file_name, watch=watch)
+            for watch_name, sample in samples.find_samples(
+                session, file_name=file_name, watch=watch, whole=whole
+            )
         ]
 
 

@@ -139,14 +139,20 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_overview(
-    database: Database, *, now_ms: int, next_polls: Mapping[str, datetime] | None = None
+    database: Database,
+    *,
+    now_ms: int,
+    next_polls: Mapping[str, datetime] | None = None,
+    only: str | None = None,
 ) -> Overview:
-    """Reads the state of every watch in one transaction."""
+    """Reads the state of every watch, or of `only` one, in one transaction."""
     with database.read() as session:
         counts = load_counts(session)
         oldest = samples.load_oldest_pending(session)
         views = []
         for watch in watches.load_watches(session):
+            if only is not None and watch.name != only:
+                continue
             next_poll = (next_polls or {}).get(watch.name)
             recent = polls.load_recent_polls(session, watch_id=watch.id, limit=_POLLS)
             batch_rows = batches.load_recent_batches(session, watch_id=watch.id, limit=_BATCHES)

@@ -14,6 +14,7 @@ from watcher.database import Database
 from watcher.domain.clock import Clock
 from watcher.lightly.transport import Transport
 from watcher.ops.health import AccessWatch, Heartbeats
+from watcher.ops.tokens import ControlTokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,8 @@ class OpsParts:
     """What the pages need.
 
     Attributes:
-        control_token: asked for by everything that changes something.
+        tokens: whose token is asked for by everything that changes something.
+        read_needs_token: whether reading wants one too; metrics and health never do.
         poll_now: brings the next poll of a watch forward; False for an unknown one.
         audit_now: starts a full comparison of a watch; False for an unknown one.
         next_polls: when each watch is polled next.
@@ -34,11 +36,12 @@ class OpsParts:
     heartbeats: Heartbeats
     access: AccessWatch
     clock: Clock
-    control_token: str
+    tokens: ControlTokens
     poll_now: Callable[[str], bool]
     audit_now: Callable[[str], bool]
     next_polls: Callable[[], Mapping[str, datetime]]
     role: Callable[[], str] = lambda: "leader"
+    read_needs_token: bool = False
 
 
 def build_json(value: object, *, status: int = 200) -> Response:

@@ -13,11 +13,13 @@ from watcher.domain.models import PollState, RunState, SampleState, Watch
 from watcher.store import deliveries, polls, runs, watches
 from watcher.store.tables import audit_log, batches, samples
 from watcher.store.tables import runs as runs_table
+from watcher.store.tables import watches as watches_table
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One change; `at_ms` is unix milliseconds."""
+    """One change; `at_ms` is unix milliseconds, ids grow with time."""
 
+    id: int
     at_ms: int
     actor: str
     verb: str
@@ -149,17 +151,39 @@ def replay_delivery(session: Session, *, watch: Watch, delivery: str, actor: str
     return n
 
 
-def load_audit_log(session: Session, *, watch: Watch, limit: int) -> list[AuditEntry]:
-    """The last changes of a watch, newest first."""
+def record_request(session: Session, *, watch: Watch, verb: str, actor: str, now_ms: int) -> None:
+    """Notes that a poll or an audit was asked for; what came of it stands with the polls and reconciles."""
+    _record(session, watch, actor, verb, now_ms, {})
+
+
+def load_audit_log(
+    session: Session, *, limit: int, watch: Watch | None = None, before_id: int | None = None
+) -> list[AuditEntry]:
+    """The last changes of a watch, or of all, newest first.
+
+    Args:
+        session: an open transaction.
+        limit: most entries.
+        watch: whose changes; all if absent.
+        before_id: only older entries than this one.
+    """
     statement = (
-        select(audit_log).where(audit_log.c.watch_id == watch.id).order_by(audit_log.c.id.desc()).limit(limit)
+        select(audit_log, watches_table.c.name)
+        .join(watches_table, watches_table.c.id == audit_log.c.watch_id)
+        .order_by(audit_log.c.id.desc())
+        .limit(limit)
     )
+    if watch is not None:
+        statement = statement.where(audit_log.c.watch_id == watch.id)
+    if before_id is not None:
+        statement = statement.where(audit_log.c.id < before_id)
     return [
         AuditEntry(
+            id=row.id,
             at_ms=row.at_ms,
             actor=row.actor,
             verb=row.verb,
-            watch=watch.name,
+            watch=row.name,
             facts=msgspec.json.decode(row.facts),
         )
         for row in session.execute(statement)

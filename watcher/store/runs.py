@@ -169,8 +169,8 @@ def load_finished_steps(session: Session, *, batch_id: int) -> set[Step]:
     return {Step(step) for step in session.execute(statement).scalars()}
 
 
-def load_dead_runs(session: Session, *, limit: int) -> list[tuple[str, Run]]:
-    """Dead runs as (watch name, run), newest first."""
+def load_dead_runs(session: Session, *, limit: int, watch_id: int | None = None) -> list[tuple[str, Run]]:
+    """Dead runs of a watch, or of all, as (watch name, run), newest first."""
     statement = (
         _select()
         .add_columns(watches.c.name.label("watch_name"))
@@ -179,6 +179,8 @@ def load_dead_runs(session: Session, *, limit: int) -> list[tuple[str, Run]]:
         .order_by(runs.c.id.desc())
         .limit(limit)
     )
+    if watch_id is not None:
+        statement = statement.where(batches.c.watch_id == watch_id)
     return [(row.watch_name, _run(row)) for row in session.execute(statement)]
 
 

@@ -148,9 +148,9 @@ def load_samples_named(session: Session, *, watch_id: int, file_names: Sequence[
 
 
 def find_samples(
-    session: Session, *, file_name: str, watch: str | None, limit: int = 20
+    session: Session, *, file_name: str, watch: str | None, whole: bool = False, limit: int = 20
 ) -> list[tuple[str, Sample]]:
-    """Rows of that name in all watches, or whose name ends with `/file_name`, as (watch name, sample)."""
+    """Rows of that name in all watches, or unless `whole` whose name ends with `/file_name`, with the watch's name."""
     statement = (
         select(watches.c.name.label("watch_name"), samples)
         .join(watches, watches.c.id == samples.c.watch_id)
@@ -160,13 +160,10 @@ def find_samples(
     if watch is not None:
         statement = statement.where(watches.c.name == watch)
     exact = session.execute(statement.where(samples.c.file_name == file_name)).all()
-    rows = (
-        exact
-        or session.execute(
-            statement.where(samples.c.file_name.endswith(f"/{file_name}", autoescape=True))
-        ).all()
-    )
-    return [(row.watch_name, _sample(row)) for row in rows]
+    if not exact and not whole:
+        ending = samples.c.file_name.endswith(f"/{file_name}", autoescape=True)
+        exact = session.execute(statement.where(ending)).all()
+    return [(row.watch_name, _sample(row)) for row in exact]
 
 
 def load_oldest_waiting(session: Session, *, watch_id: int, now_ms: int) -> int | None:
@@ -407,15 +404,13 @@ def _load_extremes(session: Session, which: Any, state: SampleState) -> Sequence
 
 def load_troubled(session: Session, *, watch_id: int, limit: int) -> list[Sample]:
     """Quarantined and vanished samples, newest first."""
-    statement = (
-        select(samples)
-        .where(
-            samples.c.watch_id == watch_id, samples.c.state.in_([SampleState.QUARANTINED, SampleState.GONE])
-        )
-        .order_by(samples.c.id.desc())
-        .limit(limit)
-    )
-    return [_sample(row) for row in session.execute(statement)]
+    found: list[Sample] = []
+    # One state at a time, so that the index on (watch, state, id) gives the newest without a sort.
+    for state in (SampleState.QUARANTINED, SampleState.GONE):
+        statement = select(samples).where(samples.c.watch_id == watch_id, samples.c.state == state)
+        newest = statement.order_by(samples.c.id.desc()).limit(limit)
+        found += [_sample(row) for row in session.execute(newest)]
+    return sorted(found, key=lambda sample: sample.id, reverse=True)[:limit]
 
 
 def _update(session: Session, sample_id: int, **values: object) -> None:

@@ -183,6 +183,7 @@ def test_interrupted_listing_is_given_up_by_a_rewind(scene: Scene) -> None:
 
 def _apply(scene: Scene, verb: str, *, watch: str = "cams", to_s: int | None = None) -> str:
     with scene.database.write() as session:
-        return apply_change(
+        told, _ = apply_change(
             session, watch=watch, verb=verb, actor="tester", now_ms=int(time.time() * 1000), to_s=to_s
         )
+        return told

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from tests.builders import add_watch
 
 ROOT = Path(__file__).parents[3]
 
@@ -134,3 +137,17 @@ def test_poll_of_an_unreachable_server_is_told_and_fails(command, free_port):
     assert done.exit_code == 1
     assert "gate: " in done.stderr
     assert "5ecr3t" not in done.output
+
+
+def test_log_tells_who_changed_what(stored_command, database):
+    add_watch(database)
+    stored_command("pause", "gate")
+    stored_command("pause", "gate")
+    stored_command("resume", "gate")
+    entries = msgspec.json.decode(stored_command("log", "gate", "--json").stdout)
+    assert [entry["verb"] for entry in entries] == ["resume", "pause"]
+    assert all(entry["actor"].startswith("local (") for entry in entries)
+    assert "resume" in stored_command("log").stdout
+    unknown = stored_command("log", "door")
+    assert unknown.exit_code == 2
+    assert "there is no watch 'door'; known are: gate" in unknown.stderr

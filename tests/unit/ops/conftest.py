@@ -25,11 +25,13 @@ from watcher.ops.app import build_app
 from watcher.ops.collector import StoreCollector
 from watcher.ops.health import AccessWatch, Heartbeats
 from watcher.ops.parts import OpsParts
+from watcher.ops.tokens import ControlTokens
 from watcher.serving import ThreadedServer
 
 __all__ = ["migrated_file", "migrated_url", "store_url"]
 
 CONTROL_TOKEN = "c0ntrol-t0ken"
+CONFIGURED_TOKEN = "c0nfigured-t0ken"
 API_TOKEN = "4pi-t0ken"
 SIGNED_PATH = "/objects/read/thumb.webp?expires=1&signature=s1gned"
 WEBP = b"RIFF\x1a\x00\x00\x00WEBPVP8L" + b"\x00" * 14
@@ -70,7 +72,15 @@ class Pages:
 class Ops:
     """The daemon's pages, served, with all that they are made of in the test's hand."""
 
-    def __init__(self, database: Database, lightly: Lightly, pages: Pages, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        database: Database,
+        lightly: Lightly,
+        pages: Pages,
+        stack: ExitStack,
+        *,
+        read_needs_token: bool = False,
+    ) -> None:
         self.database = database
         self.lightly = lightly
         self.clock = ManualClock()
@@ -79,6 +89,7 @@ class Ops:
         self.metrics = Metrics()
         self.next_polls: Mapping[str, datetime] = {}
         self.asked: list[str] = []
+        self.configured_token: str | None = CONFIGURED_TOKEN
         for name in ("gate", "roof"):
             self.metrics.init_watch(name, steps=(Step.UPLOAD, Step.EMBED))
         self.metrics.registry.register(
@@ -104,25 +115,35 @@ class Ops:
             heartbeats=self.heartbeats,
             access=self.access,
             clock=self.clock,
-            control_token=CONTROL_TOKEN,
+            tokens=ControlTokens(
+                local=CONTROL_TOKEN, configured=lambda: self.configured_token, name="ops-team"
+            ),
+            read_needs_token=read_needs_token,
             poll_now=partial(self._start, "poll"),
             audit_now=partial(self._start, "audit"),
             next_polls=lambda: self.next_polls,
         )
         pages.app = build_app(parts)
         self.url = pages.url
-        self._session = stack.enter_context(requests.Session())
-        self._session.trust_env = False
+        self.session = stack.enter_context(requests.Session())
+        self.session.trust_env = False
 
     def _start(self, what: str, watch: str) -> bool:
         self.asked.append(f"{what} {watch}")
         return watch == "gate"
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        return self._session.get(f"{self.url}{path}", timeout=20, **options)
+        return self.session.get(f"{self.url}{path}", timeout=20, **options)
 
     def post(self, path: str, **options: Any) -> requests.Response:
-        return self._session.post(f"{self.url}{path}", timeout=20, **options)
+        return self.session.post(f"{self.url}{path}", timeout=20, **options)
+
+    def change(
+        self, watch: str, verb: str, body: Any = None, *, token: str = CONTROL_TOKEN
+    ) -> requests.Response:
+        return self.post(
+            f"/api/v1/watches/{watch}/{verb}", headers={"Authorization": f"Bearer {token}"}, json=body
+        )
 
     def accept_token(self) -> None:
         """What a first good answer of the server does."""
@@ -153,20 +174,20 @@ def lightly(api_server: Server) -> Lightly:
 
 
 @pytest.fixture
-def build_ops(lightly: Lightly, pages: Pages) -> Iterator[Callable[[str], Ops]]:
+def build_ops(lightly: Lightly, pages: Pages) -> Iterator[Callable[..., Ops]]:
     """Serves the pages over the store of that URL."""
     with ExitStack() as stack:
 
-        def build(url: str) -> Ops:
+        def build(url: str, **options: Any) -> Ops:
             database = build_database(url)
             stack.callback(database.close)
-            return Ops(database, lightly, pages, stack)
+            return Ops(database, lightly, pages, stack, **options)
 
         yield build
 
 
 @pytest.fixture
-def ops(store_url: str, build_ops: Callable[[str], Ops]) -> Ops:
+def ops(store_url: str, build_ops: Callable[..., Ops]) -> Ops:
     """The pages over a store with its tables, once on SQLite and once on Postgres."""
     return build_ops(store_url)
 
@@ -178,14 +199,14 @@ def sqlite_store_url(migrated_file: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def sqlite_ops(sqlite_store_url: str, build_ops: Callable[[str], Ops]) -> Ops:
+def sqlite_ops(sqlite_store_url: str, build_ops: Callable[..., Ops]) -> Ops:
     """The same over SQLite alone, for what does not depend on the database."""
     return build_ops(sqlite_store_url)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def ops_without_store(
-    request: pytest.FixtureRequest, tmp_path: Path, free_port: int, build_ops: Callable[[str], Ops]
+    request: pytest.FixtureRequest, tmp_path: Path, free_port: int, build_ops: Callable[..., Ops]
 ) -> Ops:
     """The pages over a store that cannot be reached: a folder that is gone, a server that does not run."""
     urls = {
