@@ -71,8 +71,10 @@ BREAKS = [
     Break(
         "a mark that the server refused does not count as told",
         "watcher/poll.py",
-        "error=str(error))\n            return\n        with",
-        "error=str(error))\n        with",
+        "**describe_error(error))\n            return\n        with self.database.write() as session:\n"
+        "            watches.update_remote_mark(",
+        "**describe_error(error))\n        with self.database.write() as session:\n"
+        "            watches.update_remote_mark(",
         f"{_DAEMON}/test_poll.py"
         "::test_poll_when_the_server_refuses_the_mark_keeps_its_own_and_tells_it_next_time[sqlite]",
     ),
@@ -196,9 +198,9 @@ BREAKS = [
     ),
     Break(
         "what a killed process left is removed at the start",
-        "watcher/daemon.py",
-        "        clear_work_dir(self.settings)\n",
-        "",
+        "watcher/term.py",
+        "            clear_work_dir(self._settings)\n",
+        "            pass\n",
         "tests/acceptance/test_crash_matrix.py"
         "::test_daemon_killed_at_a_point_ends_as_if_it_had_not_been[sqlite-pipeline-embed.csv_uploaded]",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import pytest
 from sqlalchemy import text
 
 from tests.scale.scene import wait_for
@@ -30,6 +31,7 @@ def test_samples_are_done_once_by_workers_and_the_queue_may_vanish(build_scene):
     assert replica.terminate() == 0
 
 
+@pytest.mark.scenario(number=32)
 def test_leader_that_was_frozen_writes_nothing_when_it_wakes(build_scene):
     scene = build_scene()
     replicas = [scene.add_replica(), scene.add_replica()]

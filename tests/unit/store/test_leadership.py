@@ -63,6 +63,7 @@ def test_leader_in_office_is_named_with_what_is_left_of_its_lease(stores):
     second.release()
 
 
+@pytest.mark.scenario(number=32)
 def test_write_of_an_old_leader_is_refused_and_counted(stores):
     metrics = Metrics()
     watch = add_watch(stores[2])
