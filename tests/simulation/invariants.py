@@ -217,6 +217,9 @@ class Ledger:
             )
             if not mark_s == remote_s == dataset.mark_s:
                 self._blame(f"the marks of {config.name} differ: {mark_s}, {remote_s}, {dataset.mark_s}")
+        dead = self._query("SELECT step, error FROM runs WHERE state = 'dead'")
+        if dead:
+            self._blame(f"runs were given up: {dead}")
         left = [path.name for path in (self._world.folder / "work").iterdir()]
         if left:
             self._blame(f"temporary files are left: {left}")
@@ -294,7 +297,9 @@ class Ledger:
         if twice:
             self._blame(f"delivered twice: {twice}")
         ours = {key for _, key, tag_id in batches if tag_id is not None}
-        expected = {"initial-tag", *ours} | {f"{key}-new" for _, key, _ in batches}
+        expected = {"initial-tag", *ours} | {
+            f"{key}-{end}" for _, key, _ in batches for end in ("new", "again")
+        }
         strange = [tag.name for tag in dataset.tags if tag.name not in expected]
         if strange:
             self._blame(f"tags that no batch accounts for: {strange}")

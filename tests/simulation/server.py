@@ -115,6 +115,7 @@ class Server:
             ("GET", f"{sample}/writeurls", lambda i, s, _q, _b: self._write_urls(self.find(i), s)),
             ("GET", f"{sample}/readurl", self._read_url),
             ("GET", f"{one}/tags", lambda i, _q, _b: [show_tag(self.find(i), t) for t in self.find(i).tags]),
+            ("POST", f"{one}/tags", self._create_tag),
             ("POST", f"{one}/tags/initial", self._create_initial),
             ("POST", f"{one}/tags/upsize", self._upsize),
             ("GET", tag, lambda i, t, _q, _b: show_tag(self.find(i), self.find(i).find_tag(t))),
@@ -277,6 +278,15 @@ class Server:
         dataset.tags_size = len(dataset.samples)
         name = json.loads(body).get("name", "initial-tag")
         return self._add_tag(dataset, name, BitMask.from_length(dataset.tags_size))
+
+    def _create_tag(self, dataset_id: str, _query: dict[str, str], body: bytes) -> dict[str, str]:
+        dataset, request = self.find(dataset_id), json.loads(body)
+        mask = BitMask.from_hex(request["bitMaskData"])
+        if request["totSize"] > dataset.tags_size or any(each >= request["totSize"] for each in mask):
+            raise Refusal(400, "DATASET_TAG_INVALID")
+        self._check_free(dataset, request["name"])
+        previous = dataset.find_tag(request["prevTagId"])
+        return self._add_tag(dataset, request["name"], mask, prev_id=previous.id)
 
     def _upsize(self, dataset_id: str, _query: dict[str, str], body: bytes) -> dict[str, str]:
         dataset, name = self.find(dataset_id), json.loads(body)["upsizeTagName"]
