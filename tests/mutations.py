@@ -244,18 +244,41 @@ BREAKS = [
         f"{_SIMULATION}::test_schedule_of_faults_and_crashes_loses_and_doubles_nothing[0]",
     ),
     Break(
-        "a tag is looked up before it is made again",
-        "watcher/lightly/workflows/register.py",
-        "        if named is not None:\n            return named\n",
-        "",
-        f"{_SIMULATION}::test_schedule_of_faults_and_crashes_loses_and_doubles_nothing[0]",
-    ),
-    Break(
         "what is left of a listing is listed before the mark moves",
         "watcher/lightly/workflows/listing.py",
         "        if not page.has_more:\n",
         "        if page.data or not page.has_more:\n",
         f"{_SIMULATION}::test_schedule_of_faults_and_crashes_loses_and_doubles_nothing[0]",
+    ),
+    Break(
+        "a delivery bears the same id at every attempt",
+        "watcher/domain/delivery.py",
+        'uuid.uuid5(_NAMESPACE, f"{dataset_id}\\n{batch_key}\\n{sink}")',
+        "uuid.uuid4()",
+        f"{_SCENARIOS}/test_effects.py"
+        "::test_scenario_42_webhook_fired_while_its_receiver_is_deployed_arrives_later_once[sqlite]",
+    ),
+    Break(
+        "an object that was written again is noticed",
+        "watcher/overwrites.py",
+        "    if policy is OverwritePolicy.IGNORE:\n        return 0\n",
+        "    if policy:\n        return 0\n",
+        f"{_DAEMON}/test_overwritten.py"
+        "::test_overwritten_object_with_policy_alert_is_counted_once_and_left_as_it_is[sqlite]",
+    ),
+    Break(
+        "an old leader writes nothing",
+        "watcher/store/leadership.py",
+        "    if present != epoch or epoch == 0:\n",
+        "    if epoch == 0:\n",
+        f"{_STORE}/test_leadership.py::test_write_of_an_old_leader_is_refused_and_counted[postgres]",
+    ),
+    Break(
+        "a listing that ignores its window is refused",
+        "watcher/probe.py",
+        "        if in_seconds and in_milliseconds:\n",
+        "        if in_seconds and not in_seconds:\n",
+        f"{_DAEMON}/test_probe.py::test_probe_of_a_server_that_ignores_windows_is_refused[sqlite]",
     ),
 ]
 
