@@ -83,7 +83,7 @@ def draw_profile(seed: int) -> Profile:
         jump_rate=rng.choice((0.0, 0.0, 0.3)),
         odd_page_rate=rng.choice((0.0, 0.3, 0.7)),
         operator_rate=rng.choice((0.0, 0.0, 0.3)),
-        server_offset_s=rng.choice((0.0, -3.0, 7.0, 86_400.0, -40_000.0)),
+        server_offset_s=rng.choice((0.0, -3.0, 7.0, 80_000.0, -40_000.0)),
         page_size=rng.choice((1, 2, 3, 5)),
         lists_a_snapshot=rng.random() < 0.3,
         lists_by_time=rng.random() < 0.3,

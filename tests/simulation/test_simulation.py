@@ -8,8 +8,10 @@ import pytest
 
 from tests.simulation.run import read_seeds, run_seed
 
+pytestmark = pytest.mark.timeout(400)
+
 # Always the same ones, so that a change that makes one red is the cause of it.
-N_SEEDS = 64
+N_SEEDS = 48
 N_DEEP_SEEDS = 256
 _AT_ONCE = 8
 
