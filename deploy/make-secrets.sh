@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the two secret files of docker-compose.yml with a random password; never overwrites them.
+# Makes the secret files of docker-compose.yml at random; never overwrites them.
 set -euo pipefail
 cd "${1:-$(dirname "${BASH_SOURCE[0]}")/secrets}"
 
@@ -13,4 +13,5 @@ umask 0222
 password="$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"
 printf '%s' "$password" >postgres_password
 printf 'postgresql://watcher:%s@postgres:5432/watcher' "$password" >store_url
-printf 'make-secrets: wrote %s/postgres_password and %s/store_url\n' "$PWD" "$PWD"
+od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >platform_token
+printf 'make-secrets: wrote postgres_password, store_url and platform_token to %s\n' "$PWD"

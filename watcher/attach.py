@@ -39,13 +39,7 @@ def attach_watch(
     if known is not None:
         # Refused before anything is changed on the server.
         watches.check_identity(known, server=server_identity, dataset_id=dataset_id)
-    if config.folder is not None:
-        datasources.update_datasource(
-            transport,
-            dataset_id=dataset_id,
-            datasource=DatasourceLocal(full_path=config.folder, purpose="INPUT_OUTPUT"),
-        )
-        crash_point("attach.datasource_set")
+    _set_folder(transport, config, dataset_id)
     with database.write() as session:
         watch = watches.ensure_watch(
             session, name=config.name, server=server_identity, dataset_id=dataset_id, now_ms=now_ms
@@ -53,6 +47,31 @@ def attach_watch(
     crash_point("attach.watch_stored")
     _log.info("watch.attached", watch=watch.name, dataset_id=watch.dataset_id)
     return watch
+
+
+def make_dataset(transport: Transport, *, name: str, folder: str) -> str:
+    """A dataset over a folder of the server, made unless it is there.
+
+    Returns:
+        Its id.
+
+    Raises:
+        WatcherError: the server does not answer, or has no such folder.
+    """
+    config = WatchConfig(name=name, dataset=name, folder=folder)
+    dataset_id = _find_dataset(transport, config, None)
+    _set_folder(transport, config, dataset_id)
+    return dataset_id
+
+
+def _set_folder(transport: Transport, config: WatchConfig, dataset_id: str) -> None:
+    if config.folder is not None:
+        datasources.update_datasource(
+            transport,
+            dataset_id=dataset_id,
+            datasource=DatasourceLocal(full_path=config.folder, purpose="INPUT_OUTPUT"),
+        )
+        crash_point("attach.datasource_set")
 
 
 def _find_dataset(transport: Transport, config: WatchConfig, known: Watch | None) -> str:

@@ -90,6 +90,7 @@ def build_platform_config(
         sts_endpoint=settings.platform.sts_endpoint,
         role_access_key_id=settings.platform.role_access_key_id,
         role_secret_access_key=None if role_secret is None else role_secret.get_secret_value(),
+        key=None if settings.platform.key is None else settings.platform.key.get_secret_value(),
     )
 
 

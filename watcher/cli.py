@@ -218,9 +218,19 @@ from watcher import (  # noqa: E402 - after these in `watcher --help`
     cli_alerts,
     cli_backup,
     cli_control,
+    cli_dataset,
     cli_platform,
     cli_statement,
     cli_store,
 )
 
-__all__ = ["app", "cli_alerts", "cli_backup", "cli_control", "cli_platform", "cli_statement", "cli_store"]
+__all__ = [
+    "app",
+    "cli_alerts",
+    "cli_backup",
+    "cli_control",
+    "cli_dataset",
+    "cli_platform",
+    "cli_statement",
+    "cli_store",
+]

@@ -86,7 +86,7 @@ def _opened(context: typer.Context) -> Iterator[Platform]:
     with reporting():
         settings = load(quiet=True)
         data_dir: Path = context.obj or settings.data_dir / "platform"
-        if not (data_dir / KEY_FILE).is_file():
+        if settings.platform.key is None and not (data_dir / KEY_FILE).is_file():
             raise ConfigError(
                 f"no platform has run over {data_dir} yet: start it once with `watcher platform` or `watcher run`, "
                 "or name its folder with `watcher platform --data-dir FOLDER users ...`"

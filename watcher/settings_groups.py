@@ -62,6 +62,11 @@ class PlatformSettings(Group):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     token: SecretStr | None = Field(None, description="token it asks for; made at the first start if absent")
+    key: SecretStr | None = Field(
+        None,
+        description="64 hexadecimal digits that signed URLs and stored credentials hang on, the same in all "
+        "replicas; made at the first start if absent",
+    )
     read_url_ttl_s: int = Field(3600, ge=10, le=604800, description="life of a read URL")
     database_url: SecretStr | None = Field(
         None, description="sqlite:///FILE or postgresql://...; default: a file beside its uploads"

@@ -102,7 +102,7 @@ register_url_convertor("anything", _Anything())
 def build_platform(config: PlatformConfig, *, clock: Clock) -> Platform:
     """Makes the parts; the schema is neither checked nor changed."""
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    keys = load_keys(config.data_dir)
+    keys = load_keys(config.data_dir, configured=config.key)
     database = build_database(config.store_url, pool_size=24)
     return Platform(
         config=config,

@@ -69,12 +69,14 @@ def _derive(root: bytes, purpose: bytes) -> bytes:
     return hashlib.blake2b(purpose, key=root, digest_size=32, person=b"platform").digest()
 
 
-def load_keys(data_dir: Path) -> Keys:
-    """Reads the key file, or makes it.
+def load_keys(data_dir: Path, *, configured: str | None = None) -> Keys:
+    """The keys of the configured text if there is one, else of the key file, which is made if it is absent.
 
     Raises:
-        ConfigError: the file is damaged or others can read it.
+        ConfigError: the key is damaged, or others can read the file.
     """
+    if configured is not None:
+        return _read_keys(configured, "WATCHER_PLATFORM__KEY", f"give {2 * _KEY_BYTES} hexadecimal digits")
     path = data_dir / KEY_FILE
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -87,12 +89,18 @@ def load_keys(data_dir: Path) -> Keys:
             os.fsync(file.fileno())
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(f"others may read {path}: run `chmod 600 {path}`")
+    return _read_keys(
+        path.read_text(encoding="ascii", errors="replace"), str(path), "restore it from the backup"
+    )
+
+
+def _read_keys(text: str, place: str, way_out: str) -> Keys:
     try:
-        root = bytes.fromhex(path.read_text(encoding="ascii").strip())
-    except ValueError as error:
-        raise ConfigError(f"{path} is damaged: restore it from the backup") from error
+        root = bytes.fromhex(text.strip())
+    except ValueError:
+        root = b""
     if len(root) != _KEY_BYTES:
-        raise ConfigError(f"{path} is damaged: restore it from the backup")
+        raise ConfigError(f"the key in {place} is damaged: {way_out}")
     return Keys(root)
 
 

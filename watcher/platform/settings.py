@@ -41,6 +41,7 @@ class PlatformConfig:
         sts_endpoint: where roles are assumed, instead of at AWS.
         role_access_key_id: this server's own identity, which the roles of S3DelegatedAccess datasources trust.
         role_secret_access_key: its secret.
+        key: what everything signed and encrypted hangs on, 64 hexadecimal digits; a file in `data_dir` if absent.
         gcs_endpoint: where GCS datasources are, instead of Google.
         azure_endpoint: where AZURE datasources are, instead of Microsoft; the account's name follows it.
     """
@@ -69,6 +70,7 @@ class PlatformConfig:
     sts_endpoint: str | None = None
     role_access_key_id: str | None = None
     role_secret_access_key: str | None = field(default=None, repr=False)
+    key: str | None = field(default=None, repr=False)
     gcs_endpoint: str | None = None
     azure_endpoint: str | None = None
 

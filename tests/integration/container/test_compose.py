@@ -75,7 +75,9 @@ def test_build_context_holds_nothing_but_what_is_copied():
 
 
 DAEMONS = [name for name, service in SERVICES.items() if service["image"].startswith("datasource-watcher:")]
-PROFILES = ("default", "postgres", "monitoring")
+PROFILES = ("default", "postgres", "workers", "monitoring")
+# Do their work and end.
+ONCE = {"migration", "dataset"}
 
 
 def services_of(*profiles: str) -> dict[str, dict]:
@@ -111,8 +113,12 @@ def test_service_is_read_only_watched_over_pinned_and_seen_from_loopback_alone(n
     service = SERVICES[name]
     assert service["read_only"] is True
     assert "/tmp" in service["tmpfs"]
-    assert service["healthcheck"]["test"][0] == "CMD"
-    assert service["restart"] == "unless-stopped"
+    if name in ONCE:
+        assert service["healthcheck"] == {"disable": True}
+        assert service["restart"] == "on-failure"
+    else:
+        assert service["healthcheck"]["test"][0] == "CMD"
+        assert service["restart"] == "unless-stopped"
     assert re.fullmatch(r"[a-z/-]+:v?\d[\w.-]*", service["image"])
     assert service["cap_drop"] == ([] if name == "postgres" else ["ALL"])
     assert "no-new-privileges:true" in service["security_opt"]
@@ -148,6 +154,14 @@ def test_compose_holds_no_password_and_reads_each_from_a_file():
     assert len(done.stdout.splitlines()) == len(COMPOSE["secrets"])
 
 
+def waits_for(name: str, other: str) -> bool:
+    """Whether a service waits, directly or not, until another is well."""
+    needs = SERVICES[name].get("depends_on", {})
+    return needs.get(other) == {"condition": "service_healthy"} or any(
+        waits_for(need, other) for need in needs
+    )
+
+
 @pytest.mark.parametrize("name", DAEMONS)
 def test_variables_of_image_and_compose_are_settings_that_fit_together(name, secrets):
     service = SERVICES[name]
@@ -158,6 +172,8 @@ def test_variables_of_image_and_compose_are_settings_that_fit_together(name, sec
         variables[variable] = str(secrets / secret)
     settings = load_settings(variables)
     settings.build_watch_configs()
+    for needed in variables.get("LIGHTLY_SERVER_LOCATION", "").removeprefix("http://").split(":")[:1]:
+        assert not needed or needed in SERVICES
     if "WATCHER_STORE__URL_FILE" in variables:
         postgres = SERVICES["postgres"]["environment"]
         password = (secrets / "postgres_password").read_text()
@@ -165,13 +181,15 @@ def test_variables_of_image_and_compose_are_settings_that_fit_together(name, sec
             f"postgresql://{postgres['POSTGRES_USER']}:{password}@postgres:5432/{postgres['POSTGRES_DB']}"
         )
         assert settings.store_url == expected
-        assert service["depends_on"]["postgres"] == {"condition": "service_healthy"}
+        assert waits_for(name, "postgres")
     assert settings.http.host == "0.0.0.0"
     assert service["volumes"] == [f"watcher-data:{settings.data_dir}"]
     for port in service.get("ports", []):
         assert port == f"127.0.0.1:{settings.http.port}:{settings.http.port}"
     assert instructions("EXPOSE") == [str(settings.http.port)]
-    assert f"'127.0.0.1', {settings.http.port}," in service["healthcheck"]["test"][3]
+    ports = {"platform": settings.platform.port, "worker": settings.worker.port}
+    port = ports.get(service.get("command", ["run"])[0], settings.http.port)
+    assert name in ONCE or f"'127.0.0.1', {port}," in service["healthcheck"]["test"][3]
 
 
 def test_secrets_are_long_random_and_behind_a_closed_folder(secrets, tmp_path_factory):

@@ -18,7 +18,7 @@ from watcher.settings import load_settings
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deploy" / "kubernetes"
-OVERLAYS = ("sqlite",)
+OVERLAYS = ("sqlite", "postgres-ha")
 # The operator's kinds have their schemas in the cluster alone; their parts are checked below.
 OF_THE_OPERATOR = {"ServiceMonitor", "PrometheusRule"}
 SCHEMA_VERSIONS = ("1.30", "1.35")
@@ -100,9 +100,18 @@ def test_containers_have_limits_probes_and_the_version_of_the_project(resources)
         assert container["resources"]["requests"].keys() == {"cpu", "memory"}
     for workload in workloads(resources):
         for container in workload["spec"]["template"]["spec"]["containers"]:
-            assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
-            assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
-            assert container["startupProbe"]["httpGet"]["path"] == "/health/live"
+            paths = {
+                name: container[f"{name}Probe"]["httpGet"]["path"]
+                for name in ("liveness", "readiness", "startup")
+            }
+            if container["args"][0] == "platform":  # the one path of the protocol that wants no token
+                assert set(paths.values()) == {"/v1/versions/pip/minimum"}
+            else:
+                assert paths == {
+                    "liveness": "/health/live",
+                    "readiness": "/health/ready",
+                    "startup": "/health/live",
+                }
 
 
 def test_pods_get_longer_to_stop_than_the_daemon_takes_to_drain(resources):
@@ -117,9 +126,31 @@ def test_variables_are_settings_that_fit_together(resources, tmp_path):
         variables = variables_of(container, resources)
         for name in [name for name in variables if name.endswith("_FILE")]:
             assert variables[name].startswith("/run/secrets/")
-            secret.write_text("postgresql://u:p@db/x" if "URL" in name else "a-token-of-the-platform")
+            secret.write_text("postgresql://u:p@db/x" if "URL" in name else "ab" * 32)
             variables[name] = str(secret)
-        load_settings(variables).build_watch_configs()
+        settings = load_settings(variables)
+        settings.build_watch_configs()
+        ports = {"platform": settings.platform.port, "worker": settings.worker.port}
+        for port in container.get("ports", []):
+            assert port["containerPort"] == ports.get(container["args"][0], settings.http.port)
+        server = settings.lightly_server_location
+        if server is not None:
+            assert server in {
+                f"http://{r['metadata']['name']}:{r['spec']['ports'][0]['port']}"
+                for r in resources
+                if r["kind"] == "Service"
+            }
+
+
+def test_autoscaling_follows_a_metric_of_the_daemon(resources):
+    for rule in [resource for resource in resources if resource["kind"] == "HorizontalPodAutoscaler"]:
+        (metric,) = rule["spec"]["metrics"]
+        name = metric["external"]["metric"]["name"]
+        assert any(f'"{name}"' in path.read_text() for path in (ROOT / "watcher" / "ops").glob("*.py"))
+        target = rule["spec"]["scaleTargetRef"]
+        assert (target["kind"], target["name"]) in {
+            (r["kind"], r["metadata"]["name"]) for r in resources if r["kind"] in WORKLOADS
+        }
 
 
 def test_services_find_their_pods_and_ports(resources):

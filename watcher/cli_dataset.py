@@ -1,0 +1,49 @@
+"""The command that makes a dataset on another server: make-dataset."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import Annotated
+
+import typer
+
+from watcher import attach, bootstrap
+from watcher.cli_frame import app, load, out, reporting
+from watcher.domain.clock import SystemClock
+from watcher.domain.errors import ConfigError
+from watcher.domain.names import explain_bad_name
+
+
+@app.command("make-dataset")
+def make_dataset(
+    name: Annotated[str, typer.Argument(help="Name of the dataset.")],
+    *,
+    folder: Annotated[
+        str, typer.Option(help="Its datasource: a folder below the platform's WATCHER_DATA_DIR.")
+    ],
+) -> None:
+    """Make a dataset over a folder on the platform of LIGHTLY_SERVER_LOCATION; harmless if it is there."""
+    with reporting():
+        settings = load(quiet=True)
+        if settings.lightly_token is None or settings.lightly_server_location is None:
+            raise ConfigError(
+                "the daemon makes the datasets of its own platform itself; for another one set LIGHTLY_TOKEN and "
+                "LIGHTLY_SERVER_LOCATION"
+            )
+        if bad := explain_bad_name(folder):
+            raise ConfigError(f"--folder {folder!r}: {bad}")
+        transport = bootstrap.build_transport(
+            settings,
+            server=settings.lightly_server_location,
+            token=settings.lightly_token.get_secret_value(),
+            clock=SystemClock(),
+            rng=random.Random(),  # noqa: S311 - jitter
+            observer=lambda _seen: None,
+            stop=threading.Event(),
+        )
+        try:
+            dataset_id = attach.make_dataset(transport, name=name, folder=folder)
+        finally:
+            transport.close()
+        out.print(f"Dataset {name!r} ({dataset_id}) over the folder {folder}.", markup=False)
