@@ -9,7 +9,7 @@ WORKERS ?= 4
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-deep test-official test-gameday lint bench soak mutations docs-generated lock image-check clean
+.PHONY: docs help setup run demo test test-deep test-official test-gameday lint bench soak mutations docs-generated lock image-check clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ mutations: setup ## breaks rules on purpose and expects their tests to go red
 
 image-check: setup ## builds the image with buildah and runs its daemon
 	deploy/image-check.sh
+
+docs: setup ## the documentation as a site in build/site, its links checked
+	$(BIN)/mkdocs build --quiet --strict
 
 docs-generated: setup ## the pages of docs/ that follow from the code
 	$(BIN)/python docs/generate.py

@@ -14,4 +14,5 @@ password="$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"
 printf '%s' "$password" >postgres_password
 printf 'postgresql://watcher:%s@postgres:5432/watcher' "$password" >store_url
 od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >platform_token
-printf 'make-secrets: wrote postgres_password, store_url and platform_token to %s\n' "$PWD"
+od -An -N12 -tx1 /dev/urandom | tr -d ' \n' >grafana_password
+printf 'make-secrets: wrote postgres_password, store_url, platform_token and grafana_password to %s\n' "$PWD"

@@ -8,13 +8,21 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from watcher.metrics import Metrics
+from watcher.ops.alerts import render_alerts
 from watcher.ops.collector import READ, UP
 from watcher.ops.states import FAMILIES
+from watcher.settings import Settings
+from watcher.settings_groups import AlertSettings
+from watcher.settings_variables import Variable, iter_variables
 
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / "watcher"
@@ -37,6 +45,70 @@ values of the last good reading, with `watcher_scrape_store_up` 0.
 | name | kind | labels | what it tells |
 |--|--|--|--|
 """
+_CONFIGURATION_HEAD = """# Configuration
+
+Made from the code by `make docs-generated`; do not edit.
+
+Everything is set by environment variables. Two underscores lead into a group; a watch has its name in between, in any
+case: `WATCHER_WATCHES__GATE__BATCH__MIN_SAMPLES` belongs to the watch `gate`. A misspelt variable is refused at the
+start with the nearest right one, and all problems are told at once. `watcher check-config` shows what was understood.
+
+Secrets may lie in files: `<VARIABLE>_FILE` names one. An empty variable counts as unset.
+"""
+_RULE_HEAD = """# Made from the code by `make docs-generated`; do not edit. For the Prometheus operator.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: watcher
+  labels:
+    app.kubernetes.io/name: datasource-watcher
+spec:
+"""
+# Of what has no default; by the end of the path in the settings.
+_EXAMPLES = {
+    "lightly_server_location": "https://api.example.org",
+    "ca_certs": "/etc/ssl/own-authority.pem",
+    "lightly_ca_certs": "/etc/ssl/own-authority.pem",
+    "platform.blob_url": "s3://bucket/watcher",
+    "url_base": "https://watcher.example.org",
+    "s3_endpoint": "https://minio.example.org:9000",
+    "gcs_endpoint": "https://storage.example.org",
+    "azure_endpoint": "https://blobs.example.org",
+    "sts_endpoint": "https://sts.example.org",
+    "datasource_endpoints": "https://obs.example.org:443",
+    "role_access_key_id": "AKIAEXAMPLE",
+    "dataset": "gate",
+    "folder": "cameras/gate",
+    "schedule.cron": "*/10 6-22 * * *",
+    "batch.cron": "0 5 * * *",
+    "overlap_min_s": "120",
+    "batch.max_bytes": "500000000",
+    "max_running": "4",
+    "metadata.source": "sidecar",
+    "metadata.values": '{"camera": "{camera}", "arrived": "{time}"}',
+    "metadata.pattern": r"(?P<camera>[^/]+)/.*",
+    "metadata.command": "python describe.py",
+    "metadata.json_schema": "schemas/metadata.json",
+    "embed.model": "models/encoder.onnx",
+    "embed.input_name": "pixel_values",
+    "embed.output_name": "embedding",
+    "embed.width_px": "224",
+    "embed.height_px": "224",
+    "embed.command": "python embed.py",
+    "embed.url": "https://embedder.example.org/embed",
+    "embed.version": "2",
+    "embed.dim": "512",
+    "sampling.min_distance": "0.2",
+    "near_duplicate_distance": "0.1",
+    "repeat_distance": "0.01",
+    "min_ratio": "0.5",
+    "label_studio.url": "https://labels.example.org",
+    "url": "https://labels.example.org",
+    "project": "Gate",
+    "label_config": "labels.xml",
+    "image_prefix": "s3://bucket/gate/",
+}
+_KINDS = {int: "whole number", float: "number", bool: "`true` or `false`", Path: "path", SecretStr: "secret"}
 _EVENTS_HEAD = """# Log events
 
 Made from the code by `make docs-generated`; do not edit.
@@ -170,7 +242,93 @@ def render_events() -> str:
     )
 
 
-PAGES = {"metrics.md": render_metrics, "events.md": render_events}
+def render_configuration() -> str:
+    """The page of all variables, a table a group."""
+    groups: dict[str, list[str]] = {}
+    for variable in iter_variables(Settings):
+        row = " | ".join(
+            (
+                f"`{variable.name}`" + (", or `_FILE`" if variable.is_secret else ""),
+                describe_type(variable),
+                _describe_default(variable),
+                f"`{'_FILE=' if variable.is_secret else ''}{build_example(variable)}`".replace("|", "\\|"),
+                (variable.field.description or "").replace("|", "\\|"),
+            )
+        )
+        groups.setdefault(_name_group(variable), []).append(f"| {row} |\n")
+    return _CONFIGURATION_HEAD + "".join(
+        f"\n## {title}\n\n| variable | type | default | example | meaning |\n|--|--|--|--|--|\n{''.join(rows)}"
+        for title, rows in groups.items()
+    )
+
+
+def _name_group(variable: Variable) -> str:
+    if len(variable.path) == 1:
+        return "The daemon"
+    if variable.path[0] != "watches":
+        return variable.path[0].replace("_", " ").capitalize()
+    inner = variable.path[2:-1]
+    return "A watch" if not inner else f"A watch: {inner[0].replace('_', ' ')}"
+
+
+def describe_type(variable: Variable) -> str:
+    """What a value may be: a kind with its bounds, or the words that are known."""
+    annotation = variable.field.annotation
+    kinds = [kind for kind in typing.get_args(annotation) or (annotation,) if kind is not type(None)]
+    if typing.get_origin(annotation) is typing.Literal:
+        return ", ".join(f"`{word}`" for word in kinds)
+    if typing.get_origin(annotation) is tuple:
+        return "list, by commas"
+    kind = kinds[0]
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return ", ".join(f"`{word}`" for word in kind)
+    bounds = [
+        f"{sign} {getattr(rule, name):g}"
+        for rule in variable.field.metadata
+        for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+        if getattr(rule, name, None) is not None
+    ]
+    named = _KINDS.get(kind, "text")
+    return f"{named} {' and '.join(bounds)}" if bounds else named
+
+
+def _describe_default(variable: Variable) -> str:
+    value = variable.field.default
+    return "-" if value is None or value == () else f"`{_write(value)}`"
+
+
+def build_example(variable: Variable) -> str:
+    """A value that is understood; of a secret the file where it may lie."""
+    if variable.is_secret:
+        return f"/run/secrets/{variable.path[-1]}"
+    for length in (2, 1):
+        if (known := _EXAMPLES.get(".".join(variable.path[-length:]))) is not None:
+            return known
+    return _write(variable.field.default)
+
+
+def _write(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def render_prometheus_rule() -> str:
+    """The alert rules as the Prometheus operator of a cluster takes them."""
+    rules = render_alerts(
+        objective_s=AlertSettings().freshness_objective_s, runbook_url=AlertSettings().runbook_url
+    )
+    return _RULE_HEAD + "".join(f"  {line}\n" if line else "\n" for line in rules.splitlines())
+
+
+PAGES = {
+    "metrics.md": render_metrics,
+    "events.md": render_events,
+    "configuration.md": render_configuration,
+    "../deploy/kubernetes/base/prometheusrule.yaml": render_prometheus_rule,
+}
 
 
 def main() -> int:

@@ -10,6 +10,8 @@ import pytest
 
 from watcher.metrics import Metrics
 from watcher.ops.states import FAMILIES
+from watcher.settings import Settings, load_settings
+from watcher.settings_variables import iter_variables
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,3 +84,14 @@ def test_every_event_is_noun_and_past_verb():
     assert len(events) > 15
     for name in events:
         assert re.fullmatch(r"[a-z_]+\.[a-z_]+", name), name
+
+
+@pytest.mark.parametrize("variable", list(iter_variables(Settings)), ids=lambda variable: variable.name)
+def test_variable_of_the_configuration_has_an_example_that_is_understood(variable):
+    example = generator.build_example(variable)
+    assert example not in {"", "None"}
+    if variable.is_secret:
+        return
+    name = variable.name.replace("<NAME>", "GATE")
+    partner = {"LIGHTLY_TOKEN": "a-token"} if name == "LIGHTLY_SERVER_LOCATION" else {}
+    load_settings({name: example, **partner})

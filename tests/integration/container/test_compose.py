@@ -125,7 +125,7 @@ def test_service_is_read_only_watched_over_pinned_and_seen_from_loopback_alone(n
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
     for volume in service.get("volumes", []):
         source = volume.partition(":")[0]
-        assert source in COMPOSE["volumes"] or (ROOT / source).is_file()
+        assert source in COMPOSE["volumes"] or (ROOT / source).exists()
 
 
 def test_service_that_stops_gets_longer_than_the_daemon_takes_to_drain():
@@ -190,6 +190,26 @@ def test_variables_of_image_and_compose_are_settings_that_fit_together(name, sec
     ports = {"platform": settings.platform.port, "worker": settings.worker.port}
     port = ports.get(service.get("command", ["run"])[0], settings.http.port)
     assert name in ONCE or f"'127.0.0.1', {port}," in service["healthcheck"]["test"][3]
+
+
+def test_rule_files_of_prometheus_are_mounted_beside_its_configuration():
+    wanted = yaml.safe_load(PROMETHEUS.read_text())["rule_files"]
+    mounted = dict(volume.split(":")[:2] for volume in SERVICES["prometheus"]["volumes"])
+    for name in wanted:
+        assert mounted[f"./deploy/prometheus/{name}"] == f"/etc/prometheus/{name}"
+
+
+def test_grafana_is_given_the_dashboards_where_it_looks_for_them():
+    mounted = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
+    (provider,) = yaml.safe_load(
+        (ROOT / "deploy" / "grafana" / "provisioning" / "dashboards" / "watcher.yml").read_text()
+    )["providers"]
+    assert mounted["./deploy/grafana/dashboards"] == provider["options"]["path"]
+    assert mounted["./deploy/grafana/provisioning"] == "/etc/grafana/provisioning"
+    (source,) = yaml.safe_load(
+        (ROOT / "deploy" / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text()
+    )["datasources"]
+    assert source["url"] == "http://prometheus:9090"
 
 
 def test_secrets_are_long_random_and_behind_a_closed_folder(secrets, tmp_path_factory):

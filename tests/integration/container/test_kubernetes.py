@@ -180,6 +180,12 @@ def test_every_pod_is_watched_guarded_and_shielded(resources):
     assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= named
 
 
+def test_alert_rules_of_the_cluster_are_those_of_the_project(resources):
+    (rule,) = [r for r in resources if r["kind"] == "PrometheusRule"]
+    alerts = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
+    assert rule["spec"] == alerts
+
+
 def test_no_manifest_holds_a_secret(resources):
     assert [r for r in resources if r["kind"] == "Secret"] == []
     for path in FOLDER.rglob("*"):
