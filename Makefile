@@ -9,10 +9,10 @@ WORKERS ?= 4
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run demo test test-deep test-official test-gameday lint bench soak mutations docs-generated lock image-check clean
+.PHONY: docs help setup run demo test test-deep test-official test-label-studio test-gameday lint bench soak mutations docs-generated lock image-check clean
 
 help: ## what there is
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## .venv with everything, from the hashed lock
 
@@ -49,6 +49,10 @@ test-official: setup ## the released official clients against the platform (buil
 	sh tests/official/build_environments.sh
 	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest tests/official/clients.py tests/official/metadata.py tests/official/azure.py
 
+test-label-studio: setup ## the deliveries to a real Label Studio (builds its environment first)
+	sh tests/label_studio/build_environment.sh
+	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest tests/label_studio/sink.py tests/label_studio/cameras.py
+
 bench: setup ## all benchmarks, printed as ratios and limits
 	$(BIN)/python -m benchmarks
 
@@ -73,6 +77,7 @@ lock: ## resolve the lock files anew (needs uv)
 	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra daemon --extra platform --extra workers --constraint requirements/dev.lock pyproject.toml -o requirements/run.lock
 	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra daemon --extra workers --constraint requirements/dev.lock pyproject.toml -o requirements/run-slim.lock
 	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --constraint requirements/dev.lock requirements/build.in -o requirements/build.lock
+	uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header requirements/label-studio.in -o requirements/label-studio.lock
 
 clean: ## removes .venv and caches; never data/
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -76,6 +76,12 @@ class DaemonProcess:
         self._process.send_signal(signal.SIGKILL)
         self._close()
 
+    def wait_for_end(self, *, limit_s: float = 90.0) -> int:
+        """Waits until it ends by itself; returns its exit code, negative for a signal."""
+        assert self._process is not None
+        self._process.wait(timeout=limit_s)
+        return self._close()
+
     def terminate(self, number: int = signal.SIGTERM, *, limit_s: float = 40.0) -> int:
         """Asks it to end; returns its exit code."""
         assert self._process is not None
