@@ -19,6 +19,7 @@ import typer
 
 from watcher import bootstrap
 from watcher.cli_frame import JsonOption, app, err, load, out, reporting
+from watcher.cli_progress import build_sample_count, showing
 from watcher.cli_views import print_dead, print_log, print_reconcile
 from watcher.daemon import Daemon
 from watcher.database import Database
@@ -65,7 +66,8 @@ def poll(
         try:
             for name in chosen:
                 try:
-                    report = daemon.poll(name)
+                    with showing(f"polling {name}", console=err):
+                        report = daemon.poll(name)
                 except WatcherError as error:
                     err.print(f"watcher: {name}: {redact(str(error))}", markup=False)
                     failures.append(error)
@@ -75,7 +77,9 @@ def poll(
                         markup=False,
                     )
             if jobs:
-                out.print(f"{daemon.run_ready()} attempts of runs")
+                with showing("samples", console=err, count=build_sample_count(daemon.lend()[0])):
+                    n_attempts = daemon.run_ready()
+                out.print(f"{n_attempts} attempts of runs and deliveries")
         finally:
             daemon.stop()
         if failures:
@@ -143,7 +147,8 @@ def audit(
             reports = [_audit_beside_daemon(settings, name) for name in chosen]
         else:
             try:
-                reports = [daemon.reconcile(name) for name in chosen]
+                with showing("comparing", console=err):
+                    reports = [daemon.reconcile(name) for name in chosen]
             finally:
                 daemon.stop()
         if as_json:

@@ -155,6 +155,12 @@ class Daemon:
             self._begin_term()
         return leads
 
+    def lend(self) -> tuple[Database, Transport]:
+        """The store and the API of an opened daemon, for commands that only look."""
+        assert self._store is not None
+        assert self._transport is not None
+        return self._store, self._transport
+
     def start(self) -> Addresses:
         """Opens everything and starts polling, or waits for the lead while another replica has it.
 

@@ -22,6 +22,8 @@ from watcher.domain.crash_points import VARIABLE
 WATCH = "WATCHER_WATCHES__CAMERAS__"
 STUDIO = f"{WATCH}DELIVER__LABEL_STUDIO__TEAM__"
 BUDGET = 6
+# The first test waits for the server to start.
+pytestmark = pytest.mark.timeout(400)
 
 
 def build_daemon(folder: Path, server: LabelStudio, title: str, token: str, **more: str) -> DaemonProcess:
@@ -46,7 +48,6 @@ def build_daemon(folder: Path, server: LabelStudio, title: str, token: str, **mo
     )
 
 
-@pytest.mark.timeout(300)
 def test_cameras_fill_a_project_of_label_studio_each_pick_once(
     label_studio: LabelStudio, tmp_path: Path
 ) -> None:
@@ -71,7 +72,6 @@ def test_cameras_fill_a_project_of_label_studio_each_pick_once(
         daemon.stop_if_running()
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("point", sorted(LED_TO_ELSEWHERE))
 def test_daemon_killed_at_a_point_of_label_studio_adds_each_task_once(
     label_studio: LabelStudio, tmp_path: Path, point: str
@@ -96,7 +96,6 @@ def test_daemon_killed_at_a_point_of_label_studio_adds_each_task_once(
         daemon.stop_if_running()
 
 
-@pytest.mark.timeout(300)
 def test_label_studio_that_is_away_holds_up_neither_batches_nor_manifests(
     label_studio: LabelStudio, tmp_path: Path
 ) -> None:

@@ -26,6 +26,8 @@ from watcher.sinks.base import Handover, SinkParts
 from watcher.sinks.label_studio import LabelStudioSink
 
 _NUMBERS = iter(range(1000))
+# The first test waits for the server to start.
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

@@ -1,0 +1,155 @@
+"""A plan tells what the next poll and batch do and cost, and does nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+
+import pytest
+
+from tests.integration.daemon.test_pipeline import Pipeline, _put_pictures, pipeline
+from watcher.domain.delivery import (
+    DeliverRules,
+    LabelStudioRules,
+    ManifestRules,
+    SinkConfig,
+    WebhookRules,
+)
+from watcher.domain.errors import ConfigError
+from watcher.domain.models import BatchRules, UploadMode, UploadRules
+from watcher.exporting import export_tag
+from watcher.lightly import datasets
+from watcher.lightly.transport import Transport
+from watcher.planning import Plan, plan_watch
+from watcher.store.tables import metadata
+
+__all__ = ["pipeline"]
+
+
+def plan(pipeline: Pipeline, *, transport: Transport | None = None) -> Plan:
+    return plan_watch(
+        pipeline.scene.database,
+        config=pipeline.scene.config,
+        transport=transport or pipeline.scene.build_transport(),
+        now_ms=int(time.time() * 1000),
+    )
+
+
+def dump(pipeline: Pipeline) -> dict[str, list[str]]:
+    with pipeline.scene.database.read() as session:
+        return {
+            name: sorted(map(str, session.execute(table.select()).all()))
+            for name, table in metadata.tables.items()
+        }
+
+
+def test_plan_before_the_first_poll_makes_nothing(pipeline: Pipeline) -> None:
+    _put_pictures(pipeline.scene, ["a.jpg"])
+    before = dump(pipeline)
+    made = plan(pipeline)
+    assert (made.is_attached, made.n_new, made.batch_sizes) == (False, None, [])
+    assert made.listing == "there is no dataset 'cams' on the server yet: the first poll makes it"
+    assert dump(pipeline) == before
+    assert datasets.fetch_datasets(pipeline.scene.build_transport()) == []
+
+
+def test_plan_counts_what_is_new_and_what_waits_and_does_nothing(pipeline: Pipeline) -> None:
+    _put_pictures(pipeline.scene, ["a.jpg", "b.jpg"])
+    pipeline.poll()
+    pipeline.run_all()
+    pipeline.scene.change(batch=BatchRules(min_samples=4, max_wait_s=1000, max_samples=4, max_open=2))
+    _put_pictures(pipeline.scene, [f"{number}.jpg" for number in range(3)])
+    pipeline.poll()
+    _put_pictures(pipeline.scene, [f"new {number}.jpg" for number in range(7)])
+    before = dump(pipeline), sorted(pipeline.list_remote()), sorted(pipeline.list_tags())
+    made = plan(pipeline)
+    assert (made.n_new, made.n_waiting, made.batch_sizes, made.n_left) == (7, 3, [4, 4], 2)
+    assert made.is_due
+    assert made.n_picks == 6
+    assert made.listing == ""
+    with pipeline.scene.database.read() as session:
+        sizes = [
+            row.size_bytes
+            for row in session.execute(metadata.tables["samples"].select())
+            if row.size_bytes is not None
+        ]
+    assert made.n_bytes == round(8 * sum(sizes) / len(sizes))
+    assert made.bytes_are.startswith("estimated")
+    assert (dump(pipeline), sorted(pipeline.list_remote()), sorted(pipeline.list_tags())) == before
+
+
+def test_plan_of_a_server_that_is_away_still_tells_the_ledger(pipeline: Pipeline, free_port: int) -> None:
+    pipeline.scene.change(batch=BatchRules(min_samples=100, max_wait_s=1000))
+    _put_pictures(pipeline.scene, ["a.jpg"])
+    pipeline.poll()
+    away = Transport(server=f"http://127.0.0.1:{free_port}", token="t", retry_total_s=0.1)
+    made = plan(pipeline, transport=away)
+    assert (made.n_new, made.n_waiting, made.is_due) == (None, 1, False)
+    assert "could not connect" in made.listing
+
+
+@pytest.mark.parametrize("mode", UploadMode)
+def test_requests_of_a_step_are_about_as_many_as_planned(pipeline: Pipeline, mode: UploadMode) -> None:
+    pipeline.scene.change(upload=UploadRules(mode=mode, workers=2))
+    _put_pictures(pipeline.scene, ["first.jpg"])
+    pipeline.poll()
+    pipeline.run_all()
+    _put_pictures(pipeline.scene, [f"{number}.jpg" for number in range(20)])
+    planned = {step.step: step.n_requests for step in plan(pipeline).steps}
+    seen: Counter[str] = Counter()
+    real_build = pipeline.scene.build_transport
+    step = ""
+
+    def build(token: str = "integration-token") -> Transport:
+        made = real_build(token)
+        return Transport(server=made.server, token=token, observer=lambda _seen: seen.update([step]))
+
+    pipeline.poll()
+    pipeline.scene.build_transport = build  # type: ignore[method-assign]
+    runner = pipeline.build_runner()
+    while True:
+        open_runs = [run for run in pipeline.load_runs(2) if run.state.value == "ready"]
+        if not open_runs:
+            break
+        step = open_runs[0].step.value
+        assert runner.run_next(beat=lambda: None)
+    assert seen["upload"] > 20
+    for name, n_planned in planned.items():
+        assert seen[name] / 2 <= n_planned <= max(4, 2 * seen[name]), (name, planned, seen)
+
+
+def test_plan_tells_deliveries_by_sink(pipeline: Pipeline) -> None:
+    sinks = (
+        SinkConfig(name="lake", rules=ManifestRules(location="s3://b/x")),
+        SinkConfig(name="hook", rules=WebhookRules(url="https://x", secret="s" * 16, max_picks=2)),
+        SinkConfig(name="team", rules=LabelStudioRules(url="http://x", token="t", project="Cams")),
+    )
+    pipeline.scene.change(deliver=DeliverRules(sinks=sinks))
+    _put_pictures(pipeline.scene, ["a.jpg"])
+    pipeline.poll()
+    _put_pictures(pipeline.scene, [f"{number}.jpg" for number in range(9)])
+    made = {delivery.sink: delivery for delivery in plan(pipeline).deliveries}
+    assert {name: (d.kind, d.n_deliveries, d.n_picks, d.n_requests) for name, d in made.items()} == {
+        "lake": ("manifest", 1, 3, 3 + 1),
+        "hook": ("webhook", 1, 3, 3 + 2),
+        "team": ("label-studio", 1, 3, 2 + 2 + 1),
+    }
+
+
+def test_export_holds_the_names_of_a_tag_with_addresses_that_last(pipeline: Pipeline) -> None:
+    _put_pictures(pipeline.scene, ["a.jpg", "b ü+%.jpg"])
+    pipeline.poll()
+    pipeline.run_all()
+    transport = pipeline.scene.build_transport()
+    named = export_tag(transport, dataset="cams", tag="initial-tag", with_read_urls=False).splitlines()
+    assert sorted(named) == ["a.jpg", "b ü+%.jpg"]
+    rows = json.loads(export_tag(transport, dataset="cams", tag="initial-tag", with_read_urls=True))
+    assert [row["fileName"] for row in rows] == named
+    for row in rows:
+        body = transport.read_url_bytes(row["readUrl"], max_bytes=10**6).body
+        assert body == (pipeline.scene.folder / row["fileName"]).read_bytes()
+    with pytest.raises(ConfigError, match=r"no tag .absent.; the newest are: .*initial-tag"):
+        export_tag(transport, dataset="cams", tag="absent", with_read_urls=False)
+    with pytest.raises(ConfigError, match="no dataset 'absent'"):
+        export_tag(transport, dataset="absent", tag="initial-tag", with_read_urls=False)

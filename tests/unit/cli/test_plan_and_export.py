@@ -1,0 +1,69 @@
+"""`watcher plan` and `watcher export` on the embedded default, without a daemon; progress only on a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from tests.builders import run_command
+from watcher.cli_progress import showing
+
+
+@pytest.fixture
+def command(tmp_path):
+    def run(*arguments: str):
+        return run_command(
+            *arguments,
+            WATCHER_DATA_DIR=str(tmp_path),
+            WATCHER_PLATFORM__PORT="0",
+            WATCHER_WATCHES__CAMS__POLL__HOLD_BACK_S="0",
+            WATCHER_WATCHES__CAMS__BATCH__MIN_SAMPLES="1",
+        )
+
+    (tmp_path / "cams").mkdir()
+    for number in range(3):
+        Image.effect_noise((64, 48), 20 + 50 * number).convert("RGB").save(
+            tmp_path / "cams" / f"{number}.jpg"
+        )
+    return run
+
+
+def test_plan_then_poll_then_export(command, tmp_path):
+    first = command("plan")
+    assert first.exit_code == 0, first.output
+    assert "new files unknown: there is no dataset 'cams' on the server yet" in first.stdout
+    done = command("poll")
+    assert done.exit_code == 0, done.output
+    assert "cams: 3 listed, 3 new" in done.stdout
+    Image.effect_noise((64, 48), 99).convert("RGB").save(tmp_path / "cams" / "later.jpg")
+    time.sleep(1.1)  # times of objects are whole seconds
+    (made,) = json.loads(command("plan", "cams", "--json").stdout)
+    assert (made["n_new"], made["batch_sizes"], made["n_picks"]) == (1, [1], 1)
+    shown = command("plan").stdout
+    assert "next poll: 1 new files, 1 requests" in shown
+    assert "to manifest (manifest): 1 deliveries, at most 1 picks" in shown
+    assert sorted(command("export", "initial-tag").stdout.splitlines()) == ["0.jpg", "1.jpg", "2.jpg"]
+    to = tmp_path / "out.json"
+    done = command("export", "cams-000001", "--format", "filenames-and-read-urls", "--to", str(to))
+    assert done.exit_code == 0, done.output
+    assert {row["fileName"] for row in json.loads(to.read_text())} == {"0.jpg", "1.jpg", "2.jpg"}
+    refused = command("export", "absent")
+    assert refused.exit_code == 2
+    assert "has no tag 'absent'" in refused.stderr
+    assert command("plan", "nobody").exit_code == 2
+
+
+def test_progress_is_shown_on_a_terminal_alone():
+    plain, terminal = io.StringIO(), io.StringIO()
+    for stream, is_terminal in ((plain, False), (terminal, True)):
+        console = Console(file=stream, force_terminal=is_terminal, width=80)
+        with showing("samples", console=console, count=lambda: (3, 7)):
+            time.sleep(1.2)
+    assert plain.getvalue() == ""
+    assert "samples" in terminal.getvalue()
+    assert "3/7" in terminal.getvalue()

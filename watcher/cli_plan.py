@@ -1,0 +1,171 @@
+"""Commands that look ahead and hand out: plan, export."""
+
+from __future__ import annotations
+
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from watcher import bootstrap
+from watcher.cli_frame import JsonOption, app, err, load, out, reporting
+from watcher.cli_progress import showing
+from watcher.daemon import Daemon
+from watcher.domain.errors import ConfigError, StoreLockedError
+from watcher.exporting import export_tag
+from watcher.lightly.transport import Transport
+from watcher.planning import Plan, plan_watch
+from watcher.settings import Settings
+
+
+class ExportFormat(StrEnum):
+    """What an export holds."""
+
+    FILENAMES = "filenames"
+    FILENAMES_AND_READ_URLS = "filenames-and-read-urls"
+
+
+@app.command()
+def plan(
+    watch: Annotated[str | None, typer.Argument(help="Only this watch.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """What the next poll and its batches would do and cost; nothing is done."""
+    with reporting():
+        settings = load(quiet=True)
+        daemon = Daemon(settings)
+        configs = [config for config in daemon.configs if watch in (None, config.name)]
+        if not configs:
+            known = ", ".join(config.name for config in daemon.configs)
+            raise ConfigError(f"there is no watch {watch!r}; configured are: {known}")
+        now_ms = int(time.time() * 1000)
+        try:
+            daemon.open()
+        except StoreLockedError:
+            plans = _plan_beside_daemon(settings, daemon, watch, now_ms)
+        else:
+            try:
+                with showing("listing", console=err):
+                    database, transport = daemon.lend()
+                    plans = [
+                        plan_watch(database, config=config, transport=transport, now_ms=now_ms)
+                        for config in configs
+                    ]
+            finally:
+                daemon.stop()
+        if as_json:
+            sys.stdout.write(msgspec.json.encode(plans).decode() + "\n")
+        else:
+            for made in plans:
+                _print_plan(out, made)
+
+
+def _plan_beside_daemon(settings: Settings, daemon: Daemon, watch: str | None, now_ms: int) -> list[Plan]:
+    database = bootstrap.open_existing_store(settings)
+    transport = _build_transport(settings)
+    try:
+        with showing("listing", console=err):
+            return [
+                plan_watch(database, config=config, transport=transport, now_ms=now_ms)
+                for config in daemon.configs
+                if watch in (None, config.name)
+            ]
+    finally:
+        transport.close()
+        database.close()
+
+
+def _build_transport(settings: Settings) -> Transport:
+    """The way to the server; to an embedded platform that runs in another process, at its configured port."""
+    if not settings.is_embedded:
+        assert settings.lightly_server_location is not None
+        assert settings.lightly_token is not None
+        server, token = settings.lightly_server_location, settings.lightly_token.get_secret_value()
+    else:
+        config = bootstrap.build_platform_config(settings)
+        server, token = f"http://{config.host}:{config.port}", config.token
+    return Transport(server=server, token=token, ca_certs=settings.lightly_ca_certs)
+
+
+def _print_plan(console: Console, made: Plan) -> None:
+    console.print(Text(made.watch, style="bold"))
+    if made.is_paused:
+        console.print(Text("  paused: nothing of this happens before `watcher resume`", style="yellow"))
+    new = f"{made.n_new} new files" if made.n_new is not None else f"new files unknown: {made.listing}"
+    console.print(Text(f"  next poll: {new}, {made.n_pages} requests"))
+    console.print(Text(f"  waiting in the ledger: {made.n_waiting}; open batches: {made.n_open_batches}"))
+    if made.batch_sizes:
+        when = "at once" if made.is_due else "once enough wait, for long enough or by cron"
+        sizes = ", ".join(str(size) for size in made.batch_sizes[:10])
+        more = f" and {len(made.batch_sizes) - 10} more" if len(made.batch_sizes) > 10 else ""
+        console.print(Text(f"  batches, {when}: {sizes}{more} samples"))
+        read = "unknown" if made.n_bytes is None else f"{made.n_bytes / 1e6:.1f} MB"
+        console.print(Text(f"  bytes to read: {read} ({made.bytes_are})"))
+    if made.n_left:
+        console.print(Text(f"  left for later batches: {made.n_left}"))
+    for step in made.steps:
+        console.print(Text(f"  step {step.step}: about {step.n_requests} requests"))
+    console.print(Text(f"  picks: at most {made.n_picks}"))
+    for delivery in made.deliveries:
+        console.print(
+            Text(
+                f"  to {delivery.sink} ({delivery.kind}): {delivery.n_deliveries} deliveries, at most "
+                f"{delivery.n_picks} picks, about {delivery.n_requests} requests"
+            )
+        )
+    if made.n_unconfirmed:
+        console.print(Text(f"  deliveries not confirmed yet: {made.n_unconfirmed}", style="yellow"))
+
+
+@app.command()
+def export(
+    tag: Annotated[str, typer.Argument(help="Name of the tag.")],
+    *,
+    watch: Annotated[
+        str | None, typer.Option("--watch", "-w", help="Whose dataset; needed for several.")
+    ] = None,
+    form: Annotated[
+        ExportFormat, typer.Option("--format", help="Names a line each, or JSON with addresses.")
+    ] = ExportFormat.FILENAMES,
+    to: Annotated[Path | None, typer.Option("--to", help="File to write; else standard output.")] = None,
+) -> None:
+    """Hand out the samples of a tag: file names, or file names with read URLs that do not expire."""
+    with reporting():
+        settings = load(quiet=True)
+        daemon = Daemon(settings)
+        names = [config.name for config in daemon.configs]
+        if watch is None and len(names) > 1:
+            raise ConfigError(
+                f"there are several watches: name one by --watch; configured are: {', '.join(names)}"
+            )
+        chosen = next((c for c in daemon.configs if watch in (None, c.name)), None)
+        if chosen is None:
+            raise ConfigError(f"there is no watch {watch!r}; configured are: {', '.join(names)}")
+        with_urls = form is ExportFormat.FILENAMES_AND_READ_URLS
+        try:
+            daemon.open()
+        except StoreLockedError:
+            transport = _build_transport(settings)
+            try:
+                with showing("exporting", console=err):
+                    body = export_tag(transport, dataset=chosen.dataset, tag=tag, with_read_urls=with_urls)
+            finally:
+                transport.close()
+        else:
+            try:
+                with showing("exporting", console=err):
+                    _, transport = daemon.lend()
+                    body = export_tag(transport, dataset=chosen.dataset, tag=tag, with_read_urls=with_urls)
+            finally:
+                daemon.stop()
+        if to is None:
+            sys.stdout.write(body)
+        else:
+            to.write_text(body, encoding="utf-8")

@@ -1,0 +1,251 @@
+"""What the next poll and its batches would do and cost, without doing it: nothing is written, here or on the server."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import msgspec
+
+from watcher.database import Database
+from watcher.domain.delivery import ImageReference, LabelStudioRules, SinkConfig, WebhookRules
+from watcher.domain.errors import ApiException, TransportError, WatcherError
+from watcher.domain.models import Step, UploadMode, Watch, WatchConfig
+from watcher.domain.pipeline import compute_batch_size, compute_most_samples
+from watcher.domain.redaction import redact
+from watcher.domain.sampling_rules import BudgetPeriod
+from watcher.domain.window import compute_window
+from watcher.lightly import datasets
+from watcher.lightly.transport import Transport
+from watcher.lightly.workflows.listing import iter_pages
+from watcher.store import batches, deliveries, samples, watches
+
+# Requests of a step besides those for each sample, and for each sample by upload mode: counted in a quiet run of each.
+# Waiting for the server's sampling takes one more every few seconds.
+_CALLS_A_BATCH = {Step.UPLOAD: 4, Step.METADATA: 0, Step.EMBED: 5, Step.SAMPLING: 11, Step.DELIVER: 0}
+_CALLS_A_SAMPLE = {UploadMode.METADATA: 2, UploadMode.THUMBNAILS: 3, UploadMode.FULL: 4}
+_MEAN_OF = 200
+
+
+class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A step of all planned batches; `n_requests` is about how many it takes."""
+
+    step: str
+    n_requests: int
+
+
+class DeliveryPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What one sink would get; `n_requests` is about how many go to the platform and the sink."""
+
+    sink: str
+    kind: str
+    n_deliveries: int
+    n_picks: int
+    n_requests: int
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A watch's next poll and batches.
+
+    Attributes:
+        is_attached: whether the watch has its dataset yet; the first poll makes it.
+        is_paused: then nothing of this happens before `watcher resume`.
+        n_new: files the poll would find; None if the datasource was not listed, see `listing`.
+        n_pages: requests the listing takes.
+        listing: why `n_new` is not known; empty if it is.
+        n_waiting: files in the ledger that wait for a batch, besides the new ones.
+        batch_sizes: samples of each batch that would be cut of both.
+        n_left: samples that no batch takes yet, since too many are open.
+        is_due: whether the first one would be cut at once; else when enough wait, or for long enough, or by cron.
+        n_bytes: of all samples in the batches; None while nothing of the watch was read.
+        n_picks: at most so many would be picked.
+        n_open_batches: under way already.
+        n_unconfirmed: deliveries under way or given up.
+    """
+
+    watch: str
+    dataset: str
+    is_attached: bool
+    is_paused: bool
+    n_new: int | None
+    n_pages: int
+    listing: str
+    n_waiting: int
+    batch_sizes: list[int]
+    n_left: int
+    is_due: bool
+    n_bytes: int | None
+    bytes_are: str
+    steps: list[StepPlan]
+    n_picks: int
+    deliveries: list[DeliveryPlan]
+    n_open_batches: int
+    n_unconfirmed: int
+
+
+def plan_watch(database: Database, *, config: WatchConfig, transport: Transport | None, now_ms: int) -> Plan:
+    """Plans a watch.
+
+    Args:
+        database: the store; only read.
+        config: the watch.
+        transport: to list what is new; without it only the ledger is looked at.
+        now_ms: the present, unix milliseconds.
+
+    Returns:
+        The plan. Cost: one listing of the next poll's window, memory one page of it.
+    """
+    with database.read() as session:
+        watch = watches.load_watch(session, name=config.name)
+    n_new, n_pages, listing = _count_new(database, config, watch, transport, now_ms)
+    mean_bytes: float | None = None
+    n_waiting = n_open = n_unconfirmed = 0
+    oldest_ms: int | None = None
+    if watch is not None:
+        with database.read() as session:
+            oldest_ms = samples.load_oldest_waiting(session, watch_id=watch.id, now_ms=now_ms)
+            n_waiting = samples.count_waiting(
+                session,
+                watch_id=watch.id,
+                until_ms=now_ms,
+                limit=config.batch.max_samples * config.batch.max_open,
+            )
+            mean_bytes = samples.load_mean_size(session, watch_id=watch.id, n=_MEAN_OF)
+            n_open = batches.count_open(session, watch_id=watch.id)
+            n_unconfirmed = len(deliveries.load_unconfirmed(session, watch_id=watch.id, limit=10_000))
+    n_ready = n_waiting + (n_new or 0)
+    sizes = list(_iter_sizes(config, n_ready=n_ready, n_open=n_open, mean_bytes=mean_bytes))
+    is_due = config.batch.cron is None and bool(
+        compute_batch_size(
+            n_waiting=n_ready,
+            oldest_wait_s=0.0 if oldest_ms is None else (now_ms - oldest_ms) / 1000,
+            n_open=n_open,
+            rules=config.batch,
+        )
+    )
+    n_planned = sum(sizes)
+    picks = _compute_most_picks(config, sizes)
+    return Plan(
+        watch=config.name,
+        dataset=config.dataset,
+        is_attached=watch is not None,
+        is_paused=watch is not None and watch.paused_ms is not None,
+        n_new=n_new,
+        n_pages=n_pages,
+        listing=listing,
+        n_waiting=n_waiting,
+        batch_sizes=sizes,
+        n_left=n_ready - n_planned,
+        is_due=is_due,
+        n_bytes=None if mean_bytes is None else round(mean_bytes * n_planned),
+        bytes_are="unknown" if mean_bytes is None else f"estimated by the newest {_MEAN_OF} samples",
+        steps=[
+            StepPlan(step=step.value, n_requests=_count_requests(config, step, sizes))
+            for step in config.steps
+        ],
+        n_picks=sum(picks),
+        deliveries=[_plan_sink(sink, picks) for sink in config.deliver.sinks if Step.DELIVER in config.steps],
+        n_open_batches=n_open,
+        n_unconfirmed=n_unconfirmed,
+    )
+
+
+def _count_new(
+    database: Database, config: WatchConfig, watch: Watch | None, transport: Transport | None, now_ms: int
+) -> tuple[int | None, int, str]:
+    """Files of the next window that the ledger does not know, pages listed, and why not."""
+    if transport is None:
+        return None, 0, "the server was not asked"
+    try:
+        dataset_id = watch.dataset_id if watch is not None else _find_dataset(transport, config.dataset)
+        if dataset_id is None:
+            return (
+                None,
+                0,
+                f"there is no dataset {config.dataset!r} on the server yet: the first poll makes it",
+            )
+        window = compute_window(
+            mark_s=None if watch is None else watch.mark_s, server_now_s=now_ms // 1000, rules=config.poll
+        )
+        from_s = window.from_s if window.overlap_from_s is None else window.overlap_from_s
+        n_new = n_pages = 0
+        for page in iter_pages(
+            transport, dataset_id=dataset_id, from_s=from_s, to_s=window.to_s, max_pages=config.poll.max_pages
+        ):
+            n_pages += 1
+            names = {row.file_name for row in page.rows}
+            if watch is not None:
+                with database.read() as session:
+                    names -= samples.load_samples_named(
+                        session, watch_id=watch.id, file_names=sorted(names)
+                    ).keys()
+            n_new += len(names)
+    except (ApiException, TransportError, WatcherError) as error:
+        return None, 0, redact(str(error))
+    return n_new, n_pages, ""
+
+
+def _find_dataset(transport: Transport, name: str) -> str | None:
+    found = datasets.fetch_datasets_by_name(transport, name=name, exact=True)
+    return found[0].id if found else None
+
+
+def _iter_sizes(config: WatchConfig, *, n_ready: int, n_open: int, mean_bytes: float | None) -> Iterator[int]:
+    """Sizes of the batches once they are due."""
+    most = config.batch.max_samples
+    if mean_bytes is not None:
+        most = compute_most_samples(config.batch, mean_bytes=mean_bytes)
+    for _ in range(max(0, config.batch.max_open - n_open)):
+        if n_ready <= 0:
+            return
+        yield min(n_ready, most)
+        n_ready -= most
+
+
+def _compute_most_picks(config: WatchConfig, sizes: list[int]) -> list[int]:
+    """The most picks of each batch: one budget a batch, or one for all where it is for a day or week."""
+    if Step.SAMPLING not in config.steps:
+        return [0] * len(sizes)
+    rules = config.sampling
+    left: int | None = None
+    if rules.budget_per is not BudgetPeriod.BATCH and rules.budget is not None:
+        left = rules.budget  # what was spent of it already is not subtracted
+    picks = []
+    for size in sizes:
+        most = size if rules.budget is None else rules.budget
+        if rules.budget_share is not None:
+            most = math.ceil(rules.budget_share * size)
+        n = min(size, most if left is None else min(most, left))
+        left = None if left is None else left - n
+        picks.append(n)
+    return picks
+
+
+def _count_requests(config: WatchConfig, step: Step, sizes: list[int]) -> int:
+    n = _CALLS_A_BATCH[step] * len(sizes)
+    if step is Step.UPLOAD:
+        n += _CALLS_A_SAMPLE[config.upload.mode] * sum(sizes)
+    elif step in (Step.METADATA, Step.EMBED):  # a sidecar each, a picture each
+        n += sum(sizes)
+    return n
+
+
+def _plan_sink(sink: SinkConfig, picks: list[int]) -> DeliveryPlan:
+    rules = sink.rules
+    n_picks = sum(picks)
+    n_requests = n_picks  # a read URL each
+    if isinstance(rules, WebhookRules):
+        n_requests += sum(-(-n // rules.max_picks) for n in picks)
+    elif isinstance(rules, LabelStudioRules):
+        if rules.image is not ImageReference.READ_URL:
+            n_requests = 2 * len(picks)
+        n_requests += sum(2 + -(-n // rules.max_tasks) for n in picks)
+    elif rules.is_bucket:
+        n_requests += len(picks)
+    return DeliveryPlan(
+        sink=sink.name,
+        kind=sink.kind.value,
+        n_deliveries=len(picks),
+        n_picks=n_picks,
+        n_requests=n_requests,
+    )
