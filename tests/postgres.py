@@ -34,6 +34,15 @@ _START_LIMIT_S = 60.0
 _STOP_LIMIT_S = 20.0
 _USER = "postgres"
 _PR_SET_PDEATHSIG = 1
+# For benchmarks: what a power cut would not take, and the memory of a small server.
+DURABLE_VARIABLE = "TESTS_POSTGRES_DURABLE"
+_DURABLE = {
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "shared_buffers": "1GB",
+    "max_wal_size": "4GB",
+}
 _SERVER_OPTIONS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -249,7 +258,8 @@ def _make_cluster(bin_dir: Path, folder: Path) -> str:
 
 
 def _start_server(bin_dir: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
-    options = [part for name, value in _SERVER_OPTIONS.items() for part in ("-c", f"{name}={value}")]
+    chosen = _SERVER_OPTIONS | (_DURABLE if os.environ.get(DURABLE_VARIABLE) else {})
+    options = [part for name, value in chosen.items() for part in ("-c", f"{name}={value}")]
     with (folder / "postgres.log").open("ab") as log:
         return subprocess.Popen(
             [bin_dir / "postgres", "-D", folder / "cluster", "-p", str(port), *options],

@@ -108,7 +108,7 @@ def load_undispatched(
         .limit(limit)
         .with_for_update(of=runs, skip_locked=True)
     )
-    told: Counter[str] = Counter()
+    told = _count_told(session, watch_names=most_running) if most_running else Counter[str]()
     chosen: list[tuple[int, Step]] = []
     for row in session.execute(statement):
         # No more hints than may become runs.
@@ -118,6 +118,22 @@ def load_undispatched(
                 continue
         chosen.append((row.id, Step(row.step)))
     return chosen
+
+
+def _count_told(session: Session, *, watch_names: Collection[str]) -> Counter[str]:
+    """Ready runs by watch of which the queue was told already."""
+    statement = (
+        select(watches.c.name, func.count())
+        .join(batches, batches.c.watch_id == watches.c.id)
+        .join(runs, runs.c.batch_id == batches.c.id)
+        .where(
+            watches.c.name.in_(watch_names),
+            runs.c.state == RunState.READY,
+            runs.c.dispatched_ms.is_not(None),
+        )
+        .group_by(watches.c.name)
+    )
+    return Counter({row[0]: row[1] for row in session.execute(statement)})
 
 
 def record_dispatched(session: Session, *, run_ids: Collection[int], now_ms: int) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import bindparam, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from watcher.domain.models import Sample, SampleState, Via
+from watcher.store.extremes import load_extremes
 from watcher.store.tables import samples, watches
 
 _UNFINISHED = (SampleState.WAITING, SampleState.PROCESSING)
@@ -373,7 +374,7 @@ def load_oldest_pending(session: Session) -> dict[str, int]:
     # Ids grow with discovery, so the index on (watch, state, id) answers without touching the rows.
     oldest: dict[str, int] = {}
     for state in _UNFINISHED:
-        for name, discovered_ms in _load_extremes(session, func.min, state):
+        for name, discovered_ms in load_extremes(session, newest=False, state=state):
             oldest[name] = min(discovered_ms, oldest.get(name, discovered_ms))
     return oldest
 
@@ -382,24 +383,9 @@ def load_newest_discovered(session: Session) -> dict[str, int]:
     """When the newest sample of each watch was discovered; watches without samples are left out."""
     newest: dict[str, int] = {}
     for state in SampleState:
-        for name, discovered_ms in _load_extremes(session, func.max, state):
+        for name, discovered_ms in load_extremes(session, newest=True, state=state):
             newest[name] = max(discovered_ms, newest.get(name, discovered_ms))
     return newest
-
-
-def _load_extremes(session: Session, which: Any, state: SampleState) -> Sequence[Any]:
-    """(watch name, discovery of its first or last sample in a state); one statement for all watches."""
-    inner = samples.alias()
-    extreme = (
-        select(which(inner.c.id))
-        .where(inner.c.watch_id == watches.c.id, inner.c.state == state)
-        .correlate(watches)
-        .scalar_subquery()
-    )
-    statement = select(watches.c.name, samples.c.discovered_ms).select_from(
-        watches.join(samples, samples.c.id == extreme)
-    )
-    return session.execute(statement).all()
 
 
 def load_troubled(session: Session, *, watch_id: int, limit: int) -> list[Sample]:

@@ -1,0 +1,96 @@
+"""Two worker processes against one on a step that only computes, and what the dispatch of a shard costs.
+
+Real `watcher worker` processes over a throw-away Postgres and the made-up platform in a process; the step is the upload
+of pictures large enough to keep a core busy. Needs two free cores: on a loaded machine the ratio is lower.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from sqlalchemy import func, select, text
+
+from tests import postgres
+from tests.acceptance.forge import Forge
+from tests.scale.scene import Scene, wait_for
+from watcher.database import build_database
+from watcher.store.tables import runs
+
+N_PICTURES = int(os.environ.get("PICTURES", "240"))
+SHARD = 10
+LEAST_SPEEDUP = 1.8
+MOST_OVERHEAD = 0.05
+
+
+def main() -> int:
+    """Prints speed-up and overhead beside their limits; 0 if both hold."""
+    client = postgres.Client(f"bench-{os.getpid()}")
+    forge = Forge()
+    try:
+        taken = {n: _run(client.server, forge, n_workers=n) for n in (1, 2)}
+    finally:
+        forge.close()
+        client.close()
+    speedup = taken[1][0] / taken[2][0]
+    overhead = taken[1][1]
+    print(
+        f"   {N_PICTURES} pictures in shards of {SHARD}: {taken[1][0]:.1f} s by one, {taken[2][0]:.1f} s by two workers"
+    )
+    print(f"   speed-up {speedup:.2f} (limit {LEAST_SPEEDUP})")
+    print(f"   between two shards of a worker {overhead:.1%} of a shard's time (limit {MOST_OVERHEAD:.0%})")
+    return int(speedup < LEAST_SPEEDUP or overhead > MOST_OVERHEAD)
+
+
+def _run(server: postgres.Server, forge: Forge, *, n_workers: int) -> tuple[float, float]:
+    """Seconds from the first start of a shard to the last end, and the share of them in which no shard ran."""
+    admin = build_database(server.url("postgres"))
+    name = postgres.new_database_name()
+    with admin.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f'CREATE DATABASE "{name}"'))
+    admin.close()
+    with tempfile.TemporaryDirectory() as folder:
+        scene = Scene(
+            Path(folder),
+            forge,
+            server.url(name),
+            WATCHER_WATCHES__CAMS__BATCH__SHARD_SAMPLES=str(SHARD),
+            WATCHER_WATCHES__CAMS__BATCH__MIN_SAMPLES=str(N_PICTURES),
+            WATCHER_WATCHES__CAMS__BATCH__MAX_WAIT_S="600",
+            WATCHER_WATCHES__CAMS__UPLOAD__WORKERS="1",
+            WATCHER_RUNS__LEASE_S="60",
+        )
+        try:
+            picture = Path(folder) / "large.jpg"
+            Image.effect_noise((3000, 2000), 60).convert("RGB").save(picture, "JPEG", quality=80)
+            for number in range(N_PICTURES):
+                os.link(picture, scene.folder / f"{number:06d}.jpg")
+            replica = scene.add_replica()
+            replica.start()
+            wait_for(
+                lambda: scene.count_states() == {"processing": N_PICTURES}, limit_s=120, what="all are listed"
+            )
+            workers = [scene.add_worker("--concurrency", "1") for _ in range(n_workers)]
+            for worker in workers:
+                worker.start()
+            scene.wait_until_done(N_PICTURES, limit_s=600)
+            return _read_times(scene, n_workers=n_workers)
+        finally:
+            scene.close()
+
+
+def _read_times(scene: Scene, *, n_workers: int) -> tuple[float, float]:
+    database = scene.open_store()
+    with database.read() as session:
+        first, last, busy = session.execute(
+            select(
+                func.min(runs.c.started_ms),
+                func.max(runs.c.finished_ms),
+                func.sum(runs.c.finished_ms - runs.c.started_ms),
+            ).where(runs.c.shard > 0)
+        ).one()
+    database.close()
+    whole_s = (last - first) / 1000
+    return whole_s, 1 - float(busy) / 1000 / (whole_s * n_workers)
