@@ -33,6 +33,7 @@ from watcher.metrics import Metrics
 from watcher.overwrites import look_at_relisted
 from watcher.store import overwrites, polls, samples, watches
 from watcher.store.cutting import cut_batches
+from watcher.store.sidecars import record_sidecars
 
 _log = get_logger("poll")
 
@@ -224,8 +225,16 @@ class Poller:
 
     def _record_page(self, poll: Poll, via: Via, page: ListingPage) -> int:
         self.beat()
-        rows = [row for row in map(self._check_row, page.rows) if row is not None]
+        is_sidecar = self.config.metadata.is_sidecar
+        beside = [
+            (row.file_name, row.read_url)
+            for row in page.rows
+            if is_sidecar(row.file_name) and can_be_stored(row.file_name)
+        ]
+        listed = [row for row in page.rows if not is_sidecar(row.file_name)]
+        rows = [row for row in map(self._check_row, listed) if row is not None]
         with self.database.write() as session:
+            record_sidecars(session, watch_id=self.watch_id, rows=beside)
             n_new = samples.record_page(
                 session, watch_id=self.watch_id, poll_id=poll.id, via=via, rows=rows, now_ms=self._now_ms()
             )

@@ -181,7 +181,9 @@ class Reconciler:
             rows = [
                 (row.file_name, row.read_url)
                 for row in page.rows
-                if can_be_stored(row.file_name) and not row.file_name.startswith(OWN_OUTPUT)
+                if can_be_stored(row.file_name)
+                and not row.file_name.startswith(OWN_OUTPUT)
+                and not self.config.metadata.is_sidecar(row.file_name)
             ]
             _insert(names, table, rows)
         (n_listed,) = names.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - as above

@@ -270,6 +270,10 @@ class CrashScene:
             for kind in ("thumbnail", "full"):
                 url = samples.fetch_read_url(transport, dataset_id=dataset.id, sample_id=row.id, kind=kind)
                 thumbnails += bool(transport.read_url_bytes(url, max_bytes=10**6).body)
+        metadata = {}
+        for row in rows:
+            found = samples.fetch_sample(transport, dataset_id=dataset.id, sample_id=row.id)
+            metadata[str(row.file_name)] = found.custom_meta_data
         masks = {
             tag.name: len(BitMask.from_hex(tag.bit_mask_data))
             for tag in tags.fetch_tags(transport, dataset_id=dataset.id)
@@ -285,6 +289,7 @@ class CrashScene:
         return {
             "dataset": sorted(str(row.file_name) for row in rows),
             "n_files_behind_them": thumbnails,
+            "metadata": metadata,
             "tags": masks,
             "embeddings": vectors,
             "marks": {

@@ -101,6 +101,7 @@ POINTS = {
     "outdated": ["embed.outdated_deleted", "sampling.tag_made"],
     "scores": ["sampling.scores_uploaded"],
     "indexed": ["novelty.index_written"],
+    "metadata": ["metadata.sent", "metadata.set_aside"],
     "slow": ["runner.lease_extended"],
     "receivers": [
         "deliveries.progress_saved",
@@ -195,6 +196,10 @@ def _prepare(scene: CrashScene, scenario: str) -> None:
     if scenario == "aged":
         scene.environ |= {f"{WATCH}BATCH__MIN_SAMPLES": "3", f"{WATCH}BATCH__MAX_WAIT_S": "1"}
         scene.environ[f"{WATCH}SCHEDULE__INTERVAL_S"] = "3600"
+    if scenario == "metadata":
+        scene.environ |= {f"{WATCH}STEPS": "upload,metadata", f"{WATCH}METADATA__SOURCE": "sidecar"}
+        scene.put("0.json", b'{"camera": "gate"}', 0)
+        scene.put("1.json", b"no JSON", 0)
     if scenario == "pipeline":
         scene.put("no picture.jpg", b"text", 1)
     elif scenario == "overwritten":

@@ -42,6 +42,8 @@ NAMES = frozenset(
         "manifest.renamed",
         "manifest.uploaded",
         "manifest.written",
+        "metadata.sent",
+        "metadata.set_aside",
         "novelty.chunk_recorded",
         "novelty.index_written",
         "novelty.others_packed",

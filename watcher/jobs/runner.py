@@ -29,6 +29,7 @@ from watcher.domain.tracing import compute_trace_id
 from watcher.jobs.context import JobParts, RunContext
 from watcher.jobs.deliver import run_deliver
 from watcher.jobs.embed import embed_shard, run_embed
+from watcher.jobs.metadata import run_metadata
 from watcher.jobs.sampling import run_sampling
 from watcher.jobs.upload import run_upload, upload_shard
 from watcher.logs import describe_error, get_logger
@@ -40,6 +41,7 @@ _log = get_logger("runner")
 
 STEPS: Mapping[Step, Callable[[RunContext], Outcome]] = {
     Step.UPLOAD: run_upload,
+    Step.METADATA: run_metadata,
     Step.EMBED: run_embed,
     Step.SAMPLING: run_sampling,
     Step.DELIVER: run_deliver,

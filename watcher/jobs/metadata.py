@@ -1,0 +1,161 @@
+"""Step `metadata`: custom metadata of the batch's samples, from sidecars, a static mapping or a command.
+
+Outcomes are kept sample by sample. A sample without good metadata goes on with the reason in the ledger, or is
+quarantined, as the watch's policy says; it never holds the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jsonschema
+import msgspec
+import referencing
+
+from watcher.domain.crash_points import crash_point
+from watcher.domain.errors import ApiException, ConfigError
+from watcher.domain.models import Sample
+from watcher.domain.pipeline import Discard, Done, Outcome
+from watcher.domain.step_rules import MetadataPolicy, MetadataRules
+from watcher.jobs.context import RunContext
+from watcher.jobs.metadata_sources import Found, fetch_metadata
+from watcher.lightly import samples as remote_samples
+from watcher.lightly.wire.samples import SampleUpdateRequest
+from watcher.logs import get_logger
+from watcher.store import samples
+
+_log = get_logger("metadata")
+
+_PAGE = 200
+_LONGEST_REASON = 500
+# The server refused this sample's metadata, not the caller or the moment.
+_REFUSALS = frozenset({400, 404, 409, 413, 422})
+
+
+def run_metadata(context: RunContext) -> Outcome:
+    """Stores the metadata of every registered sample of the batch.
+
+    Returns:
+        `Done` with counts, or `Discard` if the policy took every sample out of the batch.
+
+    Raises:
+        ConfigError: the watch has no source of metadata, or its command cannot be started.
+        CommandError: the command failed; after some attempts what it left out is taken for missing.
+        WatcherError: the server or the store failed.
+    """
+    rules = context.config.metadata
+    if rules.source is None:
+        raise ConfigError(
+            f"the watch {context.watch.name!r} has no source of metadata any more, but this batch was cut while it "
+            f"had: set WATCHER_WATCHES__{context.watch.name.upper()}__METADATA__SOURCE until the batch is through"
+        )
+    checker = MetadataChecker(rules)
+    counts = {"n_stored": 0, "n_skipped": 0, "n_quarantined": 0}
+    with ThreadPoolExecutor(context.config.upload.workers, thread_name_prefix="metadata") as pool:
+        for page in _iter_pages(context):
+            found = fetch_metadata(context, page, pool)
+            checked = [checker.check(found.get(sample.file_name)) for sample in page]
+            outcomes = list(pool.map(lambda pair: _store(context, *pair), zip(page, checked, strict=True)))
+            for sample, reason in zip(page, outcomes, strict=True):
+                if reason is None:
+                    counts["n_stored"] += 1
+                else:
+                    counts[_set_aside(context, sample, reason)] += 1
+            context.check()
+    with context.database.read() as session:
+        if samples.count_registered(session, batch_id=context.batch.id) == 0:
+            return Discard("no sample of the batch has good metadata")
+    return Done(dict(counts))
+
+
+def _iter_pages(context: RunContext) -> Iterator[list[Sample]]:
+    after = 0
+    while True:
+        with context.database.read() as session:
+            page = samples.load_batch_page(session, batch_id=context.batch.id, after_id=after, limit=_PAGE)
+        if not page:
+            return
+        after = page[-1].id
+        registered = [sample for sample in page if sample.remote_id is not None]
+        if registered:
+            yield registered
+
+
+class MetadataChecker:
+    """Whether what a source gave can be stored."""
+
+    def __init__(self, rules: MetadataRules) -> None:
+        self._max_bytes = rules.max_bytes
+        self._validator: Any = None
+        if rules.schema is not None:
+            kind = jsonschema.validators.validator_for(rules.schema)
+            # An empty registry: a reference to an address is an error, not a request.
+            self._validator = kind(rules.schema, registry=referencing.Registry())
+
+    def check(self, found: Found | None) -> Found:
+        """The metadata, or the reason why it is none."""
+        if found is None:
+            return "its source gave no metadata for it"
+        if isinstance(found, str):
+            return found
+        size = len(msgspec.json.encode(found))
+        if size > self._max_bytes:
+            return f"its metadata is too large: {size} bytes, {self._max_bytes} allowed"
+        if self._validator is None:
+            return found
+        try:
+            error = jsonschema.exceptions.best_match(self._validator.iter_errors(found))
+        except (referencing.exceptions.Unresolvable, RecursionError) as unresolved:
+            raise ConfigError(
+                f"the JSON schema of the metadata cannot be followed: {unresolved}"
+            ) from unresolved
+        if error is None:
+            return found
+        where = "/".join(str(part) for part in error.absolute_path)
+        return f"its metadata does not fit the schema{f' at {where}' if where else ''}: {error.message}"
+
+
+def _store(context: RunContext, sample: Sample, checked: Found) -> str | None:
+    """Sends the metadata; gives the reason why that is not possible."""
+    context.check()
+    if isinstance(checked, str):
+        return checked
+    assert sample.remote_id is not None
+    dataset_id = context.watch.dataset_id
+    try:
+        if context.run.was_begun_before:
+            # An earlier attempt may have got through.
+            present = remote_samples.fetch_sample(
+                context.transport, dataset_id=dataset_id, sample_id=sample.remote_id
+            )
+            if present.custom_meta_data == checked:
+                return None
+        remote_samples.update_sample(
+            context.transport,
+            dataset_id=dataset_id,
+            sample_id=sample.remote_id,
+            request=SampleUpdateRequest(custom_meta_data=checked),
+        )
+    except ApiException as error:
+        if error.status not in _REFUSALS:
+            raise
+        return f"its metadata was refused by the server: {error}"
+    crash_point("metadata.sent")
+    return None
+
+
+def _set_aside(context: RunContext, sample: Sample, reason: str) -> str:
+    """Keeps the reason as the policy says; returns which count that is."""
+    reason, now_ms = reason[:_LONGEST_REASON], context.now_ms()
+    quarantine = context.config.metadata.on_error is MetadataPolicy.QUARANTINE
+    with context.database.write() as session:
+        if quarantine:
+            samples.record_quarantined(session, sample_id=sample.id, reason=reason, now_ms=now_ms)
+        else:
+            samples.record_reason(session, sample_id=sample.id, reason=reason, now_ms=now_ms)
+    crash_point("metadata.set_aside")
+    event = "sample.quarantined" if quarantine else "sample.without_metadata"
+    _log.warning(event, watch=context.watch.name, file_name=sample.file_name, reason=reason)
+    return "n_quarantined" if quarantine else "n_skipped"
