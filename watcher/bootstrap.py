@@ -27,7 +27,9 @@ from watcher.embedders.choosing import build_embedders
 from watcher.jobs.context import JobParts
 from watcher.jobs.deliveries import Deliverer, DeliveryLimits
 from watcher.jobs.embed import explain_change
+from watcher.jobs.room import Room
 from watcher.jobs.runner import Runner, RunRules
+from watcher.lightly.throttle import Throttle
 from watcher.lightly.transport import RequestSeen, Transport
 from watcher.logs import get_logger
 from watcher.metrics import Metrics
@@ -296,7 +298,7 @@ def build_transport(
     stop: threading.Event,
 ) -> Transport:
     """The connections to the API's server."""
-    return Transport(
+    transport = Transport(
         server=server,
         token=token,
         ca_certs=settings.lightly_ca_certs,
@@ -307,6 +309,11 @@ def build_transport(
         observer=observer,
         stop=stop,
     )
+    if settings.api.requests_per_s is not None:
+        transport.connections.limit_rate(
+            Throttle(server=server, requests_per_s=settings.api.requests_per_s, clock=clock, stop=stop)
+        )
+    return transport
 
 
 def build_queue(configs: list[WatchConfig], *, database: Database, clock: Clock) -> RunQueue:
@@ -363,6 +370,8 @@ def build_runner(
         metrics=metrics,
         rng=rng,
         tracing=open_tracing(settings.traces.endpoint),
+        file_room=Room(settings.runs.max_bytes_in_flight),
+        pixel_room=Room(settings.runs.max_pixels_in_flight),
     )
     rules = settings.runs
     return Runner(

@@ -105,6 +105,9 @@ class ApiSettings(Group):
 
     connect_timeout_s: float = Field(5.0, gt=0, le=300, description="longest wait for a connection")
     read_timeout_s: float = Field(60.0, gt=0, le=3600, description="longest wait for an answer")
+    requests_per_s: float | None = Field(
+        None, gt=0, le=100_000, description="no more requests to the server than this, of one process"
+    )
 
 
 class LeaderSettings(Group):
@@ -159,6 +162,12 @@ class RunSettings(Group):
 
     workers: int = Field(2, ge=1, le=64, description="runs in work at once")
     delivery_workers: int = Field(2, ge=1, le=64, description="deliveries in work at once")
+    max_bytes_in_flight: int = Field(
+        64_000_000, ge=1, description="files in memory at once, over all runs of a process"
+    )
+    max_pixels_in_flight: int = Field(
+        24_000_000, ge=1, description="pixels decoded at once, likewise; each takes 4 to 8 bytes"
+    )
     lease_s: float = Field(
         60.0, ge=5, le=3600, description="a run is taken up again this long after its process died"
     )

@@ -6,7 +6,7 @@ Pillow. Safe for many threads at once; nothing here changes settings of Pillow.
 
 from __future__ import annotations
 
-from watcher.images.decoding import DEFAULT_LIMITS, DecodedImage, ImageLimits, read_image
+from watcher.images.decoding import DEFAULT_LIMITS, DecodedImage, ImageLimits, count_pixels, read_image
 from watcher.images.exif import JsonValue, extract_exif
 from watcher.images.metadata import compute_metadata
 from watcher.images.thumbnails import build_thumbnail, turn_upright
@@ -18,6 +18,7 @@ __all__ = [
     "JsonValue",
     "build_thumbnail",
     "compute_metadata",
+    "count_pixels",
     "extract_exif",
     "read_image",
     "turn_upright",

@@ -129,6 +129,15 @@ def read_image(
     )
 
 
+def count_pixels(content: bytes) -> int:
+    """Width times height by the head of the file, in far less than a millisecond; 0 if it has no readable one."""
+    try:
+        width, height = _open(content).size
+    except Exception:  # noqa: BLE001 - see _guard; reading it in full tells what is wrong
+        return 0
+    return width * height
+
+
 def _read_bytes(path: Path, limits: ImageLimits) -> bytes:
     size = path.stat().st_size
     if size > limits.max_bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +15,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.errors import CancelledError, ConfigError, DeadlineExceededError
 from watcher.domain.models import Batch, Run, Watch, WatchConfig
 from watcher.embedders.base import Embedder
+from watcher.jobs.room import Room
 from watcher.lightly.transport import Transport
 from watcher.metrics import Metrics
 from watcher.traces import NO_TRACING, RequestTracer, Tracing
@@ -29,6 +30,8 @@ class JobParts:
         embedders: by the name of the watch; only of watches with the step `embed`.
         work_dir: for temporary files; on the same disk as the data.
         index_dir: for indexes of vectors, which are made anew when they are gone; None keeps none.
+        file_room: bytes of files in work at once.
+        pixel_room: pixels decoded at once; each takes 4 to 8 bytes.
     """
 
     database: Database
@@ -41,6 +44,8 @@ class JobParts:
     rng: random.Random
     index_dir: Path | None = None
     tracing: Tracing = NO_TRACING
+    file_room: Room = field(default_factory=lambda: Room(64_000_000))
+    pixel_room: Room = field(default_factory=lambda: Room(24_000_000))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

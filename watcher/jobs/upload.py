@@ -24,10 +24,10 @@ from watcher.domain.models import Sample, SampleState, UploadMode, Via
 from watcher.domain.object_facts import ObjectFacts, may_still_be_written
 from watcher.domain.pipeline import Discard, Done, Outcome
 from watcher.images import (
-    DecodedImage,
     ImageLimits,
     build_thumbnail,
     compute_metadata,
+    count_pixels,
     extract_exif,
     read_image,
 )
@@ -36,7 +36,7 @@ from watcher.jobs.context import RunContext
 from watcher.jobs.read_urls import renew_read_urls
 from watcher.lateness import record_lateness
 from watcher.lightly.samples import update_sample
-from watcher.lightly.signed_urls import ReadResult
+from watcher.lightly.signed_urls import ReadResult, read_url_bytes
 from watcher.lightly.wire.datasets import ImageType
 from watcher.lightly.wire.samples import SampleCreateRequest, SampleUpdateRequest
 from watcher.lightly.workflows.register import (
@@ -74,6 +74,16 @@ class _Uploaded:
     sample: Sample
     remote_id: str
     seen: ObjectFacts
+    brightness: float
+    contrast: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What is registered of a picture, its thumbnail if one is uploaded, mean and deviation of its levels, 0 to 1."""
+
+    request: SampleCreateRequest
+    thumbnail: bytes | None
     brightness: float
     contrast: float
 
@@ -219,60 +229,87 @@ def _pool(context: RunContext) -> Iterator[ThreadPoolExecutor]:
 
 
 def _upload_one(context: RunContext, sample: Sample) -> _Uploaded:
+    """Reads, measures, registers and sends one sample; of its size only the file stays in memory while it is sent."""
     rules = context.config.upload
-    read = context.transport.read_url_bytes(sample.read_url, max_bytes=rules.max_bytes)
-    seen = ObjectFacts(size_bytes=read.size, modified_s=read.last_modified_s, etag=read.etag)
+    with context.parts.file_room.share(context.check) as share:
+        read = read_url_bytes(
+            context.transport, sample.read_url, max_bytes=rules.max_bytes, on_size=share.set
+        )
+        seen = ObjectFacts(size_bytes=read.size, modified_s=read.last_modified_s, etag=read.etag)
+        try:
+            measured = _measure(context, sample, read.body)
+        except ImageError as error:
+            raise _UnfitError(error, seen) from error
+        return _send(context, sample, read, seen, measured)
+
+
+def _measure(context: RunContext, sample: Sample, body: bytes) -> _Measured:
+    """What is registered of the picture, and its thumbnail unless only values are uploaded."""
+    rules = context.config.upload
     limits = ImageLimits(max_bytes=rules.max_bytes, max_pixels=rules.max_pixels)
-    try:
-        image = read_image(read.body, limits=limits)
-    except ImageError as error:
-        raise _UnfitError(error, seen) from error
-    values = compute_metadata(image)
-    assert values.mean
-    assert values.std
-    request = SampleCreateRequest(
-        file_name=sample.file_name,
-        thumb_name=None if rules.mode is UploadMode.METADATA else f"{sample.file_name}_thumb.webp",
-        meta_data=values,
-        exif=extract_exif(image) or None,
-    )
+    # A picture beyond the limit is refused by its head, so it takes no room.
+    n_pixels = count_pixels(body)
+    with context.parts.pixel_room.hold(n_pixels if n_pixels <= rules.max_pixels else 0, context.check):
+        image = read_image(body, limits=limits)
+        values = compute_metadata(image)
+        assert values.mean
+        assert values.std
+        with_thumbnail = rules.mode is not UploadMode.METADATA
+        request = SampleCreateRequest(
+            file_name=sample.file_name,
+            thumb_name=f"{sample.file_name}_thumb.webp" if with_thumbnail else None,
+            meta_data=values,
+            exif=extract_exif(image) or None,
+        )
+        return _Measured(
+            request,
+            thumbnail=build_thumbnail(image) if with_thumbnail else None,
+            brightness=sum(values.mean) / len(values.mean),
+            contrast=sum(values.std) / len(values.std),
+        )
+
+
+def _send(
+    context: RunContext, sample: Sample, read: ReadResult, seen: ObjectFacts, measured: _Measured
+) -> _Uploaded:
     ensured = ensure_sample(
         context.transport,
         dataset_id=context.watch.dataset_id,
-        request=request,
+        request=measured.request,
         # An earlier attempt may have registered it without our hearing of it.
         look_up_first=context.run.was_begun_before or sample.attempts > 0,
-        with_write_urls=rules.mode is not UploadMode.METADATA,
+        with_write_urls=measured.thumbnail is not None,
     )
     crash_point("upload.sample_registered")
+    request = measured.request
     if sample.n_overwritten and not ensured.created:
         update_sample(
             context.transport,
             dataset_id=context.watch.dataset_id,
             sample_id=ensured.sample_id,
-            request=SampleUpdateRequest(meta_data=values, exif=request.exif, thumb_name=request.thumb_name),
+            request=SampleUpdateRequest(
+                meta_data=request.meta_data, exif=request.exif, thumb_name=request.thumb_name
+            ),
         )
         crash_point("upload.sample_updated")
-    _send_files(context, ensured, image, read)
+    _send_files(context, ensured, measured.thumbnail, read)
     return _Uploaded(
         sample,
         ensured.sample_id,
         seen,
-        brightness=sum(values.mean) / len(values.mean),
-        contrast=sum(values.std) / len(values.std),
+        brightness=measured.brightness,
+        contrast=measured.contrast,
     )
 
 
-def _send_files(context: RunContext, ensured: EnsuredSample, image: DecodedImage, read: ReadResult) -> None:
+def _send_files(
+    context: RunContext, ensured: EnsuredSample, thumbnail: bytes | None, read: ReadResult
+) -> None:
     mode = context.config.upload.mode
     dataset_id = context.watch.dataset_id
-    if mode is not UploadMode.METADATA:
+    if thumbnail is not None:
         put_sample_file(
-            context.transport,
-            dataset_id=dataset_id,
-            sample=ensured,
-            kind="thumb",
-            body=build_thumbnail(image),
+            context.transport, dataset_id=dataset_id, sample=ensured, kind="thumb", body=thumbnail
         )
         crash_point("upload.thumbnail_put")
     if mode is UploadMode.FULL:

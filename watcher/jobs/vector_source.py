@@ -12,8 +12,11 @@ import numpy as np
 from watcher.domain.errors import ApiException, ImageError, ReadUrlRefusedError, SampleGoneError, WatcherError
 from watcher.domain.models import Sample, Watch
 from watcher.embedders.base import Embedder
+from watcher.images import count_pixels
 from watcher.jobs.context import RunContext
+from watcher.jobs.room import Room
 from watcher.lightly import samples as remote_samples
+from watcher.lightly.signed_urls import read_url_bytes
 from watcher.lightly.transport import Transport
 from watcher.logs import get_logger
 from watcher.store.vectors import Vector
@@ -36,6 +39,8 @@ class VectorSource:
     embedder: Embedder
     workers: int
     max_bytes: int
+    file_room: Room
+    pixel_room: Room
     check: Callable[[], None]
 
     @classmethod
@@ -48,6 +53,8 @@ class VectorSource:
             embedder=context.embedder,
             workers=rules.workers,
             max_bytes=rules.max_bytes,
+            file_room=context.parts.file_room,
+            pixel_room=context.parts.pixel_room,
             check=context.check,
         )
 
@@ -55,14 +62,19 @@ class VectorSource:
         """(File name, vector) of registered samples, in their order.
 
         The picture counts, or the server's thumbnail where it can no longer be read. Memory: the prepared pictures of
-        `samples`, and `workers` files.
+        one batch of the embedder, and `workers` files.
 
         Raises:
             WatcherError: the server or the embedder failed.
         """
+        rows: list[tuple[str, Vector]] = []
+        size = self.embedder.batch_size
         with ThreadPoolExecutor(self.workers, thread_name_prefix="embed") as pool:
-            prepared = list(pool.map(self._prepare, samples))
-        return self._embed([sample.file_name for sample in samples], prepared)
+            for start in range(0, len(samples), size):
+                part = samples[start : start + size]
+                prepared = list(pool.map(self._prepare, part))
+                rows += self._embed([sample.file_name for sample in part], prepared)
+        return rows
 
     def compute_foreign(self, file_names: Sequence[str]) -> list[tuple[str, Vector]]:
         """The same for samples that somebody else put into the dataset, from their thumbnails."""
@@ -102,12 +114,17 @@ class VectorSource:
     def _prepare(self, sample: Sample) -> Any:
         self.check()
         try:
-            body = self.transport.read_url_bytes(sample.read_url, max_bytes=self.max_bytes).body
-            return self.embedder.prepare(body)
+            return self._read(sample.read_url)
         except (ReadUrlRefusedError, SampleGoneError, ImageError) as error:
             _log.info("image.replaced_by_thumbnail", file_name=sample.file_name, reason=str(error))
         assert sample.remote_id is not None
         return self._prepare_thumbnail(sample_id=sample.remote_id, file_name=sample.file_name)
+
+    def _read(self, url: str) -> Any:
+        with self.file_room.share(self.check) as share:
+            body = read_url_bytes(self.transport, url, max_bytes=self.max_bytes, on_size=share.set).body
+            with self.pixel_room.hold(min(count_pixels(body), self.pixel_room.limit), self.check):
+                return self.embedder.prepare(body)
 
     def _prepare_thumbnail(self, *, sample_id: str, file_name: str) -> Any:
         """None where there is no thumbnail that can be read."""
@@ -115,7 +132,7 @@ class VectorSource:
             url = remote_samples.fetch_read_url(
                 self.transport, dataset_id=self.watch.dataset_id, sample_id=sample_id, kind="thumbnail"
             )
-            return self.embedder.prepare(self.transport.read_url_bytes(url, max_bytes=self.max_bytes).body)
+            return self._read(url)
         except (SampleGoneError, ImageError, ApiException) as error:
             if error.retryable or (isinstance(error, ApiException) and error.status in {401, 403}):
                 raise

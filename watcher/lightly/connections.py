@@ -34,6 +34,7 @@ from watcher.domain.errors import (
 )
 from watcher.domain.redaction import redact
 from watcher.lightly.addresses import split_address
+from watcher.lightly.throttle import Throttle
 
 _BUFFER_BYTES = 1 << 16
 
@@ -176,6 +177,7 @@ class Connections:
         self._pool_size = pool_size
         self._clock = clock
         self._lock = threading.Lock()
+        self._throttle: Throttle | None = None
         self._proxies: dict[str, dict[str, str]] = {}
         self._adapter = self._build_adapter()
         self._pid = os.getpid()
@@ -186,6 +188,10 @@ class Connections:
     def close(self) -> None:
         """Closes all idle connections; the object stays usable."""
         self._adapter.close()
+
+    def limit_rate(self, throttle: Throttle) -> None:
+        """Lets every exchange wait for its place first; the wait counts towards the exchange's deadline."""
+        self._throttle = throttle
 
     def exchange(
         self,
@@ -215,6 +221,8 @@ class Connections:
             UnknownOutcomeError: the connection failed afterwards.
             ConfigError: the address is none.
         """
+        if self._throttle is not None:
+            self._throttle.wait(url)
         request = requests.PreparedRequest()
         request.method = method
         request.url, target, address = split_address(url)

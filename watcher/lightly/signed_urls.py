@@ -114,13 +114,16 @@ def open_read_url(transport: Transport, url: str, *, timeout_s: float | None = N
         yield ReadStream(response, _name(READ_ENDPOINT, url))
 
 
-def read_url_bytes(transport: Transport, url: str, *, max_bytes: int) -> ReadResult:
+def read_url_bytes(
+    transport: Transport, url: str, *, max_bytes: int, on_size: Callable[[int], None] | None = None
+) -> ReadResult:
     """Reads all that a signed read URL names, with retries.
 
     Args:
         transport: lends connections, retries and time limits.
         url: sent byte for byte.
         max_bytes: reading ends with an error as soon as there is more than this.
+        on_size: called before each try's body is read with the length that was announced, or `max_bytes` if none was.
 
     Raises:
         ImageError: the object is too large.
@@ -134,6 +137,8 @@ def read_url_bytes(transport: Transport, url: str, *, max_bytes: int) -> ReadRes
             stream = ReadStream(response, _name(READ_ENDPOINT, url))
             if stream.size is not None and stream.size > max_bytes:
                 raise ImageError(f"too large: {stream.size} bytes, {max_bytes} allowed")
+            if on_size is not None:
+                on_size(max_bytes if stream.size is None else stream.size)
             chunks = []
             n_bytes = 0
             while chunk := stream.read(min(_CHUNK_BYTES, max_bytes + 1 - n_bytes)):
