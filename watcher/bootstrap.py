@@ -20,13 +20,12 @@ from watcher.database_server import check_server
 from watcher.dispatch.queue import RunQueue, check_queue, upgrade_queue
 from watcher.domain.backoff import Backoff
 from watcher.domain.clock import Clock
-from watcher.domain.errors import ConfigError, EmbedderChangedError
+from watcher.domain.errors import ConfigError
 from watcher.domain.models import WatchConfig
-from watcher.embedders.base import Embedder
 from watcher.embedders.choosing import build_embedders
 from watcher.jobs.context import JobParts
 from watcher.jobs.deliveries import Deliverer, DeliveryLimits
-from watcher.jobs.embed import explain_change
+from watcher.jobs.embed import refuse_changes
 from watcher.jobs.room import Room
 from watcher.jobs.runner import Runner, RunRules
 from watcher.lightly.throttle import Throttle
@@ -40,7 +39,6 @@ from watcher.settings import Settings
 from watcher.sinks.base import SinkParts
 from watcher.sinks.building import build_sink
 from watcher.store import SCHEMA
-from watcher.store.embedder_pins import load_embedders
 from watcher.traces import NO_TRACING, Tracing, open_tracing
 
 if TYPE_CHECKING:
@@ -357,13 +355,13 @@ def build_runner(
         ConfigError: a model cannot be used.
         EmbedderChangedError: a watch has another embedder than its dataset's vectors.
     """
+    embedders = build_embedders(configs, work_dir=work_dir(settings), clock=clock)
+    refuse_changes(database, embedders, changing=changing)
     parts = JobParts(
         database=database,
         transport=transport,
         configs={config.name: config for config in configs},
-        embedders=_build_embedders(
-            configs, database=database, work_dir=work_dir(settings), clock=clock, changing=changing
-        ),
+        embedders=embedders,
         work_dir=work_dir(settings),
         index_dir=settings.data_dir / "neighbours",
         clock=clock,
@@ -387,22 +385,6 @@ def build_runner(
         stop=stop,
         find_refused=find_refused,
     )
-
-
-def _build_embedders(
-    configs: list[WatchConfig], *, database: Database, work_dir: Path, clock: Clock, changing: str | None
-) -> dict[str, Embedder]:
-    embedders = build_embedders(configs, work_dir=work_dir, clock=clock)
-    with database.read() as session:
-        chosen = load_embedders(session)
-    problems = [
-        explain_change(name, old=chosen[name], new=embedder.name)
-        for name, embedder in embedders.items()
-        if name != changing and chosen.get(name, embedder.name) != embedder.name
-    ]
-    if problems:
-        raise EmbedderChangedError("\n".join(problems))
-    return embedders
 
 
 def build_deliverer(

@@ -221,6 +221,7 @@ from watcher import (  # noqa: E402 - after these in `watcher --help`
     cli_dataset,
     cli_plan,
     cli_platform,
+    cli_reembed,
     cli_statement,
     cli_store,
 )
@@ -233,6 +234,7 @@ __all__ = [
     "cli_dataset",
     "cli_plan",
     "cli_platform",
+    "cli_reembed",
     "cli_statement",
     "cli_store",
 ]

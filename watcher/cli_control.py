@@ -92,7 +92,7 @@ def _poll_beside_daemon(settings: Settings, names: list[str]) -> None:
     try:
         for name in names:
             before = _load_last_poll(database, name)
-            control.request(name, "poll", actor=_actor())
+            control.request(name, "poll", actor=tell_actor())
 
             def find_done(name: str = name, last_id: int = before.id if before else 0) -> Poll | None:
                 last = _load_last_poll(database, name)
@@ -172,7 +172,7 @@ def _audit_beside_daemon(settings: Settings, name: str) -> ReconcileReport:
 
     try:
         before = find(0)
-        control.request(name, "audit", actor=_actor())
+        control.request(name, "audit", actor=tell_actor())
         _, report = _wait_for(
             lambda: find(before[0] if before else 0), limit_s=_AUDIT_WAIT_S, what=f"the audit of {name}"
         )
@@ -282,14 +282,14 @@ def _change(watch: str, verb: str, *, to_s: int | None = None, delivery: str | N
                     session,
                     watch=watch,
                     verb=verb,
-                    actor=name_actor(LOCAL, _actor()),
+                    actor=name_actor(LOCAL, tell_actor()),
                     now_ms=int(time.time() * 1000),
                     to_s=to_s,
                     delivery=delivery,
                 )
         except StoreLockedError:
             control = Control.read(settings.data_dir)
-            done = control.request(watch, verb, actor=_actor(), to_s=to_s, delivery=delivery)
+            done = control.request(watch, verb, actor=tell_actor(), to_s=to_s, delivery=delivery)
         finally:
             if lock is not None:
                 lock.release()
@@ -297,7 +297,8 @@ def _change(watch: str, verb: str, *, to_s: int | None = None, delivery: str | N
         out.print(f"{watch}: {done}", markup=False)
 
 
-def _actor() -> str:
+def tell_actor() -> str:
+    """Who gives the command, for the audit log."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user need not have a name

@@ -23,6 +23,7 @@ from watcher.database import Database
 from watcher.dispatch.queue import RunQueue
 from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import ConfigError, StoreLockedError, WatcherError
+from watcher.domain.models import WatchConfig
 from watcher.leadership import Leadership
 from watcher.lightly.transport import RequestSeen, Transport
 from watcher.lightly.versions import fetch_minimum_version
@@ -61,8 +62,11 @@ class Addresses:
 class Daemon:
     """The whole daemon. `start` and `stop` belong to one thread; everything else happens in its own."""
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, clock: Clock | None = None, changing: str | None = None
+    ) -> None:
         self.settings = settings
+        self._changing = changing
         self.configs = settings.build_watch_configs()
         self._clock = clock or SystemClock()
         self._rng = random.Random()  # noqa: S311 - jitter
@@ -261,6 +265,7 @@ class Daemon:
             queue=self._queue,
             clock=self._clock,
             rng=self._rng,
+            changing=self._changing,
         )
         return self._term
 
@@ -309,6 +314,12 @@ class Daemon:
             WatcherError: see `Reconciler.run`.
         """
         return self._require_term().duties.reconcile(name)
+
+    def open_watch(self, name: str) -> tuple[WatchConfig, int, Database, Transport]:
+        """A watch with its id in the store, and what a command needs to work on it in the foreground."""
+        assert self._transport is not None
+        config, watch_id = self._require_term().duties.open_watch(name)
+        return config, watch_id, self._store_database(), self._transport
 
     def _require_term(self) -> Term:
         if self._term is None:

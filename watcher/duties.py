@@ -101,6 +101,11 @@ class Duties:
         )
         return report
 
+    def open_watch(self, name: str) -> tuple[WatchConfig, int]:
+        """A watch with its id in the store, attached to its dataset first if need be."""
+        config = self._find_config(name)
+        return config, self._attach(config)
+
     def _find_config(self, name: str) -> WatchConfig:
         config = next((config for config in self.configs if config.name == name), None)
         if config is None:

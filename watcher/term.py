@@ -59,6 +59,7 @@ class Term:
         queue: RunQueue | None,
         clock: Clock,
         rng: random.Random,
+        changing: str | None = None,
     ) -> None:
         """Takes over what an earlier leader left; afterwards polls and runs can be made in the foreground.
 
@@ -101,7 +102,8 @@ class Term:
             "stop": self._ended,
         }
         rules = settings.runs
-        runner, deliverer = (build(settings, configs, **parts) for build in (build_runner, build_deliverer))
+        runner = build_runner(settings, configs, **parts, changing=changing)
+        deliverer = build_deliverer(settings, configs, **parts)
         self._runs = self._build_dispatcher(runner, n_workers=rules.workers, name="worker")
         self._deliveries = self._build_dispatcher(
             deliverer, n_workers=rules.delivery_workers, name="delivery"

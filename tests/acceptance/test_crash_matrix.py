@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ import pytest
 from sqlalchemy import update
 
 import watcher.platform.samples
-from tests.acceptance.crash_scene import WATCH, CrashScene
+from tests.acceptance.crash_scene import NAME, WATCH, CrashScene
 from tests.acceptance.forge import Forge
 from tests.buckets import open_bucket
 from tests.receivers import Answer, open_receiver
@@ -110,6 +111,13 @@ POINTS = {
         "webhook.posted",
     ],
     "slow receiver": ["deliveries.lease_extended"],
+    "reembed": [
+        "reembed.csv_uploaded",
+        "reembed.finished",
+        "reembed.noted",
+        "reembed.old_deleted",
+        "reembed.vectors_stored",
+    ],
     "audit": [
         "reconcile.page_stored",
         "reconcile.reported",
@@ -353,7 +361,7 @@ def _list_cases() -> Iterator[Any]:
         for point in points:
             for store in ("sqlite", "postgres"):
                 quick = scenario != "slow" and BEHIND_TRANSACTIONS.search(point) and ":" not in point
-                if scenario != "audit" and (store == "sqlite" or quick):
+                if scenario not in {"audit", "reembed"} and (store == "sqlite" or quick):
                     yield pytest.param(store, scenario, point, id=f"{store}-{scenario}-{point}")
 
 
@@ -407,3 +415,39 @@ def test_audit_killed_at_a_point_tells_and_repairs_the_same_when_repeated(
         "older than any overlap.jpg": ("waiting", "reconcile"),
     }
     assert list((scene.data_dir / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize("point", POINTS["reembed"])
+def test_reembedding_killed_at_a_point_ends_the_same_when_repeated(
+    point: str, store_url: str, make_scene: Callable[..., CrashScene], tmp_path: Path
+) -> None:
+    scene = make_scene("crashed", store_url=store_url)
+    scene.environ[f"{WATCH}STEPS"] = "upload,embed"
+    scene.put_pictures(PICTURES[:2])
+    scene.run_to_rest()
+    program = tmp_path / "embedder.py"
+    program.write_text(
+        "import json, sys\n"
+        "for line in sys.stdin:\n"
+        "    print(json.dumps({'id': json.loads(line)['id'], 'vector': [1, 2]}), flush=True)\n"
+    )
+    scene.environ |= {
+        f"{WATCH}EMBED__KIND": "command",
+        f"{WATCH}EMBED__COMMAND": f"{sys.executable} {program}",
+        f"{WATCH}EMBED__VERSION": "pair-1",
+        f"{WATCH}EMBED__DIM": "2",
+    }
+    code, text = scene.run_command("run")
+    assert code == 2, text
+    assert "come from the embedder descriptor-v1, but its settings lead to command-pair-1" in scene.read_log()
+    if point == "reembed.old_deleted":
+        scene.run_command("reembed", NAME, crash_at="reembed.csv_uploaded")
+    code, text = scene.run_command("reembed", NAME, crash_at=point)
+    assert code == -signal.SIGKILL, text + scene.read_log()
+    code, text = scene.run_command("reembed", NAME)
+    assert code == 0, text + scene.read_log()
+    assert "all 2 samples have those of command-pair-1 now" in text
+    found = scene.run_to_rest()
+    assert found["n_vectors"] == 2
+    assert found["embeddings"][f"{NAME}-command-pair-1"] == [True, 2]
+    assert found["temporary files left"] == []

@@ -7,28 +7,27 @@ store, so a batch computes only its own and the CSV is streamed from there, page
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from watcher.database import Database
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ApiException, EmbedderChangedError, WatcherError
 from watcher.domain.models import Sample
 from watcher.domain.pipeline import Discard, Done, Outcome
+from watcher.embedders.base import Embedder
 from watcher.jobs.context import RunContext
+from watcher.jobs.embedding_csv import write_embedding_csv
 from watcher.jobs.novelty import measure_novelty
 from watcher.jobs.vector_source import VectorSource
 from watcher.lightly import embeddings
-from watcher.lightly.mappings import iter_file_names
-from watcher.lightly.workflows.csv_files import build_header, quote_cell
 from watcher.lightly.workflows.embeddings import upload_embeddings_csv, wait_until_processed
 from watcher.logs import get_logger
 from watcher.store import batches, embedder_pins, samples, vectors
-from watcher.store.vectors import Vector
 
 _log = get_logger("embed")
 
 _CHUNK = 64
-_CSV_CHUNK = 1000
 _KEPT_EMBEDDINGS = 1
 
 
@@ -81,7 +80,7 @@ def _upload_embedding(context: RunContext) -> int:
     """Uploads the vectors of all samples of the dataset and notes the embedding; tells how many rows it has."""
     with tempfile.TemporaryDirectory(prefix="embed-", dir=context.parts.work_dir) as folder:
         path = Path(folder) / "embeddings.csv"
-        n_rows = _write_csv(context, path)
+        n_rows = write_embedding_csv(context.database, VectorSource.of(context), path)
         embedding_id = upload_embeddings_csv(
             context.transport, dataset_id=context.watch.dataset_id, path=path, name=context.batch.key
         )
@@ -108,6 +107,28 @@ def _check_embedder(context: RunContext) -> None:
     crash_point("embed.embedder_chosen")
     if chosen != context.embedder.name:
         raise EmbedderChangedError(explain_change(context.watch.name, old=chosen, new=context.embedder.name))
+
+
+def refuse_changes(database: Database, embedders: Mapping[str, Embedder], *, changing: str | None) -> None:
+    """Refuses embedders, by name of the watch, that are not those of their datasets' vectors.
+
+    Args:
+        database: the store.
+        embedders: what the settings lead to.
+        changing: a watch whose embedder is about to be changed.
+
+    Raises:
+        EmbedderChangedError: the text names the watches, both embedders, and the ways out.
+    """
+    with database.read() as session:
+        chosen = embedder_pins.load_embedders(session)
+    problems = [
+        explain_change(name, old=chosen[name], new=embedder.name)
+        for name, embedder in embedders.items()
+        if name != changing and chosen.get(name, embedder.name) != embedder.name
+    ]
+    if problems:
+        raise EmbedderChangedError("\n".join(problems))
 
 
 def explain_change(watch: str, *, old: str, new: str) -> str:
@@ -171,49 +192,6 @@ def _iter_missing(context: RunContext) -> Iterator[list[Sample]]:
         if missing:
             yield missing
         after = page[-1].id
-
-
-def _write_csv(context: RunContext, path: Path) -> int:
-    """Writes a row for every sample of the dataset, in the order of the mapping; memory is one page of names."""
-    embedder = context.embedder
-    pattern = ",".join(["%.9g"] * embedder.dim)
-    n_rows = 0
-    with path.open("wb") as file:
-        file.write((",".join(build_header(embedder.dim)) + "\r\n").encode())
-        for names in iter_file_names(context.transport, dataset_id=context.watch.dataset_id):
-            for start in range(0, len(names), _CSV_CHUNK):
-                chunk = names[start : start + _CSV_CHUNK]
-                known = _load_vectors(context, chunk)
-                known.update(_embed_foreign(context, [name for name in chunk if name not in known]))
-                lines = (
-                    f"{quote_cell(name)},{pattern % tuple(known[name].tolist())},0\r\n" for name in chunk
-                )
-                file.write("".join(lines).encode())
-                n_rows += len(chunk)
-                context.check()
-    return n_rows
-
-
-def _load_vectors(context: RunContext, file_names: list[str]) -> dict[str, Vector]:
-    with context.database.read() as session:
-        return vectors.load_vectors(
-            session, watch_id=context.watch.id, embedder=context.embedder.name, file_names=file_names
-        )
-
-
-def _embed_foreign(context: RunContext, file_names: list[str]) -> dict[str, Vector]:
-    """Vectors for samples that somebody else put into the dataset, kept for the batches to come."""
-    source = VectorSource.of(context)
-    found: dict[str, Vector] = {}
-    for start in range(0, len(file_names), _CHUNK):
-        rows = source.compute_foreign(file_names[start : start + _CHUNK])
-        with context.database.write() as session:
-            vectors.record_vectors(
-                session, watch_id=context.watch.id, embedder=context.embedder.name, rows=rows
-            )
-        crash_point("embed.foreign_vectors_stored")
-        found.update(rows)
-    return found
 
 
 def _delete_old_embeddings(context: RunContext) -> None:

@@ -138,11 +138,11 @@ def _store(context: RunContext, sample: Sample, checked: Found) -> str | None:
             sample_id=sample.remote_id,
             request=SampleUpdateRequest(custom_meta_data=checked),
         )
+        crash_point("metadata.sent")
     except ApiException as error:
         if error.status not in _REFUSALS:
             raise
         return f"its metadata was refused by the server: {error}"
-    crash_point("metadata.sent")
     return None
 
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from watcher.store.tables import vectors
+from watcher.domain.models import SampleState
+from watcher.store.tables import samples, vector_blocks, vectors
 
 Vector = NDArray[np.float32]
 
@@ -48,3 +49,37 @@ def load_vectors(
         )
         found.update((name, np.frombuffer(data, dtype="<f4")) for name, data in session.execute(statement))
     return found
+
+
+def load_names_without(
+    session: Session, *, watch_id: int, embedder: str, after_id: int, limit: int
+) -> list[tuple[int, str]]:
+    """(Id, file name) of registered samples that have no vector of the embedder, in the order of their discovery."""
+    has_one = (
+        select(vectors.c.file_name)
+        .where(
+            vectors.c.watch_id == watch_id,
+            vectors.c.embedder == embedder,
+            vectors.c.file_name == samples.c.file_name,
+        )
+        .exists()
+    )
+    statement = (
+        select(samples.c.id, samples.c.file_name)
+        .where(
+            samples.c.watch_id == watch_id,
+            samples.c.remote_id.is_not(None),
+            samples.c.state != SampleState.GONE,
+            samples.c.id > after_id,
+            ~has_one,
+        )
+        .order_by(samples.c.id)
+        .limit(limit)
+    )
+    return [(row.id, row.file_name) for row in session.execute(statement)]
+
+
+def delete_other_vectors(session: Session, *, watch_id: int, embedder: str) -> None:
+    """Forgets the vectors of all embedders but one."""
+    for table in (vectors, vector_blocks):
+        session.execute(delete(table).where(table.c.watch_id == watch_id, table.c.embedder != embedder))

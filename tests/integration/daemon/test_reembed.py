@@ -1,0 +1,155 @@
+"""`watcher reembed`: all vectors anew, resumable; the dataset keeps its embedder until the end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.integration.daemon.test_pipeline import Pipeline, _put_pictures, pipeline
+from watcher.domain.clock import SystemClock
+from watcher.domain.errors import CancelledError, EmbedderUnavailableError
+from watcher.domain.models import BatchState
+from watcher.embedders import DescriptorEmbedder
+from watcher.jobs.reembed import Reembedding
+from watcher.jobs.room import Room
+from watcher.lightly import embeddings
+from watcher.lightly import samples as remote_samples
+from watcher.lightly.wire.samples import SampleCreateRequest
+from watcher.store import control, embedder_pins, vectors
+
+__all__ = ["pipeline"]
+
+
+class Pairs:
+    """Two numbers a picture; may fail after some."""
+
+    name = "pairs-1"
+    dim = 2
+    batch_size = 2
+
+    def __init__(self, *, fails_after: int = 10**9) -> None:
+        self.left = fails_after
+        self.n = 0
+
+    def prepare(self, content: bytes) -> int:
+        return len(content)
+
+    def embed_prepared(self, prepared: Any) -> Any:
+        if self.left <= 0:
+            raise EmbedderUnavailableError("no more")
+        self.left -= len(prepared)
+        self.n += len(prepared)
+        return np.asarray([[size, 1] for size in prepared], dtype=np.float32)
+
+
+@pytest.fixture
+def build(pipeline: Pipeline) -> Callable[..., Reembedding]:
+    def make(embedder: Any, stop: threading.Event | None = None) -> Reembedding:
+        scene = pipeline.scene
+        return Reembedding(
+            database=scene.database,
+            transport=scene.build_transport(),
+            config=scene.config,
+            watch_id=1,
+            embedder=embedder,
+            file_room=Room(10**8),
+            pixel_room=Room(10**8),
+            work_dir=pipeline.work,
+            clock=SystemClock(),
+            stop=stop or threading.Event(),
+            actor="me",
+            say=lambda _n: None,
+        )
+
+    return make
+
+
+def stored(pipeline: Pipeline, embedder: str, names: list[str]) -> list[str]:
+    with pipeline.scene.database.read() as session:
+        return sorted(vectors.load_vectors(session, watch_id=1, embedder=embedder, file_names=names))
+
+
+def chosen(pipeline: Pipeline) -> str:
+    with pipeline.scene.database.read() as session:
+        return embedder_pins.load_embedders(session)["cams"]
+
+
+def test_reembedding_that_broke_off_goes_on_where_it_was_and_changes_nothing_before_its_end(
+    pipeline: Pipeline, build: Callable[..., Reembedding], tmp_path: Path
+) -> None:
+    names = [f"{number}.jpg" for number in range(5)]
+    _put_pictures(pipeline.scene, names)
+    pipeline.poll()
+    pipeline.run_all()
+    # One is no longer listed, and one belongs to somebody else.
+    (pipeline.scene.folder / names[0]).unlink()
+    transport = pipeline.scene.build_transport()
+    request = SampleCreateRequest(file_name="somebody else's.jpg")
+    remote_samples.create_sample(transport, dataset_id=pipeline.dataset_id, request=request)
+
+    with pytest.raises(EmbedderUnavailableError):
+        # The vectors of a chunk are kept together: four are listed, so nothing of a chunk that failed is.
+        build(Pairs(fails_after=2)).run()
+    assert chosen(pipeline) == "descriptor-v1"
+    assert stored(pipeline, "descriptor-v1", names) == names
+
+    embedder = Pairs()
+    report = build(embedder).run()
+    assert (report.embedder, report.n_rows) == ("pairs-1", 6)
+    assert chosen(pipeline) == "pairs-1"
+    assert stored(pipeline, "pairs-1", names) == names
+    assert stored(pipeline, "descriptor-v1", names) == []
+    found = embeddings.fetch_embedding_by_name(transport, dataset_id=pipeline.dataset_id, name="cams-pairs-1")
+    assert found is not None
+    assert found.is_processed
+
+    again = Pairs()
+    assert build(again).run().n_computed == 0
+    assert again.n == 0
+
+    watch = pipeline.scene.load_watch()
+    with pipeline.scene.database.read() as session:
+        log = [(entry.verb, entry.facts) for entry in control.load_audit_log(session, watch=watch, limit=10)]
+    assert ("reembed", {"from": "descriptor-v1", "to": "pairs-1"}) in log
+    assert ("reembedded", {"to": "pairs-1"}) in log
+
+    pipeline.embedder = Pairs()
+    _put_pictures(pipeline.scene, ["new.jpg"])
+    pipeline.poll()
+    pipeline.run_all()
+    assert pipeline.load_batch_state(2) is BatchState.DONE
+
+
+def test_reembedding_that_is_asked_to_stop_does(
+    pipeline: Pipeline, build: Callable[..., Reembedding]
+) -> None:
+    _put_pictures(pipeline.scene, ["a.jpg"])
+    pipeline.poll()
+    pipeline.run_all()
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(CancelledError, match="run it again"):
+        build(Pairs(), stop).run()
+    assert chosen(pipeline) == "descriptor-v1"
+
+
+def test_batch_with_an_embedder_of_another_dimension_is_refused_before_it_computes(
+    pipeline: Pipeline,
+) -> None:
+    _put_pictures(pipeline.scene, ["a.jpg"])
+    pipeline.poll()
+    pipeline.run_all()
+    pipeline.embedder = DescriptorEmbedder()
+    assert chosen(pipeline) == "descriptor-v1"
+    other = Pairs()
+    pipeline.embedder = other
+    _put_pictures(pipeline.scene, ["b.jpg"])
+    pipeline.poll()
+    pipeline.run_once()
+    pipeline.run_once()
+    assert other.n == 0
