@@ -111,7 +111,8 @@ def _build(state: _State, address: list[str]) -> type[_Handler]:
                 result = {"type": "SAMPLING", "data": last}
                 self.answer_json({
                     "id": last, "jobId": last, "jobType": "SAMPLING", "datasetId": DATASET_ID,
-                    "status": "FINISHED", "createdAt": 1, "lastModifiedAt": 1, "result": result,
+                    "status": "FINISHED", "createdAt": 1, "lastModifiedAt": 1,
+                    "waitTimeTillNextPoll": 1, "result": result,
                 })  # fmt: skip
             else:
                 self.answer_json({}, 404)
