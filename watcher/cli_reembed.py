@@ -12,6 +12,8 @@ from watcher.cli_control import WatchArgument, tell_actor
 from watcher.cli_frame import app, err, load, out, reporting, watch_signals
 from watcher.daemon import Daemon
 from watcher.domain.clock import SystemClock
+from watcher.ops.changes import name_actor
+from watcher.ops.tokens import LOCAL
 
 
 @app.command()
@@ -44,7 +46,7 @@ def reembed(
                     watch_id=watch_id,
                     clock=SystemClock(),
                     stop=asked,
-                    actor=tell_actor(),
+                    actor=name_actor(LOCAL, tell_actor()),
                     say=lambda n: bar.update(task, completed=n),
                 ).run()
         finally:
