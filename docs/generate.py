@@ -103,6 +103,7 @@ _EXAMPLES = {
     "sampling.budget_share": "0.05",
     "sampling.preselected_tags": "labelled",
     "scores.file": "scores.csv",
+    "requests_per_s": "50",
     "traces.endpoint": "http://collector.example.org:4318",
     "scores.metadata_key": "uncertainty",
     "scores.command": "python score.py",
