@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from watcher.database import Database
 from watcher.domain.crash_points import crash_point
-from watcher.domain.errors import ConfigError, StoreError
+from watcher.domain.delivery import ManifestRules
+from watcher.domain.errors import ApiException, ConfigError, ProtocolError, StoreError
 from watcher.domain.models import Watch, WatchConfig
+from watcher.domain.own_output import build_own_output
 from watcher.lightly import datasets, datasources
 from watcher.lightly.transport import Transport
 from watcher.lightly.wire.datasets import DatasetCreateRequest
-from watcher.lightly.wire.datasources import DatasourceLocal
+from watcher.lightly.wire.datasources import DatasourceAzure, DatasourceLocal
 from watcher.logs import get_logger
 from watcher.store import watches
 
@@ -72,6 +77,32 @@ def _set_folder(transport: Transport, config: WatchConfig, dataset_id: str) -> N
             datasource=DatasourceLocal(full_path=config.folder, purpose="INPUT_OUTPUT"),
         )
         crash_point("attach.datasource_set")
+
+
+def find_own_output(
+    transport: Transport, *, dataset_id: str, configs: Iterable[WatchConfig]
+) -> re.Pattern[str]:
+    """Which names of the datasource are manifests of ours; the server is asked only if one goes into a bucket.
+
+    Raises:
+        WatcherError: the server does not answer.
+    """
+    chosen = list(configs)
+    rules = (sink.rules for config in chosen for sink in config.deliver.sinks)
+    if not any(isinstance(each, ManifestRules) and each.is_bucket for each in rules):
+        return build_own_output(None, chosen)
+    try:
+        datasource = datasources.fetch_datasource(transport, dataset_id=dataset_id)
+    except ApiException as error:
+        if error.retryable:
+            raise
+        return build_own_output(None, chosen)
+    except ProtocolError:
+        return build_own_output(None, chosen)
+    source = datasource.full_path
+    if isinstance(datasource, DatasourceAzure) and "://" not in source:
+        source = f"az://{source}"
+    return build_own_output(source, chosen)
 
 
 def _find_dataset(transport: Transport, config: WatchConfig, known: Watch | None) -> str:

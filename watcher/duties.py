@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from watcher.attach import attach_watch
+from watcher.attach import attach_watch, find_own_output
 from watcher.database import Database
 from watcher.domain.clock import Clock
 from watcher.domain.crash_points import crash_point
@@ -41,6 +42,7 @@ class Duties:
         statement_key: signs the statement of the day.
         probed: when which watch was probed, by its id; unix milliseconds.
         watch_ids: the watches that are attached to their datasets, by name.
+        own_output: names that are output of ours, by watch; set when it is attached.
     """
 
     database: Database
@@ -55,6 +57,7 @@ class Duties:
     statement_key: str | None = None
     watch_ids: dict[str, int] = field(default_factory=dict)
     probed: dict[int, int] = field(default_factory=dict)
+    own_output: dict[str, re.Pattern[str]] = field(default_factory=dict)
 
     def poll(self, name: str) -> PollReport:
         """One cycle of one watch, attached to its dataset first if need be.
@@ -83,6 +86,7 @@ class Duties:
                     metrics=self.metrics,
                     stop=self.stop,
                     beat=beat,
+                    own_output=self.own_output[name],
                 ).run_cycle()
             outcome = "ok"
         finally:
@@ -123,6 +127,9 @@ class Duties:
                 server_identity=self.server_identity,
                 now_ms=self._now_ms(),
             )
+            self.own_output[config.name] = find_own_output(
+                self.transport, dataset_id=watch.dataset_id, configs=self.configs
+            )
             self.watch_ids[config.name] = watch.id
         return self.watch_ids[config.name]
 
@@ -152,6 +159,7 @@ class Duties:
                 statement_key=self.statement_key,
                 stop=self.stop,
                 beat=beat,
+                own_output=self.own_output[name],
             ).run()
 
     def reconcile_due(self) -> None:

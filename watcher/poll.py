@@ -7,6 +7,7 @@ listing goes on at its kept cursor, or the new one.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,8 @@ from watcher.domain.clock import Clock
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ApiException, CancelledError, ListingLoopError, WatcherError
 from watcher.domain.models import Poll, PollState, Via, Watch, WatchConfig
-from watcher.domain.names import OWN_OUTPUT, can_be_stored, explain_bad_name
+from watcher.domain.names import can_be_stored, explain_bad_name
+from watcher.domain.own_output import SERVERS_OUTPUT
 from watcher.domain.poll_rules import OverwritePolicy
 from watcher.domain.redaction import redact
 from watcher.domain.window import check_clock, compute_window
@@ -65,7 +67,11 @@ class PollReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Poller:
-    """Polls one watch; one thread at a time."""
+    """Polls one watch; one thread at a time.
+
+    Attributes:
+        own_output: matches names that the daemon or the server wrote itself.
+    """
 
     database: Database
     transport: Transport
@@ -75,6 +81,7 @@ class Poller:
     metrics: Metrics
     stop: threading.Event = field(default_factory=threading.Event)
     beat: Callable[[], None] = lambda: None
+    own_output: re.Pattern[str] = SERVERS_OUTPUT
 
     def run_cycle(self) -> PollReport:
         """One cycle.
@@ -267,7 +274,7 @@ class Poller:
             )
 
     def _check_row(self, row: RawSample) -> tuple[str, str, str | None] | None:
-        if row.file_name.startswith(OWN_OUTPUT):
+        if self.own_output.match(row.file_name):
             return None
         reason = explain_bad_name(row.file_name)
         if reason is None:

@@ -7,6 +7,7 @@ the listed names and those of the dataset are kept in a temporary file while the
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import tempfile
 import threading
@@ -22,7 +23,8 @@ from watcher.domain.clock import Clock
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import CancelledError, ConfigError
 from watcher.domain.models import SampleState, Via, Watch, WatchConfig
-from watcher.domain.names import OWN_OUTPUT, can_be_stored, explain_bad_name
+from watcher.domain.names import can_be_stored, explain_bad_name
+from watcher.domain.own_output import SERVERS_OUTPUT
 from watcher.domain.statements import VERSION, Statement, compute_names_digest, sign
 from watcher.lateness import MOST_LOOKED_AT, learn_lateness
 from watcher.lightly.mappings import iter_file_names
@@ -78,6 +80,7 @@ class Reconciler:
     Attributes:
         work_dir: for the temporary file, about 400 bytes a name.
         statement_key: signs the statement of the day; None: none is made.
+        own_output: matches names that the daemon or the server wrote itself.
     """
 
     database: Database
@@ -90,6 +93,7 @@ class Reconciler:
     statement_key: str | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     beat: Callable[[], None] = lambda: None
+    own_output: re.Pattern[str] = SERVERS_OUTPUT
 
     def run(self) -> ReconcileReport:
         """Compares, repairs the ledger, and keeps the report.
@@ -182,7 +186,7 @@ class Reconciler:
                 (row.file_name, row.read_url)
                 for row in page.rows
                 if can_be_stored(row.file_name)
-                and not row.file_name.startswith(OWN_OUTPUT)
+                and not self.own_output.match(row.file_name)
                 and not self.config.metadata.is_sidecar(row.file_name)
             ]
             _insert(names, table, rows)
