@@ -27,6 +27,7 @@ from watcher.lightly.wire.datasets import DatasetCreateRequest
 from watcher.lightly.wire.datasources import DatasourceLocal
 from watcher.platform.server import PlatformServer
 from watcher.store import tables
+from watcher.store.checks import iter_faults
 
 T = TypeVar("T")
 NAME = "cams"
@@ -248,6 +249,7 @@ class CrashScene:
                     tables.handovers.c.n_picks,
                 ).order_by(tables.handovers.c.batch_id, tables.handovers.c.sink)
             ).all()
+            assert list(iter_faults(session)) == []
             n_vectors = len(session.execute(select(tables.vectors.c.file_name)).all())
         return {
             "ledger": ledger,
