@@ -2,6 +2,8 @@
 
 Speed: rows a second of a durable poll of 100,000 new objects through the platform's own listing into SQLite, beside
 the bare listing of lightly 1.5.26 over the same objects of the same server, which keeps nothing.
+Durability: the same poll against the same with SQLite's `synchronous` off, which waits for no disk; in turns, from a
+server that makes up its pages.
 Memory: peak of the polling process at 10,000 and at 1,000,000 rows, from a server that makes up its pages.
 """
 
@@ -15,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.client_servers import find_peer
@@ -23,6 +26,8 @@ from benchmarks.made_up_server import DATASET_ID, TOKEN, made_up_server
 N_OBJECTS = 100_000
 SMALL, LARGE = 10_000, 1_000_000
 MOST_GROWTH_MB = 30
+LEAST_DURABLE_RATIO = 0.8
+N_TURNS = 3
 PAGE = 1000
 
 _PLATFORM = """
@@ -43,6 +48,7 @@ server.stop()
 _OURS = """
 import json, random, resource, sys, threading, time
 from pathlib import Path
+from sqlalchemy import event
 from watcher.database import build_database, upgrade_schema
 from watcher.domain.clock import SystemClock
 from watcher.domain.models import BatchRules, WatchConfig
@@ -50,9 +56,12 @@ from watcher.domain.poll_rules import PollRules
 from watcher.lightly.transport import Transport
 from watcher.metrics import Metrics
 from watcher.poll import Poller
-from watcher.store import SCHEMA, samples, watches
-server, token, dataset_id, folder = sys.argv[1:]
+from watcher.store import SCHEMA, watches
+from watcher.store.counts import load_counts
+server, token, dataset_id, folder, *durability = sys.argv[1:]
 database = build_database(f"sqlite:///{folder}/ledger.sqlite")
+if durability:
+    event.listen(database.engine, "connect", lambda opened, _: opened.execute("PRAGMA synchronous = OFF").close())
 upgrade_schema(database, SCHEMA)
 with database.write() as session:
     watch = watches.ensure_watch(session, name="bench", server=server, dataset_id=dataset_id, now_ms=0)
@@ -63,7 +72,9 @@ begun_s = time.perf_counter()
 report = poller.run_cycle()
 taken_s = time.perf_counter() - begun_s
 with database.read() as session:
-    n = sum(samples.count_by_state(session).values())
+    n = sum(load_counts(session).values())
+    synchronous = session.connection().exec_driver_sql("PRAGMA synchronous").scalar_one()
+assert bool(synchronous) != bool(durability), synchronous
 assert n == report.n_new, (n, report)
 print(json.dumps({"n": n, "s": taken_s, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 database.close()
@@ -86,6 +97,7 @@ def main() -> int:
     """Prints rows a second of both, and peak memory; 0 if ours is at least as fast and memory stays flat."""
     with tempfile.TemporaryDirectory() as folder:
         faster = _compare_speed(Path(folder))
+    durable = _compare_durability()
     small, large = _measure_peak(SMALL), _measure_peak(LARGE)
     growth_mb = large["mb"] - small["mb"]
     print(
@@ -94,7 +106,7 @@ def main() -> int:
     print(
         f"   growth {growth_mb:.1f} MB (limit {MOST_GROWTH_MB}); {large['n'] / large['s']:,.0f} rows/s there"
     )
-    return int(not (faster and growth_mb <= MOST_GROWTH_MB))
+    return int(not (faster and durable and growth_mb <= MOST_GROWTH_MB))
 
 
 def _compare_speed(root: Path) -> bool:
@@ -111,6 +123,24 @@ def _compare_speed(root: Path) -> bool:
     print(f"   lightly 1.5.26, listing alone {their_rate:>9,.0f} rows/s")
     print(f"   ratio {ours_rate / their_rate:.2f} (limit 1.00)")
     return ours_rate >= their_rate
+
+
+def _compare_durability() -> bool:
+    rates: dict[str, list[float]] = {"on": [], "off": []}
+    with made_up_server(N_OBJECTS) as server:
+        for _ in range(N_TURNS):
+            for durability, found in rates.items():
+                with tempfile.TemporaryDirectory() as folder:
+                    arguments = [server, TOKEN, DATASET_ID, folder]
+                    measured = _run(
+                        sys.executable, _OURS, [*arguments, "off"] if durability == "off" else arguments
+                    )
+                assert measured["n"] == N_OBJECTS, measured
+                found.append(measured["n"] / measured["s"])
+    on, off = (median(rates[durability]) for durability in ("on", "off"))
+    print(f"   durable {on:,.0f} rows/s, with durability off {off:,.0f} rows/s (medians of {N_TURNS})")
+    print(f"   ratio {on / off:.2f} (limit {LEAST_DURABLE_RATIO:.2f})")
+    return on / off >= LEAST_DURABLE_RATIO
 
 
 def _make_objects(folder: Path, n: int) -> None:
