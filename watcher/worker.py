@@ -181,7 +181,7 @@ class Worker:
             next_polls=dict,
         )
         return ThreadedServer(
-            build_app(parts),
+            build_app(parts, control=False),
             host=self.settings.http.host,
             port=self.settings.worker.port,
             name="worker's health and metrics",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,13 +112,15 @@ def test_status_page_takes_file_names_as_text(page: Page) -> None:
     assert "?e=" not in page.content()
 
 
+@pytest.mark.parametrize("path", ["/", "/files?name=broken.jpg", "/log", "/login"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_status_page_fits_a_phone_and_follows_its_scheme(
-    browser: Browser, daemon: DaemonProcess, scheme: str
+    browser: Browser, daemon: DaemonProcess, scheme: str, path: str
 ) -> None:
     context = browser.new_context(viewport={"width": 375, "height": 700}, color_scheme=scheme)  # type: ignore[arg-type]
     opened = context.new_page()
-    opened.goto(f"{daemon.http}/", wait_until="networkidle")
+    opened.goto(f"{daemon.http}{path}", wait_until="networkidle")
+    _keep_picture(opened, f"phone-{scheme}{path.split('?', maxsplit=1)[0].replace('/', '-').rstrip('-')}")
     assert opened.evaluate("document.documentElement.scrollWidth") <= 375
     background = opened.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(244, 246, 248)" if scheme == "light" else "rgb(14, 19, 25)")
@@ -129,3 +133,52 @@ def test_status_page_can_be_read_without_script(browser: Browser, daemon: Daemon
     opened.goto(f"{daemon.http}/")
     assert opened.get_by_role("heading", name="incoming").is_visible()
     context.close()
+
+
+def test_status_page_without_script_asks_to_be_loaded_again(browser: Browser, daemon: DaemonProcess) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto(f"{daemon.http}/")
+    assert opened.locator("noscript meta, meta[http-equiv=refresh]").count() == 1
+    opened.goto(f"{daemon.http}/files?name=broken.jpg")
+    assert opened.get_by_text("listed for the first time").is_visible()
+    context.close()
+
+
+def test_status_page_refreshes_by_itself_without_loading_again(page: Page, daemon: DaemonProcess) -> None:
+    page.evaluate("window.kept = true")
+    before = page.locator("header .soft").first.inner_text()
+    page.wait_for_function(
+        "before => document.querySelector('header .soft').innerText !== before", arg=before
+    )
+    assert page.evaluate("window.kept") is True
+    page.locator(".picks img").first.scroll_into_view_if_needed()
+    _keep_picture(page, "desktop-light")
+
+
+def test_login_shows_buttons_and_replay_gives_a_file_another_chance(
+    page: Page, daemon: DaemonProcess
+) -> None:
+    assert page.get_by_role("button", name="Replay what failed").count() == 0
+    page.get_by_role("link", name="log in").click()
+    page.get_by_label("token").fill(json.loads((daemon.data_dir / "control.json").read_text())["token"])
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("button", name="Replay what failed").click()
+    assert "1 samples" in page.get_by_role("status").inner_text()
+    _keep_picture(page, "desktop-logged-in")
+    wait_for(lambda: _count(daemon, "quarantined") == 1, limit_s=60, what="set aside again, with its reason")
+    assert daemon.run_json("log")[0]["verb"] == "replay"
+    (cookie,) = page.context.cookies()
+    assert cookie["httpOnly"]
+    assert cookie["sameSite"] == "Strict"
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_role("button", name="log out").click()
+    assert page.get_by_role("button", name="Pause").count() == 0
+
+
+def _keep_picture(page: Page, name: str) -> None:
+    """For the docs: `STATUS_PAGE_PICTURES=docs/pictures`."""
+    folder = os.environ.get("STATUS_PAGE_PICTURES")
+    if folder:
+        page.screenshot(path=Path(folder) / f"status-{name}.png")

@@ -91,7 +91,7 @@ class Api:
             operation = by_method["GET" if request.method == "HEAD" else request.method]
             try:
                 caller = self._check_token(operation, request.headers.get("authorization", ""))
-                body = await _read_body(request) if operation.body is not None else b""
+                body = await read_body(request) if operation.body is not None else b""
                 ask = Ask(request.path_params, request.query_params, body, caller)
                 reply = await run_in_threadpool(self._answer, operation, ask)
             except Fault as fault:
@@ -263,7 +263,8 @@ def load_failures(session: Any, *, watch: Watch | None, limit: int) -> Failures:
     )
 
 
-async def _read_body(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
+    """The body of a request, or a Fault if it is too large."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

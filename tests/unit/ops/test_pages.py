@@ -8,6 +8,7 @@ import pytest
 
 from tests.builders import NOW_MS, NOW_S, add_batch, add_watch, claim, deliver, list_names, load
 from tests.unit.ops.conftest import API_TOKEN, CONTROL_TOKEN, SIGNED_PATH, WEBP
+from watcher import __version__
 from watcher.domain.models import PollState, RunState
 from watcher.domain.window import Window
 from watcher.store import batches, picks, polls, runs, samples, watches
@@ -57,7 +58,7 @@ def test_page_shows_marks_states_picks_batches_polls_and_what_was_set_aside(ops)
     ops.expect_poll("gate", in_s=7)
     text = ops.get("/").text
     for part in (
-        "<h2>gate</h2>",
+        '<h2><a href="/watches/gate">gate</a></h2>',
         "2023-11-14 22:11:50 UTC",  # the mark
         "90 s",  # its lag
         "in 7 s",
@@ -82,7 +83,8 @@ def test_page_escapes_whatever_a_file_name_holds(ops):
         )
     text = ops.get("/").text
     assert "&lt;script&gt;alert(" in text
-    assert "<script" not in text
+    assert re.findall(r"<script[^>]*>", text) == [f'<script src="/static/status.js?v={__version__}" defer>']
+    assert "style=" not in text
     assert re.findall(r"<img (?!src=\"/thumbnails/\d+\" alt=\")", text) == []
 
 
@@ -97,7 +99,8 @@ def test_page_and_json_hold_no_signed_url_and_no_token(ops):
 
 def test_page_may_load_nothing_from_elsewhere_and_is_not_kept(sqlite_ops):
     headers = sqlite_ops.get("/").headers
-    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "default-src 'none'; script-src 'self'; style-src 'self'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Cache-Control"] == "no-store"
