@@ -55,7 +55,7 @@ def _print_addresses(settings: Settings, configs: list[WatchConfig], addresses: 
     lines += [
         f"  picks appear in   {settings.data_dir / 'selected'}",
         f"  status page       {addresses.http}/",
-        f"  metrics           {addresses.http}/metrics",
+        f"  metrics           {addresses.probes}/metrics",
         f"  {'platform' if settings.is_embedded else 'server'}          {addresses.server}".replace(
             "server  ", "server    "
         ),

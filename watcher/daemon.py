@@ -29,7 +29,6 @@ from watcher.lightly.transport import RequestSeen, Transport
 from watcher.lightly.versions import fetch_minimum_version
 from watcher.logs import get_logger
 from watcher.metrics import Metrics
-from watcher.ops.app import build_app
 from watcher.ops.control import Control
 from watcher.ops.health import AccessWatch, Heartbeats
 from watcher.ops.parts import OpsParts
@@ -37,9 +36,11 @@ from watcher.ops.publish import publish_states
 from watcher.ops.tokens import ControlTokens
 from watcher.poll import PollReport
 from watcher.presence import Presence
+from watcher.rotation import Rotation
 from watcher.scheduler import Scheduler, compute_longest_interval_s
-from watcher.serving import ThreadedServer
 from watcher.settings import Settings
+from watcher.settings_groups import check_control_token
+from watcher.site import Site
 from watcher.standby import Standby
 from watcher.store.reconciles import ReconcileReport
 from watcher.term import SCHEDULER_LIMIT_S, Term
@@ -56,6 +57,7 @@ class Addresses:
     """Where the running daemon is reached."""
 
     http: str
+    probes: str
     server: str
 
 
@@ -84,7 +86,8 @@ class Daemon:
         self._transport: Transport | None = None
         self._queue: RunQueue | None = None
         self._presence: Presence | None = None
-        self._http: ThreadedServer | None = None
+        self._http: Site | None = None
+        self._rotation = Rotation(settings)
         self._control_token = secrets.token_urlsafe(32)
 
     def open(self) -> None:
@@ -207,14 +210,9 @@ class Daemon:
                 next_polls=self._next_polls,
                 role=lambda: "standby" if self._term is None else "leader",
             )
-            self._http = ThreadedServer(
-                build_app(parts),
-                host=self.settings.http.host,
-                port=self.settings.http.port,
-                name="status page",
-                setting="WATCHER_HTTP__PORT",
-            )
+            self._http = Site(self.settings, parts)
             self._http.start()
+            self._follow_secrets(store, self._transport, self._http)
             if leads:
                 self._start_term()
             if not store.is_sqlite:  # a file lock is not lost, and nobody else is there
@@ -232,9 +230,33 @@ class Daemon:
         except BaseException:
             self.stop()
             raise
-        addresses = Addresses(http=self._http.url, server=self._transport.server)
+        addresses = Addresses(
+            http=self._http.control_url, probes=self._http.probes_url, server=self._transport.server
+        )
         _log.info("daemon.started", watches=[config.name for config in self.configs], http=addresses.http)
         return addresses
+
+    def _follow_secrets(self, store: Database, transport: Transport, site: Site) -> None:
+        """Takes up secrets in files that change while this process runs; `docs/control.md` tells which."""
+        follow = self._rotation.follow_secret
+        follow("LIGHTLY_TOKEN", transport.replace_token)
+        follow("WATCHER_STORE__URL", store.replace_credentials)
+        follow("WATCHER_CONTROL__TOKEN", self._take_control_token)
+        if self._platform is not None:
+            follow("WATCHER_PLATFORM__TOKEN", partial(self._take_platform_token, self._platform, transport))
+        for variable, path in zip(
+            ("WATCHER_HTTP__TLS_CERT_FILE", "WATCHER_HTTP__TLS_KEY_FILE"), site.tls or (), strict=False
+        ):
+            self._rotation.follow_file(variable, str(path), site.reload_tls)
+        self._rotation.start(self._stop)
+
+    def _take_control_token(self, token: str) -> None:
+        check_control_token(token)
+        self._configured_token = token
+
+    def _take_platform_token(self, platform: PlatformServer, transport: Transport, token: str) -> None:
+        platform.replace_token(token)
+        transport.replace_token(token)
 
     def _start_standby(self, *, leads: bool) -> None:
         assert self._leadership is not None
@@ -271,7 +293,12 @@ class Daemon:
 
     def _start_term(self) -> None:
         assert self._http is not None
-        Control(url=self._http.url, token=self._control_token).write(self.settings.data_dir)
+        tls = self._http.tls
+        Control(
+            url=self._http.control_url,
+            token=self._control_token,
+            cert_file=None if tls is None else str(tls[0].resolve()),
+        ).write(self.settings.data_dir)
         self._require_term().start()
 
     def _lead(self) -> None:
@@ -393,6 +420,8 @@ class Daemon:
     def _observe(self, seen: RequestSeen) -> None:
         self._metrics.observe_request(**asdict(seen))
         self._access.observe(endpoint=seen.endpoint, code=seen.code)
+        if seen.code == "401":
+            self._rotation.check()
 
     def _now_ms(self) -> int:
         return int(self._clock.now_s() * 1000)

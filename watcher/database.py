@@ -102,6 +102,7 @@ class Database:
         self.engine = engine
         self.last_failure: str | None = None
         self.replaced = threading.Event()
+        self._credentials: dict[str, str | None] = {}
         self._guarded: tuple[int, int] | None = None
         self.name = name or build_process_name()
         # Called at the end of each writing transaction, before it is committed.
@@ -119,6 +120,26 @@ class Database:
         @event.listens_for(self.engine, "after_cursor_execute")
         def _end(connection: Connection, *_: object) -> None:
             query(time.perf_counter() - connection.info["begun_s"])
+
+    def replace_credentials(self, url: str) -> None:
+        """Opens new connections with the user and the password of the URL; open ones stay as they are.
+
+        Raises:
+            ConfigError: the URL leads to another database, which needs a restart.
+        """
+        parsed = read_url(url)
+        old = self.engine.url
+        if parsed.set(username=old.username, password=old.password) != old:
+            raise ConfigError(
+                "the store URL now leads to another database: restart, since only its user and password are taken up"
+            )
+        self._credentials = {"user": parsed.username, "password": parsed.password}
+
+    def fill_in_credentials(
+        self, _dialect: object, _record: object, _arguments: object, named: dict[str, Any]
+    ) -> None:
+        """Called by the engine before it connects."""
+        named.update({name: value for name, value in self._credentials.items() if value is not None})
 
     @property
     def is_sqlite(self) -> bool:
@@ -242,15 +263,7 @@ def build_database(url: str, *, pool_size: int = 10) -> Database:
     Raises:
         ConfigError: another kind of database, or an SQLite file on a network file system.
     """
-    try:
-        parsed = make_url(url)
-    except (SQLAlchemyError, ValueError):  # the cause may quote the URL with its password: no chain
-        raise ConfigError(
-            "the store URL cannot be read: write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, with "
-            "special characters of the password percent-encoded"
-        ) from None
-    if parsed.drivername in ("postgres", "postgresql"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
+    parsed = read_url(url)
     name = build_process_name()
     if parsed.drivername == "sqlite":
         return Database(_build_sqlite_engine(parsed, pool_size), name=name)
@@ -264,10 +277,30 @@ def build_database(url: str, *, pool_size: int = 10) -> Database:
             connect_args={"application_name": name, **_POSTGRES_LIMITS},
             hide_parameters=True,  # they hold signed URLs
         )
-        return Database(engine, name=name)
+        database = Database(engine, name=name)
+        event.listen(engine, "do_connect", database.fill_in_credentials)
+        return database
     raise ConfigError(
         f"the store URL names {parsed.drivername!r}; known are sqlite:///FILE and postgresql://USER@HOST/NAME"
     )
+
+
+def read_url(url: str) -> URL:
+    """The URL in its parts, with the driver that this package uses.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        parsed = make_url(url)
+    except (SQLAlchemyError, ValueError):  # the cause may quote the URL with its password: no chain
+        raise ConfigError(
+            "the store URL cannot be read: write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, with "
+            "special characters of the password percent-encoded"
+        ) from None
+    if parsed.drivername in ("postgres", "postgresql"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed
 
 
 def build_process_name() -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -23,7 +25,16 @@ class ThreadedServer:
     address is known before the application is ready.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str, port: int, name: str, setting: str) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        host: str,
+        port: int,
+        name: str,
+        setting: str,
+        tls: tuple[Path, Path] | None = None,
+    ) -> None:
         """Keeps the values.
 
         Args:
@@ -32,11 +43,14 @@ class ThreadedServer:
             port: 0 takes a free one; see `port` afterwards.
             name: of the server, for messages.
             setting: name of the setting that a person changes when the port is taken.
+            tls: files of the certificate with its chain, and of its key; None for plain HTTP.
         """
         self._app = app
         self._host = host
         self._name = name
         self._setting = setting
+        self._tls = tls
+        self._tls_context = None if tls is None else _load_tls(*tls)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._socket: socket.socket | None = None
@@ -60,6 +74,7 @@ class ThreadedServer:
         """
         if self._socket is None:
             self.bind()
+        context = self._tls_context
         config = uvicorn.Config(
             self._app,
             log_config=None,
@@ -71,6 +86,7 @@ class ThreadedServer:
             h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=10,
+            ssl_context_factory=None if context is None else lambda _config, _default: context,
         )
         server = self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
@@ -83,12 +99,23 @@ class ThreadedServer:
                 raise DeadlineExceededError(f"the {self._name} did not start; the log tells why")
             self._thread.join(_POLL_S)
 
+    def reload_tls(self) -> None:
+        """Takes up a renewed certificate for new connections.
+
+        Raises:
+            ConfigError: it cannot be used; the old one stays.
+        """
+        if self._tls is not None and self._tls_context is not None:
+            _load_tls(*self._tls)  # a pair that does not fit would leave the context half changed
+            self._tls_context.load_cert_chain(*self._tls)
+
     @property
     def url(self) -> str:
         """Where a client on this machine reaches the server."""
         anywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
         host = anywhere.get(self._host, self._host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def ask_to_stop(self, *, within_s: float) -> None:
         """Takes no more requests, and gives those under way the time; does not wait."""
@@ -108,6 +135,25 @@ class ThreadedServer:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _load_tls(cert_file: Path, key_file: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(cert_file, key_file, password=_refuse_passphrase)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"the certificate {cert_file} with the key {key_file} cannot be used ({reason}): both are PEM files, and "
+            "the key has no passphrase"
+        ) from None
+    return context
+
+
+def _refuse_passphrase() -> str:
+    """Instead of asking on the terminal."""
+    raise ValueError("the key has a passphrase")
 
 
 def _bind(host: str, port: int, *, name: str, setting: str) -> socket.socket:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from watcher.domain.errors import ConfigError
@@ -81,6 +81,8 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     watches: dict[WatchName, WatchSettings] = Field(default_factory=dict, description="the watches by name")
 
+    _secret_files: dict[str, str] = PrivateAttr(default_factory=dict)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -93,6 +95,11 @@ class Settings(BaseSettings):
         """Only what `load_settings` read, so that nothing is taken from a place nobody looked at."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
+
+    @property
+    def secret_files(self) -> dict[str, str]:
+        """Where the secrets that lie in files were found, by variable."""
+        return dict(self._secret_files)
 
     @property
     def is_embedded(self) -> bool:
@@ -159,6 +166,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     values: dict[str, Any] = build_nested(variables)
     try:
         settings = Settings(**values)
+        settings._secret_files.update(secrets.paths)  # noqa: SLF001 - no setting, but where they came from
     except ValidationError as error:
         raise ConfigError(explain_validation(error, Settings)) from None
     if settings.lightly_token is not None and settings.lightly_server_location is None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from watcher.domain.errors import ConfigError
+
+MIN_CONTROL_TOKEN_LENGTH = 12
 
 
 class Group(BaseModel):
@@ -25,18 +30,35 @@ class StoreSettings(Group):
 
 
 class HttpSettings(Group):
-    """The daemon's own pages: status, metrics, health."""
+    """The daemon's own pages: metrics and health, and unless `control` has a port of its own the status page too."""
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    tls_cert_file: Path | None = Field(
+        None, description="certificate (PEM, with its chain); with the key the pages are served over HTTPS"
+    )
+    tls_key_file: Path | None = Field(None, description="its private key (PEM, without a passphrase)")
+
+    @model_validator(mode="after")
+    def _check_pair(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("TLS needs both TLS_CERT_FILE and TLS_KEY_FILE: set the other one too")
+        return self
 
 
 class ControlSettings(Group):
     """Changes over HTTP and by command, and who may read the status page."""
 
+    host: str | None = Field(
+        None, description="address of control and status page, if not that of the metrics"
+    )
+    port: int | None = Field(
+        None, ge=0, le=65535, description="port of control and status page, if not that of the metrics"
+    )
+
     token: SecretStr | None = Field(
         None,
-        min_length=12,
+        min_length=MIN_CONTROL_TOKEN_LENGTH,
         description="token that may change something, beside the one of the local commands",
     )
     name: str = Field(
@@ -50,6 +72,18 @@ class ControlSettings(Group):
         default=False,
         description="status page and reading calls want a token too; metrics and health never do",
     )
+
+    @model_validator(mode="after")
+    def _check_address(self) -> Self:
+        if self.host is not None and self.port is None:
+            raise ValueError("HOST is set without PORT: set WATCHER_CONTROL__PORT, or unset it")
+        return self
+
+
+def check_control_token(token: str) -> None:
+    """Raises ConfigError for a token that the settings would refuse."""
+    if len(token) < MIN_CONTROL_TOKEN_LENGTH:
+        raise ConfigError(f"WATCHER_CONTROL__TOKEN must have at least {MIN_CONTROL_TOKEN_LENGTH} characters")
 
 
 def _split_list(value: object) -> object:

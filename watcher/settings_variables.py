@@ -78,9 +78,14 @@ def _variable_name(path: tuple[str, ...]) -> str:
 
 
 class SecretFiles:
-    """Reads the secrets that lie in files."""
+    """Reads the secrets that lie in files.
+
+    Attributes:
+        paths: by variable, where each secret was found.
+    """
 
     def __init__(self, model: type[BaseModel]) -> None:
+        self.paths: dict[str, str] = {}
         self._patterns = [_pattern(v.name + "_FILE") for v in iter_variables(model) if v.is_secret]
 
     def resolve(self, environ: Mapping[str, str]) -> dict[str, str]:
@@ -104,11 +109,17 @@ class SecretFiles:
                 continue
             if resolved.get(target):
                 raise ConfigError(f"both {target} and {name} are set: unset one of them")
-            resolved[target] = _read_secret(name, path)
+            resolved[target] = read_secret(name, path)
+            self.paths[target] = path
         return resolved
 
 
-def _read_secret(variable: str, path: str) -> str:
+def read_secret(variable: str, path: str) -> str:
+    """The secret in a file, without blanks around it.
+
+    Raises:
+        ConfigError: the file cannot be read, is empty or too large.
+    """
     try:
         if os.stat(path).st_size > _LARGEST_SECRET_BYTES:  # noqa: PTH116 - one call, one error
             raise ConfigError(f"{variable} names {path}, which is too large for a secret")

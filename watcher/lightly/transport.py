@@ -24,6 +24,7 @@ from watcher.domain.errors import (
     CancelledError,
     ProtocolError,
     TransportError,
+    UnauthorizedException,
     UnknownOutcomeError,
     WatcherError,
 )
@@ -114,6 +115,7 @@ class Transport:
     ) -> None:
         self.server = check_server(server)
         self._token = check_token(token)
+        self._former_tokens: tuple[str, ...] = ()
         self.creator = creator
         self.answer_timeout_s = answer_timeout_s
         self.retry = retry
@@ -163,6 +165,16 @@ class Transport:
     def token(self) -> str:
         """The token."""
         return self._token
+
+    def replace_token(self, token: str) -> None:
+        """Sends another token from the next try on; the old one is still kept out of texts.
+
+        Raises:
+            ConfigError: it is no usable token; the old one stays.
+        """
+        usable = check_token(token)
+        self._former_tokens = (*self._former_tokens[-3:], self._token)
+        self._token = usable
 
     def close(self) -> None:
         """Closes idle connections; the object stays usable."""
@@ -255,17 +267,23 @@ class Transport:
             CancelledError: `stop` was set during a wait.
         """
         endpoint = f"{method} {path_template}"
-        url = build_url(
-            self.server,
-            path_template,
-            path_params or {},
-            {**(query or {}), "token": self._token if authenticated else None},
-        )
         content = None if body is None else msgspec.json.encode(body)
         repeatable = method != "POST" if idempotent is None else idempotent
 
-        def attempt() -> Answer:
+        def attempt_with(token: str) -> Answer:
+            asked = {**(query or {}), "token": token if authenticated else None}
+            url = build_url(self.server, path_template, path_params or {}, asked)
             return self._attempt(method, endpoint, url, content)
+
+        def attempt() -> Answer:
+            token = self._token
+            try:
+                return attempt_with(token)
+            except UnauthorizedException:
+                # The observer may have found a new token meanwhile; a refused call had no effect.
+                if not authenticated or self._token == token:
+                    raise
+                return attempt_with(self._token)
 
         try:
             return self.run_with_retries(attempt, repeatable=repeatable)
@@ -376,8 +394,9 @@ class Transport:
 
     def hide_secrets(self, text: str) -> str:
         """The text without the token and without queries of URLs."""
-        for secret in {self._token, quote(self._token, safe="")}:
-            text = text.replace(secret, "***")
+        for secret in (self._token, *self._former_tokens):
+            for written in {secret, quote(secret, safe="")}:
+                text = text.replace(written, "***")
         return redact(text)
 
     def _attempt(self, method: str, endpoint: str, url: str, content: bytes | None) -> Answer:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import ssl
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import requests
+from requests.adapters import HTTPAdapter
 
 from watcher.domain.errors import ConfigError, NotSentError
 
 _FILE = "control.json"
+_PEM_BEGIN = "-----BEGIN CERTIFICATE-----"
+_PEM_END = "-----END CERTIFICATE-----"
 _LIMIT_S = 10.0
 
 
@@ -19,6 +25,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     token: str
+    cert_file: str | None = None
 
     def write(self, data_dir: Path) -> None:
         """Makes the file anew."""
@@ -75,6 +82,8 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
         try:
             with requests.Session() as session:
                 session.trust_env = False
+                if self.cert_file is not None:
+                    session.mount("https://", _Pinned(self.cert_file))
                 answer = session.post(
                     f"{self.url}/api/v1/watches/{watch}/{verb}",
                     headers={"Authorization": f"Bearer {self.token}"},
@@ -82,8 +91,32 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
                     timeout=_LIMIT_S,
                 )
                 told = answer.json()
-        except (requests.RequestException, ValueError) as error:
+        except (requests.RequestException, OSError, ValueError) as error:
             raise NotSentError(f"the daemon at {self.url} does not answer ({type(error).__name__})") from None
         if answer.status_code >= 300:
             raise ConfigError(str(told.get("error", f"the daemon answered {answer.status_code}")))
         return str(told["status"])
+
+
+class _Pinned(HTTPAdapter):
+    """Trusts the daemon's own certificate and no other: on this machine it is not reached by the name that is in it."""
+
+    def __init__(self, cert_file: str) -> None:
+        pem = Path(cert_file).read_text(encoding="ascii")
+        first = pem[: pem.index(_PEM_END) + len(_PEM_END)]
+        self._fingerprint = hashlib.sha256(
+            ssl.PEM_cert_to_DER_cert(first[first.index(_PEM_BEGIN) :])
+        ).hexdigest()
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+        super().init_poolmanager(
+            *arguments,
+            **named,
+            assert_fingerprint=self._fingerprint,
+            assert_hostname=False,
+            cert_reqs="CERT_NONE",
+        )
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Leaves the connection as `init_poolmanager` made it."""

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -116,6 +117,16 @@ class PlatformServer:
             self._worker = JobWorker(self._platform)
             self._worker.start()
 
+    def replace_token(self, token: str) -> None:
+        """Gives the first user another token; the old one ends within five seconds.
+
+        Raises:
+            ConfigError: it is too short, or another user's; the old one stays.
+        """
+        config = replace(self.config, token=token)
+        change_first_token(self.platform, token=token)
+        self.config = config
+
     def stop(self, timeout_s: float = 30.0) -> None:
         """Lets requests under way end, gives a running job back, and closes everything."""
         limit = time.monotonic() + timeout_s
@@ -154,7 +165,16 @@ class PlatformServer:
 
 def ensure_first_user(platform: Platform) -> None:
     """Makes the user of the configured token, or gives it that token."""
-    token_hash = platform.keys.hash_token(platform.config.token)
+    change_first_token(platform, token=platform.config.token)
+
+
+def change_first_token(platform: Platform, *, token: str) -> None:
+    """Gives the first user that token; makes the user if there is none.
+
+    Raises:
+        ConfigError: it is another user's.
+    """
+    token_hash = platform.keys.hash_token(token)
     with platform.database.write() as session:
         holder = user_store.load_user_by_hash(session, token_hash=token_hash)
         owner = user_store.load_user_by_name(session, name=FIRST_USER)
