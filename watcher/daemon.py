@@ -233,14 +233,19 @@ class Daemon:
         addresses = Addresses(
             http=self._http.control_url, probes=self._http.probes_url, server=self._transport.server
         )
-        _log.info("daemon.started", watches=[config.name for config in self.configs], http=addresses.http)
+        _log.info(
+            "daemon.started",
+            watches=[config.name for config in self.configs],
+            http=addresses.http,
+            probes=addresses.probes,
+        )
         return addresses
 
     def _follow_secrets(self, store: Database, transport: Transport, site: Site) -> None:
         """Takes up secrets in files that change while this process runs; `docs/control.md` tells which."""
         follow = self._rotation.follow_secret
-        follow("LIGHTLY_TOKEN", transport.replace_token)
-        follow("WATCHER_STORE__URL", store.replace_credentials)
+        follow("LIGHTLY_TOKEN", transport.secret.replace)
+        follow("WATCHER_STORE__URL", store.credentials.replace)
         follow("WATCHER_CONTROL__TOKEN", self._take_control_token)
         if self._platform is not None:
             follow("WATCHER_PLATFORM__TOKEN", partial(self._take_platform_token, self._platform, transport))
@@ -256,7 +261,7 @@ class Daemon:
 
     def _take_platform_token(self, platform: PlatformServer, transport: Transport, token: str) -> None:
         platform.replace_token(token)
-        transport.replace_token(token)
+        transport.secret.replace(token)
 
     def _start_standby(self, *, leads: bool) -> None:
         assert self._leadership is not None

@@ -23,11 +23,12 @@ import alembic.command
 import alembic.config
 import alembic.migration
 import alembic.script
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
+from watcher.database_url import Credentials, read_url
 from watcher.domain.errors import ConfigError, SchemaMismatchError, StoreError, StoreUnavailableError
 from watcher.domain.redaction import redact
 
@@ -102,7 +103,7 @@ class Database:
         self.engine = engine
         self.last_failure: str | None = None
         self.replaced = threading.Event()
-        self._credentials: dict[str, str | None] = {}
+        self.credentials = Credentials(engine.url)
         self._guarded: tuple[int, int] | None = None
         self.name = name or build_process_name()
         # Called at the end of each writing transaction, before it is committed.
@@ -120,26 +121,6 @@ class Database:
         @event.listens_for(self.engine, "after_cursor_execute")
         def _end(connection: Connection, *_: object) -> None:
             query(time.perf_counter() - connection.info["begun_s"])
-
-    def replace_credentials(self, url: str) -> None:
-        """Opens new connections with the user and the password of the URL; open ones stay as they are.
-
-        Raises:
-            ConfigError: the URL leads to another database, which needs a restart.
-        """
-        parsed = read_url(url)
-        old = self.engine.url
-        if parsed.set(username=old.username, password=old.password) != old:
-            raise ConfigError(
-                "the store URL now leads to another database: restart, since only its user and password are taken up"
-            )
-        self._credentials = {"user": parsed.username, "password": parsed.password}
-
-    def fill_in_credentials(
-        self, _dialect: object, _record: object, _arguments: object, named: dict[str, Any]
-    ) -> None:
-        """Called by the engine before it connects."""
-        named.update({name: value for name, value in self._credentials.items() if value is not None})
 
     @property
     def is_sqlite(self) -> bool:
@@ -278,29 +259,11 @@ def build_database(url: str, *, pool_size: int = 10) -> Database:
             hide_parameters=True,  # they hold signed URLs
         )
         database = Database(engine, name=name)
-        event.listen(engine, "do_connect", database.fill_in_credentials)
+        event.listen(engine, "do_connect", database.credentials.fill_in)
         return database
     raise ConfigError(
         f"the store URL names {parsed.drivername!r}; known are sqlite:///FILE and postgresql://USER@HOST/NAME"
     )
-
-
-def read_url(url: str) -> URL:
-    """The URL in its parts, with the driver that this package uses.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        parsed = make_url(url)
-    except (SQLAlchemyError, ValueError):  # the cause may quote the URL with its password: no chain
-        raise ConfigError(
-            "the store URL cannot be read: write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, with "
-            "special characters of the password percent-encoded"
-        ) from None
-    if parsed.drivername in ("postgres", "postgresql"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    return parsed
 
 
 def build_process_name() -> str:

@@ -32,7 +32,7 @@ from watcher.settings_groups import (
     TraceSettings,
     WorkerSettings,
 )
-from watcher.settings_variables import SecretFiles, build_nested, explain_validation, refuse_unknown
+from watcher.settings_variables import SecretFiles, build_nested, explain_validation, find_unknown
 from watcher.settings_watch import (
     DEFAULT_WATCH,
     WatchName,
@@ -162,21 +162,40 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     """
     secrets = SecretFiles(Settings)
     variables = secrets.resolve(environ)
-    refuse_unknown(Settings, variables)
-    values: dict[str, Any] = build_nested(variables)
+    unknown = find_unknown(Settings, variables)
+    problems = [*secrets.problems, *unknown.values()]
+    values: dict[str, Any] = build_nested(
+        {name: value for name, value in variables.items() if name not in unknown}
+    )
+    settings: Settings | None = None
     try:
         settings = Settings(**values)
-        settings._secret_files.update(secrets.paths)  # noqa: SLF001 - no setting, but where they came from
     except ValidationError as error:
-        raise ConfigError(explain_validation(error, Settings)) from None
+        problems.append(explain_validation(error, Settings))
+    if settings is not None and not secrets.problems:  # without a secret the rest would seem contradictory
+        problems += _find_contradictions(settings)
+    if problems or settings is None:
+        raise ConfigError("\n".join(problems))
+    settings._secret_files.update(secrets.paths)  # noqa: SLF001 - no setting, but where they came from
+    return settings
+
+
+def _find_contradictions(settings: Settings) -> list[str]:
+    problems = []
     if settings.lightly_token is not None and settings.lightly_server_location is None:
-        raise ConfigError(
+        problems.append(
             "LIGHTLY_TOKEN is set, but not LIGHTLY_SERVER_LOCATION: name the server the token belongs to, or unset "
             "the token to start the platform inside the daemon"
         )
     if settings.lightly_token is None and settings.lightly_server_location is not None:
-        raise ConfigError(
+        problems.append(
             "LIGHTLY_SERVER_LOCATION is set, but not LIGHTLY_TOKEN (or LIGHTLY_TOKEN_FILE): set the token of that "
             "server, or unset the location to start the platform inside the daemon"
         )
-    return settings
+    http, control = settings.http, settings.control
+    if control.port and control.port == http.port and (control.host or http.host) == http.host:
+        problems.append(
+            f"WATCHER_CONTROL__PORT and WATCHER_HTTP__PORT are both {http.port}: unset WATCHER_CONTROL__PORT to serve "
+            "all at one address, or choose another port"
+        )
+    return problems

@@ -82,17 +82,18 @@ class SecretFiles:
 
     Attributes:
         paths: by variable, where each secret was found.
+        problems: what is wrong with others.
     """
 
     def __init__(self, model: type[BaseModel]) -> None:
         self.paths: dict[str, str] = {}
+        self.problems: list[str] = []
         self._patterns = [_pattern(v.name + "_FILE") for v in iter_variables(model) if v.is_secret]
 
     def resolve(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The variables that concern us, with every `<SECRET>_FILE` replaced by the secret; empty ones count as unset.
 
-        Raises:
-            ConfigError: a file cannot be read, is empty or too large, or the secret is given both ways.
+        A file that cannot be read, is empty or too large, or stands beside its secret, is one of `problems`.
         """
         resolved = {
             name: value for name, value in environ.items() if name.startswith(_PREFIX) or name in _LIGHTLY
@@ -108,9 +109,14 @@ class SecretFiles:
             if path == "":
                 continue
             if resolved.get(target):
-                raise ConfigError(f"both {target} and {name} are set: unset one of them")
-            resolved[target] = read_secret(name, path)
-            self.paths[target] = path
+                self.problems.append(f"both {target} and {name} are set: unset one of them")
+                continue
+            try:
+                resolved[target] = read_secret(name, path)
+            except ConfigError as error:
+                self.problems.append(str(error))
+            else:
+                self.paths[target] = path
         return resolved
 
 
@@ -132,17 +138,15 @@ def read_secret(variable: str, path: str) -> str:
     return secret
 
 
-def refuse_unknown(model: type[BaseModel], variables: Mapping[str, str]) -> None:
-    """Raises ConfigError for variables that nothing reads, each with the nearest that something does."""
+def find_unknown(model: type[BaseModel], variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables that nothing reads, each with a text that names the nearest that something does."""
     known = [variable.name for variable in iter_variables(model)]
     patterns = [_pattern(name) for name in known]
-    problems = [
-        f"{name} is not a setting{_suggest(name, known)}"
+    return {
+        name: f"{name} is not a setting{_suggest(name, known)}"
         for name in sorted(variables)
         if not any(pattern.fullmatch(name) for pattern in patterns)
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))
+    }
 
 
 def _suggest(name: str, known: list[str]) -> str:

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeVar
-from urllib.parse import quote
 
 import msgspec
 import requests
@@ -30,7 +29,7 @@ from watcher.domain.errors import (
 )
 from watcher.domain.redaction import redact
 from watcher.lightly import signed_urls
-from watcher.lightly.addresses import QueryValue, build_url, check_server, check_token
+from watcher.lightly.addresses import QueryValue, build_url, check_server
 from watcher.lightly.answers import (
     Answer,
     build_exception,
@@ -49,6 +48,7 @@ from watcher.lightly.observation import (
     RequestTracer,
     ServerTime,
 )
+from watcher.lightly.secret import Token
 from watcher.lightly.signed_urls import ReadResult, ReadStream
 
 __all__ = [
@@ -114,8 +114,7 @@ class Transport:
         stop: threading.Event | None = None,
     ) -> None:
         self.server = check_server(server)
-        self._token = check_token(token)
-        self._former_tokens: tuple[str, ...] = ()
+        self.secret = Token(token)
         self.creator = creator
         self.answer_timeout_s = answer_timeout_s
         self.retry = retry
@@ -164,17 +163,7 @@ class Transport:
     @property
     def token(self) -> str:
         """The token."""
-        return self._token
-
-    def replace_token(self, token: str) -> None:
-        """Sends another token from the next try on; the old one is still kept out of texts.
-
-        Raises:
-            ConfigError: it is no usable token; the old one stays.
-        """
-        usable = check_token(token)
-        self._former_tokens = (*self._former_tokens[-3:], self._token)
-        self._token = usable
+        return self.secret.value
 
     def close(self) -> None:
         """Closes idle connections; the object stays usable."""
@@ -270,20 +259,17 @@ class Transport:
         content = None if body is None else msgspec.json.encode(body)
         repeatable = method != "POST" if idempotent is None else idempotent
 
-        def attempt_with(token: str) -> Answer:
-            asked = {**(query or {}), "token": token if authenticated else None}
-            url = build_url(self.server, path_template, path_params or {}, asked)
-            return self._attempt(method, endpoint, url, content)
-
         def attempt() -> Answer:
-            token = self._token
-            try:
-                return attempt_with(token)
-            except UnauthorizedException:
-                # The observer may have found a new token meanwhile; a refused call had no effect.
-                if not authenticated or self._token == token:
-                    raise
-                return attempt_with(self._token)
+            while True:
+                token = self.secret.value
+                asked = {**(query or {}), "token": token if authenticated else None}
+                try:
+                    url = build_url(self.server, path_template, path_params or {}, asked)
+                    return self._attempt(method, endpoint, url, content)
+                except UnauthorizedException:
+                    # The observer may have found a new token meanwhile; a refused call had no effect.
+                    if not authenticated or self.secret.value == token:
+                        raise
 
         try:
             return self.run_with_retries(attempt, repeatable=repeatable)
@@ -394,10 +380,7 @@ class Transport:
 
     def hide_secrets(self, text: str) -> str:
         """The text without the token and without queries of URLs."""
-        for secret in (self._token, *self._former_tokens):
-            for written in {secret, quote(secret, safe="")}:
-                text = text.replace(written, "***")
-        return redact(text)
+        return redact(self.secret.hide(text))
 
     def _attempt(self, method: str, endpoint: str, url: str, content: bytes | None) -> Answer:
         request_id = self._numbers.next_id()
