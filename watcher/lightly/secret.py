@@ -15,7 +15,7 @@ class Token:
         self._former: tuple[str, ...] = ()
 
     def replace(self, value: str) -> None:
-        """Sends another token from the next try on.
+        """Sends another token from the next try on; a call just refused with the old one is made again.
 
         Raises:
             ConfigError: it is no usable token; the old one stays.

@@ -267,7 +267,6 @@ class Transport:
                     url = build_url(self.server, path_template, path_params or {}, asked)
                     return self._attempt(method, endpoint, url, content)
                 except UnauthorizedException:
-                    # The observer may have found a new token meanwhile; a refused call had no effect.
                     if not authenticated or self.secret.value == token:
                         raise
 
