@@ -239,9 +239,9 @@ def work_dir(settings: Settings) -> Path:
     return settings.data_dir / "work"
 
 
-def clear_work_dir(settings: Settings) -> None:
-    """Removes what a killed process left there; only while this one holds the store, so that nobody works on it."""
-    for path in work_dir(settings).iterdir():
+def clear_work_dir(settings: Settings, *, pattern: str = "*") -> None:
+    """Removes what a killed process left there; only names on which nobody else can be at work meanwhile."""
+    for path in work_dir(settings).glob(pattern):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -122,8 +122,8 @@ class Term:
 
     def _take_over(self) -> None:
         now_ms = int(self._clock.now_s() * 1000)
-        if self._database.is_sqlite:
-            clear_work_dir(self._settings)
+        # Beside Postgres workers of other processes may be at work there too; only a leader compares.
+        clear_work_dir(self._settings, pattern="*" if self._database.is_sqlite else "reconcile-*")
         # Those of an earlier leader; workers on other machines keep theirs.
         owner = None if self._database.is_sqlite else LOCAL_OWNER
         with self._database.write() as session:
