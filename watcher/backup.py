@@ -31,6 +31,7 @@ _LIST = "backup.json"
 _STORE = "watcher.sqlite"
 _PLATFORM = "platform.sqlite"
 _KEYS = ("platform.key", "token")
+_STATEMENT_KEY = "statement.key"
 _UPLOADS = "blobs"
 _CHUNK = 1 << 20
 
@@ -99,11 +100,10 @@ def back_up(settings: Settings, folder: Path, *, clock: Clock) -> BackupList:
         if places.platform is not None and places.platform.exists():
             _copy_database(places.platform, unfinished / _PLATFORM)
             names.append(_PLATFORM)
-        for key in _KEYS if places.platform_dir is not None else ():
-            assert places.platform_dir is not None
-            if (places.platform_dir / key).exists():
-                shutil.copy2(places.platform_dir / key, unfinished / key)
-                names.append(key)
+        for name, key in _find_keys(settings, places).items():
+            if key.exists():
+                shutil.copy2(key, unfinished / name)
+                names.append(name)
         n_uploads = 0
         if places.uploads is not None and places.uploads.is_dir():
             n_uploads = _copy_uploads(places.uploads, unfinished / _UPLOADS)
@@ -150,9 +150,8 @@ def restore(settings: Settings, folder: Path, *, clock: Clock) -> BackupList:
     lock = FileLock(database)
     lock.acquire()
     try:
-        targets = {_STORE: places.store}
-        if places.platform_dir is not None and places.platform is not None:
-            targets |= {name: places.platform_dir / name for name in _KEYS}
+        targets = {_STORE: places.store, **_find_keys(settings, places)}
+        if places.platform is not None:
             targets[_PLATFORM] = places.platform
         stamp = datetime.fromtimestamp(clock.now_s(), UTC).strftime("%Y%m%dT%H%M%SZ")
         chosen = {name: target for name, target in targets.items() if name in names}
@@ -219,6 +218,14 @@ def _find_places(settings: Settings) -> _Places:
         platform=Path(str(platform.database)) if is_file else None,
         uploads=config.data_dir / _UPLOADS if config.blob_url is None else None,
     )
+
+
+def _find_keys(settings: Settings, places: _Places) -> dict[str, Path]:
+    """The files of keys by their names in a backup."""
+    keys = {_STATEMENT_KEY: settings.data_dir / _STATEMENT_KEY}
+    if places.platform_dir is not None:
+        keys |= {name: places.platform_dir / name for name in _KEYS}
+    return keys
 
 
 def _copy_database(source: Path, target: Path) -> None:

@@ -53,8 +53,10 @@ def test_backup_of_a_running_daemon_restored_elsewhere_goes_on_and_doubles_nothi
     daemon.start()
     put(daemon, "a.jpg", "b.jpg")
     wait_for_done(daemon, 2)
+    daemon.run_command("audit")
     told = daemon.run_command("backup", str(tmp_path / "backup"))
     assert "watcher.sqlite" in told
+    assert "statement.key" in told
     assert "platform.key" in told
     put(daemon, "late.jpg")
     wait_for_done(daemon, 3)
@@ -68,6 +70,7 @@ def test_backup_of_a_running_daemon_restored_elsewhere_goes_on_and_doubles_nothi
     # What arrived after the backup lies in the folder still, with its time: it is found again.
     wait_for_done(other, 3)
     other.run_command("audit")
+    other.run_command("statement", "verify")
     assert list_samples(other) == ["a.jpg", "b.jpg", "late.jpg"]
     tokens = [(d.data_dir / "platform" / "token").read_text() for d in (daemon, other)]
     assert tokens[0] == tokens[1]
