@@ -204,6 +204,7 @@ class Daemon:
                     configured=lambda: self._configured_token,
                     name=self.settings.control.name,
                 ),
+                configs={config.name: config for config in self.configs},
                 read_needs_token=self.settings.control.read_needs_token,
                 poll_now=self._poll_now,
                 audit_now=self._audit_now,

@@ -34,6 +34,7 @@ from watcher.ops.operations import (
 )
 from watcher.ops.overview import load_overview
 from watcher.ops.parts import OpsParts, build_json
+from watcher.planning import plan_watch
 from watcher.store import control, reconciles, runs, samples, watches
 
 _log = get_logger("control")
@@ -67,6 +68,7 @@ class Api:
             "getStatus": self._get_status,
             "getWatch": self._get_watch,
             "getAudit": self._get_audit,
+            "getPlan": self._get_plan,
             "getLives": self._get_lives,
             "getFailures": self._get_failures,
             "getLog": self._get_log,
@@ -199,6 +201,16 @@ class Api:
                 404, "AUDIT_UNKNOWN", f"the watch {row.name!r} was never compared in full: ask for it"
             )
         return last[1]
+
+    def _get_plan(self, ask: Ask) -> object:
+        name = ask.path["watch"]
+        config = self._parts.configs.get(name)
+        if config is None:
+            with self._parts.database.read() as session:
+                find_watch(session, name)
+            raise Fault(409, "NOT_POLLED_HERE", f"the watch {name!r} is not configured in this process")
+        now_ms = int(self._parts.clock.now_s() * 1000)
+        return plan_watch(self._parts.database, config=config, transport=self._parts.transport, now_ms=now_ms)
 
     def _get_lives(self, ask: Ask) -> object:
         name = ask.query.get("name", "")

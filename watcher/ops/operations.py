@@ -10,6 +10,7 @@ import msgspec
 
 from watcher.ops.life import Life
 from watcher.ops.overview import Overview, WatchView
+from watcher.planning import Plan
 from watcher.store.control import AuditEntry
 from watcher.store.reconciles import ReconcileReport
 
@@ -157,6 +158,13 @@ OPERATIONS = (
         path=f"{_OF_WATCH}/audit",
         summary="The last full comparison of a watch's datasource, ledger and dataset.",
         reply=ReconcileReport,
+    ),
+    Operation(
+        name="getPlan",
+        method="GET",
+        path=f"{_OF_WATCH}/plan",
+        summary="What the next poll and its batches would do and cost; lists the datasource and does nothing.",
+        reply=Plan,
     ),
     Operation(
         name="getLives",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import msgspec
@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from watcher.database import Database
 from watcher.domain.clock import Clock
+from watcher.domain.models import WatchConfig
 from watcher.lightly.transport import Transport
 from watcher.ops.health import AccessWatch, Heartbeats
 from watcher.ops.tokens import ControlTokens
@@ -27,6 +28,7 @@ class OpsParts:
         poll_now: brings the next poll of a watch forward; False for an unknown one.
         audit_now: starts a full comparison of a watch; False for an unknown one.
         next_polls: when each watch is polled next.
+        configs: the watches as configured, by name; what a plan is made from.
         role: `leader` while this process may poll, else `standby`.
     """
 
@@ -42,6 +44,7 @@ class OpsParts:
     next_polls: Callable[[], Mapping[str, datetime]]
     role: Callable[[], str] = lambda: "leader"
     read_needs_token: bool = False
+    configs: Mapping[str, WatchConfig] = field(default_factory=dict)
 
 
 def build_json(value: object, *, status: int = 200) -> Response:

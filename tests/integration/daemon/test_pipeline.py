@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import update
 
 import watcher.jobs.upload
 from tests.integration.daemon.conftest import Scene
@@ -37,7 +38,7 @@ from watcher.lightly import embeddings, tags
 from watcher.lightly import samples as remote_samples
 from watcher.sinks.base import SinkParts
 from watcher.sinks.building import build_sink
-from watcher.store import batches, deliveries, picks, runs, samples
+from watcher.store import batches, deliveries, picks, runs, samples, tables
 
 
 @pytest.fixture
@@ -241,7 +242,7 @@ def test_object_that_vanished_is_gone_and_holds_nothing_up(pipeline: Pipeline) -
 
 @pytest.mark.scenario(number=28)
 def test_truncated_file_waits_and_is_done_once_it_is_whole(pipeline: Pipeline) -> None:
-    pipeline.scene.change(upload=UploadRules(settle_s=4, settle_attempts=1))
+    pipeline.scene.change(upload=UploadRules(settle_s=3600, settle_attempts=1))
     _put_pictures(pipeline.scene, ["whole.jpg", "half.jpg"])
     path = pipeline.scene.folder / "half.jpg"
     body = path.read_bytes()
@@ -250,7 +251,8 @@ def test_truncated_file_waits_and_is_done_once_it_is_whole(pipeline: Pipeline) -
     pipeline.run_all()
     assert pipeline.states() == {"whole.jpg": SampleState.DONE, "half.jpg": SampleState.WAITING}
     path.write_bytes(body)
-    time.sleep(4)
+    with pipeline.scene.database.write() as session:
+        session.execute(update(tables.samples).values(available_ms=0))  # the hour passes
     pipeline.poll()
     pipeline.run_all()
     assert pipeline.states() == dict.fromkeys(["whole.jpg", "half.jpg"], SampleState.DONE)

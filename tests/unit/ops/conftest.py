@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.builders import NOW_S, ManualClock
+from tests.builders import NOW_S, ManualClock, build_config
 from tests.stores import migrated_file, migrated_url, store_url
 from tests.unit.lightly.servers import Reply, Seen, Server, serve
 from watcher.database import Database, build_database
@@ -122,6 +122,7 @@ class Ops:
             poll_now=partial(self._start, "poll"),
             audit_now=partial(self._start, "audit"),
             next_polls=lambda: self.next_polls,
+            configs={name: build_config(name) for name in ("gate", "roof")},
         )
         pages.app = build_app(parts)
         self.url = pages.url

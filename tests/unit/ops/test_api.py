@@ -270,6 +270,17 @@ def test_one_watch_and_its_last_audit_are_told(ops):
     assert ops.get("/api/v1/watches/gate/audit").json() == msgspec.to_builtins(report)
 
 
+def test_plan_of_a_watch_tells_what_waits_and_changes_nothing(ops):
+    watch = add_watch(ops.database)
+    list_names(ops.database, watch, ["a.jpg", "b.jpg"])
+    plan = ops.get("/api/v1/watches/gate/plan").json()
+    assert (plan["watch"], plan["n_waiting"], plan["batch_sizes"]) == ("gate", 2, [2])
+    assert load(ops.database, watch, "a.jpg").state == "waiting"
+    assert is_refusal(ops.get("/api/v1/watches/gat/plan"), 404, "WATCH_UNKNOWN")
+    add_watch(ops.database, "left")
+    assert is_refusal(ops.get("/api/v1/watches/left/plan"), 409, "NOT_POLLED_HERE")
+
+
 @pytest.mark.parametrize("operation", READERS, ids=lambda operation: operation.name)
 def test_reading_wants_a_token_where_that_is_set(build_ops, sqlite_store_url, operation):
     ops = build_ops(sqlite_store_url, read_needs_token=True)
