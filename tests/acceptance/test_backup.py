@@ -70,7 +70,8 @@ def test_backup_of_a_running_daemon_restored_elsewhere_goes_on_and_doubles_nothi
     # What arrived after the backup lies in the folder still, with its time: it is found again.
     wait_for_done(other, 3)
     other.run_command("audit")
-    other.run_command("statement", "verify")
+    other.run_command("statement", "export", "incoming", "--file", str(tmp_path / "statements.jsonl"))
+    other.run_command("statement", "verify", str(tmp_path / "statements.jsonl"))
     assert list_samples(other) == ["a.jpg", "b.jpg", "late.jpg"]
     tokens = [(d.data_dir / "platform" / "token").read_text() for d in (daemon, other)]
     assert tokens[0] == tokens[1]

@@ -163,9 +163,13 @@ def forget_dispatched(session: Session, *, step: Step, limit: int) -> int:
         .order_by(runs.c.dispatched_ms)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        # Read once: as a plain subquery Postgres may read it again for each row, and go beyond the limit.
+        .cte("oldest")
     )
     result: Any = session.execute(
-        update(runs).where(runs.c.id.in_(oldest), runs.c.state == RunState.READY).values(dispatched_ms=None)
+        update(runs)
+        .where(runs.c.id.in_(select(oldest.c.id)), runs.c.state == RunState.READY)
+        .values(dispatched_ms=None)
     )
     return int(result.rowcount)
 

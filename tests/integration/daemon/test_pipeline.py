@@ -328,7 +328,7 @@ def test_picks_are_ranked_and_carry_their_reason(pipeline: Pipeline) -> None:
     with pipeline.scene.database.read() as session:
         found = picks.load_picks(session, batch_id=1)
     assert [pick.rank for pick in found] == [1, 2, 3]
-    distances = [pick.reason.get("distance_to_nearest_earlier_pick_of_batch") for pick in found]
+    distances = [pick.reason.get("distance_to_nearest_earlier_pick") for pick in found]
     assert distances[0] is None
     assert distances[1] >= distances[2] > 0
 
