@@ -86,6 +86,15 @@ def test_every_event_is_noun_and_past_verb():
         assert re.fullmatch(r"[a-z_]+\.[a-z_]+", name), name
 
 
+# What makes sense only beside another.
+NEEDS = {
+    "LIGHTLY_SERVER_LOCATION": {"LIGHTLY_TOKEN": "a-token"},
+    "WATCHER_HTTP__TLS_CERT_FILE": {"WATCHER_HTTP__TLS_KEY_FILE": "/run/secrets/tls.key"},
+    "WATCHER_HTTP__TLS_KEY_FILE": {"WATCHER_HTTP__TLS_CERT_FILE": "/run/secrets/tls.crt"},
+    "WATCHER_CONTROL__HOST": {"WATCHER_CONTROL__PORT": "8090"},
+}
+
+
 @pytest.mark.parametrize("variable", list(iter_variables(Settings)), ids=lambda variable: variable.name)
 def test_variable_of_the_configuration_has_an_example_that_is_understood(variable):
     example = generator.build_example(variable)
@@ -93,5 +102,4 @@ def test_variable_of_the_configuration_has_an_example_that_is_understood(variabl
     if variable.is_secret:
         return
     name = variable.name.replace("<NAME>", "GATE")
-    partner = {"LIGHTLY_TOKEN": "a-token"} if name == "LIGHTLY_SERVER_LOCATION" else {}
-    load_settings({name: example, **partner})
+    load_settings({**NEEDS.get(name, {}), name: example})
