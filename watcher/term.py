@@ -122,8 +122,10 @@ class Term:
 
     def _take_over(self) -> None:
         now_ms = int(self._clock.now_s() * 1000)
-        # Beside Postgres workers of other processes may be at work there too; only a leader compares.
-        clear_work_dir(self._settings, pattern="*" if self._database.is_sqlite else "reconcile-*")
+        # Workers of other processes may be at work there too; only a leader compares. A leader of before that still
+        # lives fails for want of its file, and its run is repeated.
+        alone = self._database.is_sqlite or self._settings.dispatch == "local"
+        clear_work_dir(self._settings, pattern="*" if alone else "reconcile-*")
         # Those of an earlier leader; workers on other machines keep theirs.
         owner = None if self._database.is_sqlite else LOCAL_OWNER
         with self._database.write() as session:

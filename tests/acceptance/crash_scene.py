@@ -143,6 +143,18 @@ class CrashScene:
     def run_until_crash(self, point: str) -> None:
         """Starts the daemon and waits until it has killed itself at the point."""
         self.start(crash_at=point)
+        self.wait_for_crash(point)
+
+    def start_and_wait_for_event(self, event: str, *, crash_at: str) -> None:
+        """Starts the daemon and waits until it has logged an event."""
+        before = self.log_path.read_text().count(f'"event": "{event}"')
+        self.start(crash_at=crash_at)
+        self._wait_until(
+            lambda: self.log_path.read_text().count(f'"event": "{event}"') > before, limit_s=_START_LIMIT_S
+        )
+
+    def wait_for_crash(self, point: str) -> None:
+        """Waits until the running daemon has killed itself at the point."""
         assert self._pid is not None
         code = self.forge.wait(self._pid, limit_s=_END_LIMIT_S)
         if code is None:
@@ -233,7 +245,9 @@ class CrashScene:
             ).all()
             ledger = [[*row[:5], row.remote_id is not None] for row in rows]
             found = session.execute(select(b).order_by(b.c.id)).all()
-            joined = select(b.c.key, r.c.step, r.c.state).join(b, b.c.id == r.c.batch_id).order_by(r.c.id)
+            joined = (
+                select(b.c.key, r.c.step, r.c.state).join(b, b.c.id == r.c.batch_id).order_by(b.c.id, r.c.id)
+            )
             done = [list(row) for row in session.execute(joined)]
             picked = session.execute(
                 select(b.c.key, s.c.file_name, tables.picks.c.rank)

@@ -98,7 +98,13 @@ class Daemon:
                 self._note(f"not opened: {error}")
                 self._loop.sleep(5.0)
         crash_point("daemon.runs_released")
-        runner, deliverer = self._build(build_runner), self._build(build_deliverer)
+        while True:
+            try:
+                runner, deliverer = self._build(build_runner), self._build(build_deliverer)
+                break
+            except WatcherError as error:  # building reads the store; a real daemon tries again as well
+                self._note(f"not built: {error}")
+                self._loop.sleep(5.0)
         for number in range(self._profile.n_workers):
             self._spawn(f"worker {number}", lambda number=number: self._work(runner, f"worker {number}"))
         self._spawn("delivery 0", lambda: self._work(deliverer, "delivery 0"))

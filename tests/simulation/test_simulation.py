@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(400)
 
 # Always the same ones, so that a change that makes one red is the cause of it.
 N_SEEDS = 48
-N_DEEP_SEEDS = 256
+N_DEEP_SEEDS = 96
 _AT_ONCE = 8
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO, Literal
@@ -187,8 +187,10 @@ def ensure_initial_or_upsize_tag(
 ) -> TagData:
     """Sees to it that the tags cover all samples.
 
-    No tags yet: makes the initial tag. Else a tag of the given name is taken as done, and without one the tags are
-    upsized under that name. If nothing was added since the last time, nothing is made.
+    No tags yet: makes the initial tag. Else, if samples were added since the last time, the tags are upsized under
+    the given name. A tag that bears it already is taken as this round's; if it does not reach to the end of the
+    dataset - the caller's memory is older than the server's, as after a backup was put back - the tags are upsized
+    under the next free name.
 
     Args:
         transport: the way.
@@ -210,12 +212,10 @@ def ensure_initial_or_upsize_tag(
         present = tags.fetch_tags(transport, dataset_id=dataset_id)
         named = next((tag for tag in present if tag.name == upsize_tag_name), None)
         initial = find_initial_tag(present)
-        if named is not None:
-            return named
         if initial is not None and not has_samples_beyond(
             transport, dataset_id=dataset_id, n_covered=max(tag.tot_size for tag in present)
         ):
-            return initial
+            return named or initial
         try:
             if initial is None:
                 tag_id = tags.create_initial_tag(
@@ -231,10 +231,12 @@ def ensure_initial_or_upsize_tag(
                     transport,
                     dataset_id=dataset_id,
                     request=TagUpsizeRequest(
-                        upsize_tag_name=upsize_tag_name,
+                        upsize_tag_name=_find_free_name(upsize_tag_name, present),
                         upsize_tag_creator=transport.creator,  # type: ignore[arg-type]
                     ),
                 )
+            if named is not None:
+                return named
             return tags.fetch_tag(transport, dataset_id=dataset_id, tag_id=tag_id)
         except UnknownOutcomeError as error:
             failure = error
@@ -250,6 +252,12 @@ def find_initial_tag(present: list[TagData]) -> TagData | None:
     named = next((tag for tag in present if tag.name == INITIAL_TAG_NAME), None)
     roots = [tag for tag in present if tag.prev_tag_id is None]
     return named or min(roots or present, key=lambda tag: tag.created_at, default=None)
+
+
+def _find_free_name(name: str, present: Sequence[TagData]) -> str:
+    taken = {tag.name for tag in present}
+    names = (name, *(f"{name}-{number}" for number in range(2, len(taken) + 3)))
+    return next(candidate for candidate in names if candidate not in taken)
 
 
 def has_samples_beyond(transport: Transport, *, dataset_id: str, n_covered: int) -> bool:
