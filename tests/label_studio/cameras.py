@@ -17,6 +17,7 @@ from PIL import Image
 from tests.acceptance.daemon_process import DaemonProcess, wait_for
 from tests.acceptance.test_crash_matrix import LED_TO_ELSEWHERE
 from tests.label_studio.server import LabelStudio
+from tests.postgres import free_port
 from watcher.domain.crash_points import VARIABLE
 
 WATCH = "WATCHER_WATCHES__CAMERAS__"
@@ -30,6 +31,8 @@ def build_daemon(folder: Path, server: LabelStudio, title: str, token: str, **mo
     return DaemonProcess(
         folder / "data",
         **{
+            # Tasks keep the platform's address, so it must be the same after a restart.
+            "WATCHER_PLATFORM__PORT": str(free_port()),
             f"{WATCH}SCHEDULE__INTERVAL_S": "1",
             f"{WATCH}SCHEDULE__JITTER_S": "0",
             f"{WATCH}POLL__HOLD_BACK_S": "1",
