@@ -101,9 +101,10 @@ def test_samples_are_done_once_while_processes_die_freeze_and_lose_postgres(buil
     scene = build_scene()
     replicas = [scene.add_replica() for _ in range(3)]
     workers = [scene.add_worker() for _ in range(4)]
-    for member in (*replicas, *workers):
+    replicas[0].start()  # it makes the tables and the queue, which the others want to find
+    for member in (*replicas[1:], *workers):
         member.begin()
-    for member in (*replicas, *workers):
+    for member in (*replicas[1:], *workers):
         member.wait_until_up()
     chaos = Chaos(scene, replicas, workers, seed=N_SAMPLES)
     try:
