@@ -65,15 +65,18 @@ def main() -> None:
     unfinished.chmod(0o644)
     unfinished.rename(incoming / "arriving.jpg")
     wait_for("done with the image", lambda: sum(map(int, _DONE.findall(fetch("/metrics")))) == 1)
-    lines = [
-        json.loads(line)
-        for manifest in (arguments.data / "selected").rglob("*.jsonl")
-        for line in manifest.read_text(encoding="utf-8").splitlines()
-    ]
-    if [line["file_name"] for line in lines] != ["arriving.jpg"]:
-        sys.exit(
-            f"image-check: the manifests name {[line.get('file_name') for line in lines]}, not arriving.jpg once"
-        )
+
+    def read_names() -> list[str]:
+        return [
+            json.loads(line)["file_name"]
+            for manifest in (arguments.data / "selected").rglob("*.jsonl")
+            for line in manifest.read_text(encoding="utf-8").splitlines()
+        ]
+
+    # A batch is done once its deliveries are promised; the manifest follows.
+    wait_for("named in a manifest", lambda: bool(read_names()))
+    if read_names() != ["arriving.jpg"]:
+        sys.exit(f"image-check: the manifests name {read_names()}, not arriving.jpg once")
 
 
 if __name__ == "__main__":
