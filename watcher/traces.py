@@ -103,9 +103,9 @@ class OtlpTracing(Tracing):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - no cost while off
             OTLPSpanExporter,
         )
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - of an extra, loaded when it is asked for
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - of an extra, loaded when it is asked for
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - of an extra, loaded when it is asked for
 
         url = None if endpoint is None else f"{endpoint.rstrip('/')}/v1/traces"
         self._ids = _build_chosen_ids()
@@ -126,7 +126,7 @@ class OtlpTracing(Tracing):
         self, *, trace_id: str, created_ms: int, finished_ms: int, facts: Mapping[str, str | int]
     ) -> None:
         """See `Tracing`."""
-        from opentelemetry.context import Context  # noqa: PLC0415
+        from opentelemetry.context import Context  # noqa: PLC0415 - of an extra, loaded when it is asked for
 
         with self._ids.chosen(int(trace_id, 16), _choose_root_id(trace_id)):
             span = self._tracer.start_span(
@@ -145,7 +145,7 @@ class OtlpTracing(Tracing):
 
     @contextmanager
     def _span(self, name: str, parent: Context, facts: Mapping[str, str | int]) -> Iterator[RequestTracer]:
-        from opentelemetry.trace import StatusCode, set_span_in_context  # noqa: PLC0415
+        from opentelemetry.trace import StatusCode, set_span_in_context  # noqa: PLC0415 - of an extra, loaded when it is asked for
 
         span = self._tracer.start_span(name, parent, attributes=dict(facts))
         try:
@@ -166,7 +166,7 @@ class _RequestSpans:
 
     @contextmanager
     def span(self, endpoint: str, *, request_id: str) -> Iterator[Mapping[str, str]]:
-        from opentelemetry.trace import SpanKind, StatusCode  # noqa: PLC0415
+        from opentelemetry.trace import SpanKind, StatusCode  # noqa: PLC0415 - of an extra, loaded when it is asked for
 
         span = self._tracer.start_span(
             endpoint, self._parent, kind=SpanKind.CLIENT, attributes={"request_id": request_id}
@@ -192,8 +192,8 @@ class _ServerSpans:
         if scope["type"] != "http" or b"traceparent" not in headers:
             await self._app(scope, receive, send)
             return
-        from opentelemetry.trace import SpanKind, StatusCode  # noqa: PLC0415
-        from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
+        from opentelemetry.trace import SpanKind, StatusCode  # noqa: PLC0415 - of an extra, loaded when it is asked for
+        from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415 - of an extra, loaded when it is asked for
             TraceContextTextMapPropagator,
         )
 
@@ -226,8 +226,8 @@ def _choose_root_id(trace_id: str) -> int:
 
 def _build_root(trace_id: str) -> Context:
     """The context of a batch's root span, which is sent only when the batch ends."""
-    from opentelemetry.context import Context  # noqa: PLC0415
-    from opentelemetry.trace import (  # noqa: PLC0415
+    from opentelemetry.context import Context  # noqa: PLC0415 - of an extra, loaded when it is asked for
+    from opentelemetry.trace import (  # noqa: PLC0415 - of an extra, loaded when it is asked for
         NonRecordingSpan,
         SpanContext,
         TraceFlags,
@@ -245,9 +245,9 @@ def _build_root(trace_id: str) -> Context:
 
 def _build_chosen_ids() -> Any:
     """An id generator that gives random ids, or those chosen for a moment in the present thread."""
-    import threading  # noqa: PLC0415
+    import threading  # noqa: PLC0415 - of an extra, loaded when it is asked for
 
-    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415 - of an extra, loaded when it is asked for
 
     class ChosenIds(RandomIdGenerator):
         def __init__(self) -> None:

@@ -91,7 +91,7 @@ class NeighbourIndex:
         head = IndexHead(format=_FORMAT, dim=self._dim, n_rows=n_rows, fingerprint=fingerprint)
         temporary = self._head_file.with_suffix(".part")
         temporary.write_bytes(msgspec.json.encode(head))
-        os.replace(temporary, self._head_file)  # noqa: PTH105
+        os.replace(temporary, self._head_file)  # noqa: PTH105 - the name of the system call is the point
 
     def search(self, queries: Floats, *, n: int) -> Rows:
         """Numbers of rows near each query, int64 of shape (len(queries), n), -1 where there are fewer.

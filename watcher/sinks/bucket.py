@@ -34,8 +34,8 @@ def upload_file(path: Path, *, location: str, name: str) -> str:
     """
     try:
         import obstore  # noqa: PLC0415 - only buckets need it
-        from obstore import exceptions  # noqa: PLC0415
-        from obstore.store import from_url  # noqa: PLC0415
+        from obstore import exceptions  # noqa: PLC0415 - of an extra, loaded when it is asked for
+        from obstore.store import from_url  # noqa: PLC0415 - of an extra, loaded when it is asked for
     except ImportError as error:
         raise ConfigError(
             "manifests in a bucket need obstore: install datasource-watcher[platform]"
