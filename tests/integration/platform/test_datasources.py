@@ -262,7 +262,8 @@ def test_cursor_of_another_dataset_or_changed_is_refused(light_api, dataset, fol
     other = light_api.create_dataset("other")
     light_api.set_local(other)
     light_api.refused("GET", f"{other}/datasource/list", 422, "MALFORMED_REQUEST", params={"cursor": cursor})
-    for forged in (cursor[:-1] + ("A" if cursor[-1] != "A" else "B"), "A" + cursor[1:], "x", "ü", cursor * 2):
+    first, last = ("A" if cursor[end] != "A" else "B" for end in (0, -1))
+    for forged in (cursor[:-1] + last, first + cursor[1:], "x", "ü", cursor * 2):
         light_api.refused(
             "GET", f"{dataset}/datasource/list", 422, "MALFORMED_REQUEST", params={"cursor": forged}
         )
