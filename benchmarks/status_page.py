@@ -35,7 +35,8 @@ def main() -> int:
 def _measure(n_samples: int, n_polls: int) -> dict[str, float]:
     import requests
 
-    from watcher.database import build_database, upgrade_schema
+    from watcher.database import build_database
+    from watcher.database_schema import upgrade_schema
     from watcher.domain.clock import SystemClock
     from watcher.lightly.transport import Transport
     from watcher.ops.app import build_app

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import structlog
 from click.testing import Result
 
-from watcher.database import Database, build_database, upgrade_schema
+from watcher.database import Database, build_database
+from watcher.database_schema import upgrade_schema
 from watcher.domain.delivery import Delivery, DeliveryState, SinkKind
 from watcher.domain.models import Batch, BatchRules, Run, Sample, Step, Via, Watch, WatchConfig
 from watcher.domain.window import Window

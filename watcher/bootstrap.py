@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import make_url
 
-from watcher.database import Database, build_database, check_schema, has_schema, upgrade_schema
+from watcher.database import Database, build_database
+from watcher.database_schema import check_schema, has_schema, upgrade_schema
 from watcher.database_server import check_server
 from watcher.dispatch.queue import RunQueue, check_queue, upgrade_queue
 from watcher.domain.backoff import Backoff

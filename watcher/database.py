@@ -15,21 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import alembic.command
-import alembic.config
-import alembic.migration
-import alembic.script
-from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from watcher.database_url import Credentials, read_url
-from watcher.domain.errors import ConfigError, SchemaMismatchError, StoreError, StoreUnavailableError
+from watcher.domain.errors import ConfigError, StoreError, StoreUnavailableError
 from watcher.domain.redaction import redact
 
 _NETWORK_FILE_SYSTEMS = {
@@ -60,30 +55,6 @@ _POSTGRES_LIMITS = {
     "options": "-c idle_in_transaction_session_timeout=60000",
 }
 _SQLSTATE_READ_ONLY = "25006"
-# Alembic keeps its environment in module globals, so one upgrade at a time in a process.
-_upgrading = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """A set of tables with its own line of migrations.
-
-    Attributes:
-        name: folder below `migrations/`.
-        version_table: where Alembic keeps the version, so that several schemas can share one database.
-        upgrade_command: what a person runs to bring the schema up.
-    """
-
-    name: str
-    version_table: str
-    upgrade_command: str
-
-    @property
-    def migrations_dir(self) -> Path:
-        """Where the migrations lie: inside an installed package, or beside it in a checkout."""
-        package = Path(__file__).resolve().parent
-        installed = package / "_migrations" / self.name
-        return installed if installed.is_dir() else package.parent / "migrations" / self.name
 
 
 class Database:
@@ -347,85 +318,3 @@ def refuse_network_file_system(path: Path, *, mounts: str | None = None) -> None
             f"{path} lies on {best}, a network file system ({kind}), where SQLite's locks do not hold and the file "
             "gets corrupted: put it on a local disk, or use Postgres"
         )
-
-
-def upgrade_schema(database: Database, schema: Schema) -> str:
-    """Brings the schema to the newest version in one transaction; harmless if it is there already.
-
-    Returns:
-        The version after the upgrade.
-
-    Raises:
-        SchemaMismatchError: the database is newer than this program.
-    """
-    scripts = _scripts(schema)
-    with _upgrading, translated_errors(database.engine.url), database.engine.connect() as connection:
-        locked = connection.execution_options(sqlite_begin="IMMEDIATE")
-        with locked.begin():
-            if not database.is_sqlite:
-                locked.execute(
-                    text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": schema.version_table}
-                )
-            _refuse_newer(_current_version(locked, schema), scripts, schema)
-            alembic.command.upgrade(build_alembic_config(locked, schema), "head")
-    return check_schema(database, schema)
-
-
-def build_alembic_config(connection: Connection, schema: Schema) -> alembic.config.Config:
-    """What Alembic's commands want in order to work on the connection's transaction."""
-    config = alembic.config.Config()
-    config.set_main_option("script_location", str(schema.migrations_dir).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    config.attributes["version_table"] = schema.version_table
-    return config
-
-
-def has_schema(database: Database, schema: Schema) -> bool:
-    """Whether any version of the schema is there; False for a database in which it was never set up."""
-    with translated_errors(database.engine.url), database.engine.connect() as connection:
-        return _current_version(connection, schema) is not None
-
-
-def check_schema(database: Database, schema: Schema) -> str:
-    """Refuses a database whose schema is not the one this program was written for.
-
-    Returns:
-        The version.
-
-    Raises:
-        SchemaMismatchError: older, newer or absent; the text names the command to run.
-    """
-    scripts = _scripts(schema)
-    head = scripts.get_current_head()
-    with translated_errors(database.engine.url), database.engine.connect() as connection:
-        current = _current_version(connection, schema)
-    _refuse_newer(current, scripts, schema)
-    if current != head or head is None:
-        state = "has no tables yet" if current is None else f"is at version {current}"
-        raise SchemaMismatchError(
-            f"the {schema.name} schema {state}, this program needs {head}: run `{schema.upgrade_command}`"
-        )
-    return head
-
-
-def _refuse_newer(current: str | None, scripts: alembic.script.ScriptDirectory, schema: Schema) -> None:
-    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
-        raise SchemaMismatchError(
-            f"the {schema.name} schema is at version {current}, which this program does not know: it was made by a "
-            "newer release; run that release, or restore a backup from before the upgrade"
-        )
-
-
-def _scripts(schema: Schema) -> alembic.script.ScriptDirectory:
-    if not schema.migrations_dir.is_dir():
-        raise StoreError(
-            f"the migrations are missing: {schema.migrations_dir} does not exist; install the package anew"
-        )
-    return alembic.script.ScriptDirectory(str(schema.migrations_dir))
-
-
-def _current_version(connection: Connection, schema: Schema) -> str | None:
-    context = alembic.migration.MigrationContext.configure(
-        connection, opts={"version_table": schema.version_table}
-    )
-    return context.get_current_revision()

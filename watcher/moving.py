@@ -30,7 +30,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from watcher.database import Database, upgrade_schema
+from watcher.database import Database
+from watcher.database_schema import upgrade_schema
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.leadership import Leadership
 from watcher.logs import get_logger

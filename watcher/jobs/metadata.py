@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING
 
-import jsonschema
 import msgspec
-import referencing
 
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ApiException, ConfigError
@@ -25,6 +23,9 @@ from watcher.lightly import samples as remote_samples
 from watcher.lightly.wire.samples import SampleUpdateRequest
 from watcher.logs import get_logger
 from watcher.store import samples
+
+if TYPE_CHECKING:
+    from watcher.jobs.metadata_schema import SchemaValidator
 
 _log = get_logger("metadata")
 
@@ -88,11 +89,11 @@ class MetadataChecker:
 
     def __init__(self, rules: MetadataRules) -> None:
         self._max_bytes = rules.max_bytes
-        self._validator: Any = None
+        self._schema: SchemaValidator | None = None
         if rules.schema is not None:
-            kind = jsonschema.validators.validator_for(rules.schema)
-            # An empty registry: a reference to an address is an error, not a request.
-            self._validator = kind(rules.schema, registry=referencing.Registry())
+            from watcher.jobs.metadata_schema import SchemaValidator  # noqa: PLC0415 - slow to load
+
+            self._schema = SchemaValidator(rules.schema)
 
     def check(self, found: Found | None) -> Found:
         """The metadata, or the reason why it is none."""
@@ -103,18 +104,8 @@ class MetadataChecker:
         size = len(msgspec.json.encode(found))
         if size > self._max_bytes:
             return f"its metadata is too large: {size} bytes, {self._max_bytes} allowed"
-        if self._validator is None:
-            return found
-        try:
-            error = jsonschema.exceptions.best_match(self._validator.iter_errors(found))
-        except (referencing.exceptions.Unresolvable, RecursionError) as unresolved:
-            raise ConfigError(
-                f"the JSON schema of the metadata cannot be followed: {unresolved}"
-            ) from unresolved
-        if error is None:
-            return found
-        where = "/".join(str(part) for part in error.absolute_path)
-        return f"its metadata does not fit the schema{f' at {where}' if where else ''}: {error.message}"
+        fault = None if self._schema is None else self._schema.find_fault(found)
+        return found if fault is None else fault
 
 
 def _store(context: RunContext, sample: Sample, checked: Found) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from watcher.database import check_schema, upgrade_schema
+from watcher.database_schema import check_schema, upgrade_schema
 from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.logs import get_logger

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from watcher.attach import attach_watch
-from watcher.database import Database, build_database, upgrade_schema
+from watcher.database import Database, build_database
+from watcher.database_schema import upgrade_schema
 from watcher.domain.backoff import Backoff
 from watcher.domain.clock import SystemClock
 from watcher.domain.models import BatchRules, Sample, Watch, WatchConfig
