@@ -16,6 +16,8 @@ from watcher.domain.redaction import redact
 
 _CHUNK_BYTES = 65536
 _LONGEST_LINE_BYTES = 4_000_000
+# Of one exchange; a program that never stops printing must not fill the memory.
+_MOST_BYTES = 64_000_000
 _KEPT_STDERR_BYTES = 2000
 _LOOK_UP_S = 0.2
 _END_S = 5.0
@@ -55,6 +57,7 @@ class LineProcess:
         for pipe in (self._process.stdin, self._process.stdout):
             os.set_blocking(pipe.fileno(), False)
         self._left = b""
+        self._n_read = 0
         self._stderr = bytearray()
         self._drain = threading.Thread(target=self._keep_stderr, name="stderr", daemon=True)
         self._drain.start()
@@ -75,8 +78,8 @@ class LineProcess:
             The lines, without their ends; empty ones left out.
 
         Raises:
-            CommandError: it ended too early or with a code other than 0, took too long, or wrote an endless line. The
-                program is ended.
+            CommandError: it ended too early or with a code other than 0, took too long, wrote an endless line, or more
+                than 64 MB. The program is ended.
         """
         answers: list[bytes] = []
         try:
@@ -103,6 +106,7 @@ class LineProcess:
         assert stdin is not None
         assert stdout is not None
         unsent = memoryview(b"".join(line + b"\n" for line in lines))
+        self._n_read = 0
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ)
             if unsent:
@@ -143,6 +147,9 @@ class LineProcess:
             chunk = os.read(handle, _CHUNK_BYTES)
         except BlockingIOError:
             return True
+        self._n_read += len(chunk)
+        if self._n_read > _MOST_BYTES:
+            raise CommandError(f"{self._what} wrote more than {_MOST_BYTES} bytes for one hand-over")
         *whole, self._left = (self._left + chunk).split(b"\n")
         answers += [line for line in whole if line.strip()]
         if not chunk and self._left.strip():

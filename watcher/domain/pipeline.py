@@ -36,7 +36,7 @@ Outcome = Done | Snooze | Discard
 # something wrong with the runs of this one; processes of different numbers do not work side by side.
 WORK_VERSION = 1
 # Steps that work sample by sample, so that a large batch can be cut into shards.
-SHARDED_STEPS = frozenset({Step.UPLOAD, Step.EMBED})
+SHARDED_STEPS = frozenset({Step.UPLOAD, Step.METADATA, Step.EMBED})
 # Steps that change the tags and embeddings of the dataset, or the number of its samples: in the order of batches.
 ORDERED_STEPS = frozenset({Step.UPLOAD, Step.METADATA, Step.EMBED, Step.SAMPLING})
 

@@ -6,15 +6,16 @@ quarantined, as the watch's policy says; it never holds the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ApiException, ConfigError
-from watcher.domain.models import Sample
+from watcher.domain.models import Sample, Step
 from watcher.domain.pipeline import Discard, Done, Outcome
 from watcher.domain.step_rules import MetadataPolicy, MetadataRules
 from watcher.jobs.context import RunContext
@@ -22,7 +23,7 @@ from watcher.jobs.metadata_sources import Found, fetch_metadata
 from watcher.lightly import samples as remote_samples
 from watcher.lightly.wire.samples import SampleUpdateRequest
 from watcher.logs import get_logger
-from watcher.store import samples
+from watcher.store import runs, samples
 
 if TYPE_CHECKING:
     from watcher.jobs.metadata_schema import SchemaValidator
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
 _log = get_logger("metadata")
 
 _PAGE = 200
+_COUNTS = ("n_stored", "n_skipped", "n_quarantined")
 _LONGEST_REASON = 500
 # The server refused this sample's metadata, not the caller or the moment.
 _REFUSALS = frozenset({400, 404, 409, 413, 422})
 
 
 def run_metadata(context: RunContext) -> Outcome:
-    """Stores the metadata of every registered sample of the batch.
+    """Stores the metadata of every registered sample of the batch; after shards it only adds up what they did.
 
     Returns:
         `Done` with counts, or `Discard` if the policy took every sample out of the batch.
@@ -46,6 +48,37 @@ def run_metadata(context: RunContext) -> Outcome:
         CommandError: the command failed; after some attempts what it left out is taken for missing.
         WatcherError: the server or the store failed.
     """
+    # Nothing in the ledger tells a sample with metadata from one without, so the runs of the shards do.
+    with context.database.read() as session:
+        shards = runs.load_shard_results(session, batch_id=context.batch.id, step=Step.METADATA)
+    counts = _add_up(shards) if shards else _store_all(context)
+    with context.database.read() as session:
+        if samples.count_registered(session, batch_id=context.batch.id) == 0:
+            return Discard("no sample of the batch has good metadata")
+    return Done(dict(counts))
+
+
+def metadata_shard(context: RunContext) -> Outcome:
+    """Stores the metadata of the registered samples of a shard.
+
+    Returns:
+        `Done` with counts.
+
+    Raises:
+        WatcherError: as `run_metadata`.
+    """
+    return Done(dict(_store_all(context)))
+
+
+def _add_up(results: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    counts = Counter(dict.fromkeys(_COUNTS, 0))
+    for result in results:
+        counts.update({name: int(result[name]) for name in _COUNTS})
+    return counts
+
+
+def _store_all(context: RunContext) -> Counter[str]:
+    """Stores the metadata of the run's samples; how many ended how."""
     rules = context.config.metadata
     if rules.source is None:
         raise ConfigError(
@@ -53,7 +86,7 @@ def run_metadata(context: RunContext) -> Outcome:
             f"had: set WATCHER_WATCHES__{context.watch.name.upper()}__METADATA__SOURCE until the batch is through"
         )
     checker = MetadataChecker(rules)
-    counts = {"n_stored": 0, "n_skipped": 0, "n_quarantined": 0}
+    counts = Counter(dict.fromkeys(_COUNTS, 0))
     with ThreadPoolExecutor(context.config.upload.workers, thread_name_prefix="metadata") as pool:
         for page in _iter_pages(context):
             found = fetch_metadata(context, page, pool)
@@ -65,17 +98,20 @@ def run_metadata(context: RunContext) -> Outcome:
                 else:
                     counts[_set_aside(context, sample, reason)] += 1
             context.check()
-    with context.database.read() as session:
-        if samples.count_registered(session, batch_id=context.batch.id) == 0:
-            return Discard("no sample of the batch has good metadata")
-    return Done(dict(counts))
+    return counts
 
 
 def _iter_pages(context: RunContext) -> Iterator[list[Sample]]:
-    after = 0
+    after = context.first_sample_id - 1
     while True:
         with context.database.read() as session:
-            page = samples.load_batch_page(session, batch_id=context.batch.id, after_id=after, limit=_PAGE)
+            page = samples.load_batch_page(
+                session,
+                batch_id=context.batch.id,
+                after_id=after,
+                last_id=context.run.last_sample_id,
+                limit=_PAGE,
+            )
         if not page:
             return
         after = page[-1].id

@@ -29,7 +29,7 @@ from watcher.domain.tracing import compute_trace_id
 from watcher.jobs.context import JobParts, RunContext
 from watcher.jobs.deliver import run_deliver
 from watcher.jobs.embed import embed_shard, run_embed
-from watcher.jobs.metadata import run_metadata
+from watcher.jobs.metadata import metadata_shard, run_metadata
 from watcher.jobs.sampling import run_sampling
 from watcher.jobs.upload import run_upload, upload_shard
 from watcher.logs import describe_error, get_logger
@@ -49,6 +49,7 @@ STEPS: Mapping[Step, Callable[[RunContext], Outcome]] = {
 # What the shards of a large batch do; the run above follows once for the batch.
 SHARDS: Mapping[Step, Callable[[RunContext], Outcome]] = {
     Step.UPLOAD: upload_shard,
+    Step.METADATA: metadata_shard,
     Step.EMBED: embed_shard,
 }
 

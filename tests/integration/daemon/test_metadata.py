@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 import watcher.jobs.metadata
+import watcher.line_process
 from tests.integration.daemon.test_pipeline import Pipeline, _put_pictures, pipeline
-from watcher.domain.models import BatchState, RunState, SampleState, Step
+from watcher.domain.errors import ProtocolError
+from watcher.domain.models import BatchRules, BatchState, RunState, SampleState, Step
 from watcher.domain.step_rules import MetadataPolicy, MetadataRules, MetadataSource
 from watcher.lightly import samples as remote_samples
-from watcher.store import samples
+from watcher.store import control, samples
 
 __all__ = ["pipeline"]
 
@@ -217,6 +219,16 @@ def test_command_that_hangs_holds_no_batch_for_ever(pipeline: Pipeline, run: Any
     assert "did not answer within 0.3 s" in str(row.reason)
 
 
+def test_command_that_never_stops_printing_is_ended_before_it_fills_the_memory(
+    pipeline: Pipeline, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher.line_process, "_MOST_BYTES", 1_000_000)
+    run(["a.jpg"], **command(tmp_path, "while True: print('rubbish' * 100)", time_limit_s=60.0))
+    row = pipeline.scene.load_ledger()["a.jpg"]
+    assert row.state is SampleState.DONE
+    assert "wrote more than 1000000 bytes" in str(row.reason)
+
+
 def test_metadata_that_got_through_before_a_crash_is_not_sent_again(
     pipeline: Pipeline, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,3 +297,69 @@ def test_audit_of_a_watch_with_sidecars_finds_nothing_missing(pipeline: Pipeline
     ).run()
     assert report.is_clean
     assert report.n_missing == 0
+
+
+SHARDS_OF_TWO = BatchRules(min_samples=1, max_wait_s=0, max_samples=100, shard_samples=2)
+
+
+def test_metadata_of_every_shard_arrives_and_is_sent_once(
+    pipeline: Pipeline, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{n}.jpg" for n in range(5)]
+    for name in names[:-1]:
+        put(pipeline, name.replace(".jpg", ".json"), json.dumps({"of": name}).encode())
+    sent: list[str] = []
+    update = remote_samples.update_sample
+
+    def note(transport: Any, **arguments: Any) -> None:
+        sent.append(arguments["request"].custom_meta_data["of"])
+        update(transport, **arguments)
+
+    monkeypatch.setattr(watcher.jobs.metadata.remote_samples, "update_sample", note)
+    pipeline.scene.change(batch=SHARDS_OF_TWO)
+    run(names, source=MetadataSource.SIDECAR)
+    made = [run for run in pipeline.load_runs() if run.step is Step.METADATA]
+    assert [(run.shard, run.result["n_stored"]) for run in made] == [(1, 2), (2, 2), (3, 0), (0, 4)]
+    assert made[-1].result == {"n_stored": 4, "n_skipped": 1, "n_quarantined": 0}
+    assert sorted(sent) == names[:-1]
+    assert remote(pipeline) == {**{name: {"of": name} for name in names[:-1]}, "4.jpg": None}
+
+
+def test_dead_shard_of_metadata_holds_its_batch_alone_and_is_replayed_alone(
+    pipeline: Pipeline, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.scene.change(batch=SHARDS_OF_TWO)
+    update = remote_samples.update_sample
+    sent: list[str] = []
+
+    def update_unless_cursed(transport: Any, **arguments: Any) -> None:
+        sent.append(arguments["request"].custom_meta_data["n"])
+        if sent[-1] == "2.jpg":
+            raise ProtocolError("no answer that can be understood")
+        update(transport, **arguments)
+
+    mapping = {"source": MetadataSource.STATIC, "values": {"n": "{name}"}}
+    with monkeypatch.context() as patch:
+        patch.setattr(watcher.jobs.metadata.remote_samples, "update_sample", update_unless_cursed)
+        run([f"{n}.jpg" for n in range(4)], **mapping)
+        run(["next.jpg"], **mapping)
+    first = [run for run in pipeline.load_runs(1) if run.step is Step.METADATA]
+    assert [(run.shard, run.state) for run in first] == [(1, RunState.DONE), (2, RunState.DEAD)]
+    assert [pipeline.load_batch_state(batch_id) for batch_id in (1, 2)] == [BatchState.DEAD, BatchState.DONE]
+    assert remote(pipeline)["next.jpg"] == {"n": "next.jpg"}
+    sent.clear()
+    monkeypatch.setattr(
+        watcher.jobs.metadata.remote_samples,
+        "update_sample",
+        lambda transport, **arguments: (
+            sent.append(arguments["request"].custom_meta_data["n"]),
+            update(transport, **arguments),
+        ),
+    )
+    with pipeline.scene.database.write() as session:
+        control.replay(session, watch=pipeline.scene.load_watch(), actor="me", now_ms=1)
+    pipeline.run_all()
+    assert "2.jpg" in sent
+    assert not {"0.jpg", "1.jpg", "next.jpg"} & set(sent)
+    assert pipeline.load_batch_state(1) is BatchState.DONE
+    assert remote(pipeline)["2.jpg"] == {"n": "2.jpg"}
