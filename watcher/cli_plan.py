@@ -112,7 +112,9 @@ def _print_plan(console: Console, made: Plan) -> None:
         console.print(Text(f"  left for later batches: {made.n_left}"))
     for step in made.steps:
         console.print(Text(f"  step {step.step}: about {step.n_requests} requests"))
-    console.print(Text(f"  picks: at most {made.n_picks}"))
+    spent = f", of which {made.n_spent} are taken" if made.n_spent else ""
+    budget = f" (budget {made.budget}{spent})" if made.budget else ""
+    console.print(Text(f"  picks: at most {made.n_picks}{budget}"))
     for delivery in made.deliveries:
         console.print(
             Text(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import msgspec
+from sqlalchemy.orm import Session
 
 from watcher.database import Database
+from watcher.domain.budget import compute_allowance, compute_period, describe_budget
 from watcher.domain.delivery import ImageReference, LabelStudioRules, SinkConfig, WebhookRules
 from watcher.domain.errors import ApiException, TransportError, WatcherError
-from watcher.domain.models import Step, UploadMode, Watch, WatchConfig
+from watcher.domain.models import SamplingRules, Step, UploadMode, Watch, WatchConfig
 from watcher.domain.pipeline import compute_batch_size, compute_most_samples
 from watcher.domain.redaction import redact
 from watcher.domain.sampling_rules import BudgetPeriod
@@ -18,7 +20,8 @@ from watcher.domain.window import compute_window
 from watcher.lightly import datasets
 from watcher.lightly.transport import Transport
 from watcher.lightly.workflows.listing import iter_pages
-from watcher.store import batches, deliveries, samples, watches
+from watcher.store import batches, deliveries, novelty, picks, samples, watches
+from watcher.store.cutting import FIRST_MEAN_BYTES
 
 # Requests of a step besides those for each sample, and for each sample by upload mode: counted in a quiet run of each.
 # Waiting for the server's sampling takes one more every few seconds.
@@ -58,7 +61,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         n_left: samples that no batch takes yet, since too many are open.
         is_due: whether the first one would be cut at once; else when enough wait, or for long enough, or by cron.
         n_bytes: of all samples in the batches; None while nothing of the watch was read.
-        n_picks: at most so many would be picked.
+        n_picks: at most so many would be picked, were the batches cut now; fewer where near-duplicates are kept out,
+            files are broken, or `min_distance` and `min_ratio` end the picks.
+        budget: of the sampling, such as `100 a day`; empty without the step.
+        n_spent: picks that the present day or week has had of it, with the most that open batches will still take.
         n_open_batches: under way already.
         n_unconfirmed: deliveries under way or given up.
     """
@@ -78,6 +84,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     bytes_are: str
     steps: list[StepPlan]
     n_picks: int
+    budget: str
+    n_spent: int
     deliveries: list[DeliveryPlan]
     n_open_batches: int
     n_unconfirmed: int
@@ -100,6 +108,7 @@ def plan_watch(database: Database, *, config: WatchConfig, transport: Transport 
     n_new, n_pages, listing = _count_new(database, config, watch, transport, now_ms)
     mean_bytes: float | None = None
     n_waiting = n_open = n_unconfirmed = 0
+    spending = _Spending(config.sampling)
     oldest_ms: int | None = None
     if watch is not None:
         with database.read() as session:
@@ -113,6 +122,7 @@ def plan_watch(database: Database, *, config: WatchConfig, transport: Transport 
             mean_bytes = samples.load_mean_size(session, watch_id=watch.id, n=_MEAN_OF)
             n_open = batches.count_open(session, watch_id=watch.id)
             n_unconfirmed = len(deliveries.load_unconfirmed(session, watch_id=watch.id, limit=10_000))
+            spending = _load_spending(session, config, watch_id=watch.id, now_ms=now_ms)
     n_ready = n_waiting + (n_new or 0)
     sizes = list(_iter_sizes(config, n_ready=n_ready, n_open=n_open, mean_bytes=mean_bytes))
     is_due = config.batch.cron is None and bool(
@@ -121,10 +131,12 @@ def plan_watch(database: Database, *, config: WatchConfig, transport: Transport 
             oldest_wait_s=0.0 if oldest_ms is None else (now_ms - oldest_ms) / 1000,
             n_open=n_open,
             rules=config.batch,
+            most_samples=_compute_most(config, mean_bytes),
         )
     )
     n_planned = sum(sizes)
-    picks = _compute_most_picks(config, sizes)
+    n_spent = spending.n_picked
+    n_picks = [spending.spend(size) if Step.SAMPLING in config.steps else 0 for size in sizes]
     return Plan(
         watch=config.name,
         dataset=config.dataset,
@@ -143,8 +155,15 @@ def plan_watch(database: Database, *, config: WatchConfig, transport: Transport 
             StepPlan(step=step.value, n_requests=_count_requests(config, step, sizes))
             for step in config.steps
         ],
-        n_picks=sum(picks),
-        deliveries=[_plan_sink(sink, picks) for sink in config.deliver.sinks if Step.DELIVER in config.steps],
+        n_picks=sum(n_picks),
+        budget=describe_budget(config.sampling) if Step.SAMPLING in config.steps else "",
+        n_spent=n_spent,
+        # A batch of which nothing is picked makes no delivery.
+        deliveries=[
+            _plan_sink(sink, [n for n in n_picks if n])
+            for sink in config.deliver.sinks
+            if Step.DELIVER in config.steps
+        ],
         n_open_batches=n_open,
         n_unconfirmed=n_unconfirmed,
     )
@@ -190,11 +209,14 @@ def _find_dataset(transport: Transport, name: str) -> str | None:
     return found[0].id if found else None
 
 
+def _compute_most(config: WatchConfig, mean_bytes: float | None) -> int:
+    """Samples of the largest batch, as the cutting counts them."""
+    return compute_most_samples(config.batch, mean_bytes=mean_bytes or FIRST_MEAN_BYTES)
+
+
 def _iter_sizes(config: WatchConfig, *, n_ready: int, n_open: int, mean_bytes: float | None) -> Iterator[int]:
     """Sizes of the batches once they are due."""
-    most = config.batch.max_samples
-    if mean_bytes is not None:
-        most = compute_most_samples(config.batch, mean_bytes=mean_bytes)
+    most = _compute_most(config, mean_bytes)
     for _ in range(max(0, config.batch.max_open - n_open)):
         if n_ready <= 0:
             return
@@ -202,23 +224,44 @@ def _iter_sizes(config: WatchConfig, *, n_ready: int, n_open: int, mean_bytes: f
         n_ready -= most
 
 
-def _compute_most_picks(config: WatchConfig, sizes: list[int]) -> list[int]:
-    """The most picks of each batch: one budget a batch, or one for all where it is for a day or week."""
-    if Step.SAMPLING not in config.steps:
-        return [0] * len(sizes)
+@dataclass(slots=True)
+class _Spending:
+    """What the present day or week, or a batch by itself, has had of the budget; grows with each planned batch."""
+
+    rules: SamplingRules
+    n_samples: int = 0
+    n_picked: int = 0
+
+    def spend(self, n_samples: int) -> int:
+        """The most picks of the next batch, which has so many samples."""
+        if self.rules.budget_per is BudgetPeriod.BATCH:
+            return min(n_samples, compute_allowance(self.rules, n_samples=n_samples, n_picked=0))
+        self.n_samples += n_samples
+        left = compute_allowance(self.rules, n_samples=self.n_samples, n_picked=self.n_picked)
+        n_picks = min(n_samples, left)
+        self.n_picked += n_picks
+        return n_picks
+
+
+def _load_spending(session: Session, config: WatchConfig, *, watch_id: int, now_ms: int) -> _Spending:
+    """What is spent of a day's or week's budget, with the most that batches under way will take of it before."""
     rules = config.sampling
-    left: int | None = None
-    if rules.budget_per is not BudgetPeriod.BATCH and rules.budget is not None:
-        left = rules.budget  # what was spent of it already is not subtracted
-    picks = []
-    for size in sizes:
-        most = size if rules.budget is None else rules.budget
-        if rules.budget_share is not None:
-            most = math.ceil(rules.budget_share * size)
-        n = min(size, most if left is None else min(most, left))
-        left = None if left is None else left - n
-        picks.append(n)
-    return picks
+    if rules.budget_per is BudgetPeriod.BATCH:
+        return _Spending(rules)
+    from_ms, to_ms = compute_period(at_ms=now_ms, per=rules.budget_per, time_zone=rules.time_zone)
+    period = {"watch_id": watch_id, "from_ms": from_ms, "to_ms": to_ms}
+    unsampled = batches.load_unsampled(session, **period)
+    # An open batch counts by its own size below, be it measured already or not.
+    measured = [novelty.load_batch_novelty(session, batch_id=batch_id) for batch_id, _ in unsampled]
+    spending = _Spending(
+        rules,
+        n_samples=novelty.count_measured(session, **period)
+        - sum(m.n_samples for m in measured if m is not None),
+        n_picked=picks.count_picks_between(session, **period),
+    )
+    for (_, n_samples), known in zip(unsampled, measured, strict=True):
+        spending.spend(n_samples if known is None else known.n_samples)
+    return spending
 
 
 def _count_requests(config: WatchConfig, step: Step, sizes: list[int]) -> int:

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
-from watcher.domain.models import Batch, BatchState, Step
-from watcher.store.tables import batches, watches
+from watcher.domain.models import Batch, BatchState, RunState, Step
+from watcher.store.tables import batches, runs, watches
 
 
 def create_batch(
@@ -42,6 +42,32 @@ def count_open(session: Session, *, watch_id: int) -> int:
     """How many batches of a watch are under way."""
     statement = select(func.count()).where(batches.c.watch_id == watch_id, batches.c.state == BatchState.OPEN)
     return session.execute(statement).scalar_one()
+
+
+def load_unsampled(session: Session, *, watch_id: int, from_ms: int, to_ms: int) -> list[tuple[int, int]]:
+    """Batches under way that were cut in [from_ms, to_ms) and will be sampled, as (id, samples), oldest first."""
+    is_sampled = (
+        select(runs.c.id)
+        .where(runs.c.batch_id == batches.c.id, runs.c.step == Step.SAMPLING, runs.c.state == RunState.DONE)
+        .correlate(batches)
+        .exists()
+    )
+    statement = (
+        select(batches.c.id, batches.c.n_samples, batches.c.steps)
+        .where(
+            batches.c.watch_id == watch_id,
+            batches.c.state == BatchState.OPEN,
+            batches.c.created_ms >= from_ms,
+            batches.c.created_ms < to_ms,
+            ~is_sampled,
+        )
+        .order_by(batches.c.id)
+    )
+    return [
+        (row.id, row.n_samples)
+        for row in session.execute(statement)
+        if Step.SAMPLING in _split_steps(row.steps)
+    ]
 
 
 def update_size(session: Session, *, batch_id: int, n_samples: int) -> None:
@@ -131,5 +157,9 @@ def _update(session: Session, batch_id: int, **values: object) -> None:
 def _batch(row: Any) -> Batch:
     values = {column.name: getattr(row, column.name) for column in batches.c}
     values["state"] = BatchState(values["state"])
-    values["steps"] = tuple(Step(step) for step in values["steps"].split(",") if step)
+    values["steps"] = _split_steps(values["steps"])
     return Batch(**values)
+
+
+def _split_steps(text: str) -> tuple[Step, ...]:
+    return tuple(Step(step) for step in text.split(",") if step)

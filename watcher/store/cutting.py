@@ -11,7 +11,7 @@ from watcher.store import batches, samples, watches
 from watcher.store.stepping import start_step
 
 # Counted of a sample while nothing of the watch has been read.
-_FIRST_MEAN_BYTES = 1_000_000.0
+FIRST_MEAN_BYTES = 1_000_000.0
 
 
 def cut_batches(session: Session, *, watch_id: int, config: WatchConfig, now_ms: int) -> int:
@@ -64,9 +64,9 @@ def _compute_next(session: Session, *, watch_id: int, config: WatchConfig, now_m
         if last_s is None:
             return 0, now_ms
         until_ms = last_s * 1000
-    mean_bytes = _FIRST_MEAN_BYTES
+    mean_bytes = FIRST_MEAN_BYTES
     if rules.max_bytes is not None:
-        mean_bytes = samples.load_mean_size(session, watch_id=watch_id) or _FIRST_MEAN_BYTES
+        mean_bytes = samples.load_mean_size(session, watch_id=watch_id) or FIRST_MEAN_BYTES
     most = compute_most_samples(rules, mean_bytes=mean_bytes)
     size = compute_batch_size(
         n_waiting=samples.count_waiting(session, watch_id=watch_id, until_ms=until_ms, limit=most),

@@ -70,8 +70,10 @@ def load_near_duplicate_names(session: Session, *, batch_id: int) -> list[str]:
     return list(session.execute(statement).scalars())
 
 
-def count_measured(session: Session, *, watch_id: int, from_ms: int, to_ms: int, up_to_batch_id: int) -> int:
-    """Samples measured in batches of the watch that were cut in [from_ms, to_ms), up to and with a batch."""
+def count_measured(
+    session: Session, *, watch_id: int, from_ms: int, to_ms: int, up_to_batch_id: int | None = None
+) -> int:
+    """Samples measured in batches of the watch that were cut in [from_ms, to_ms), up to and with one, or in all."""
     statement = (
         select(func.coalesce(func.sum(batch_novelties.c.n_samples), 0))
         .join(batches, batches.c.id == batch_novelties.c.batch_id)
@@ -79,9 +81,10 @@ def count_measured(session: Session, *, watch_id: int, from_ms: int, to_ms: int,
             batches.c.watch_id == watch_id,
             batches.c.created_ms >= from_ms,
             batches.c.created_ms < to_ms,
-            batches.c.id <= up_to_batch_id,
         )
     )
+    if up_to_batch_id is not None:
+        statement = statement.where(batches.c.id <= up_to_batch_id)
     return int(session.execute(statement).scalar_one())
 
 

@@ -81,9 +81,9 @@ def load_picked_names(
 
 
 def count_picks_between(
-    session: Session, *, watch_id: int, from_ms: int, to_ms: int, but_batch_id: int
+    session: Session, *, watch_id: int, from_ms: int, to_ms: int, but_batch_id: int | None = None
 ) -> int:
-    """Picks of the watch's other batches that were cut in [from_ms, to_ms)."""
+    """Picks of the watch's batches that were cut in [from_ms, to_ms), of all or of all but one."""
     statement = (
         select(func.count())
         .select_from(picks)
@@ -92,9 +92,10 @@ def count_picks_between(
             batches.c.watch_id == watch_id,
             batches.c.created_ms >= from_ms,
             batches.c.created_ms < to_ms,
-            batches.c.id != but_batch_id,
         )
     )
+    if but_batch_id is not None:
+        statement = statement.where(batches.c.id != but_batch_id)
     return session.execute(statement).scalar_one()
 
 

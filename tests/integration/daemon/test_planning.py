@@ -17,11 +17,13 @@ from watcher.domain.delivery import (
     WebhookRules,
 )
 from watcher.domain.errors import ConfigError
-from watcher.domain.models import BatchRules, UploadMode, UploadRules
+from watcher.domain.models import BatchRules, SamplingRules, UploadMode, UploadRules
+from watcher.domain.sampling_rules import BudgetPeriod
 from watcher.exporting import export_tag
 from watcher.lightly import datasets
 from watcher.lightly.transport import Transport
 from watcher.planning import Plan, plan_watch
+from watcher.store import picks
 from watcher.store.tables import metadata
 
 __all__ = ["pipeline"]
@@ -117,6 +119,66 @@ def test_requests_of_a_step_are_about_as_many_as_planned(pipeline: Pipeline, mod
     assert seen["upload"] > 20
     for name, n_planned in planned.items():
         assert seen[name] / 2 <= n_planned <= max(4, 2 * seen[name]), (name, planned, seen)
+
+
+def put_and_poll(pipeline: Pipeline, names: list[str]) -> None:
+    _put_pictures(pipeline.scene, names)
+    pipeline.poll()
+
+
+def choose_noon() -> str:
+    """A time zone in which no day ends within the next hours."""
+    return f"Etc/GMT{time.gmtime().tm_hour - 12:+d}"
+
+
+def count_picks(pipeline: Pipeline, batch_id: int) -> int:
+    with pipeline.scene.database.read() as session:
+        return len(picks.load_picks(session, batch_id=batch_id))
+
+
+@pytest.mark.parametrize("per", [BudgetPeriod.DAY, BudgetPeriod.WEEK])
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        ({"budget": 8}, [5, 3, 0]),  # of batches of 5, 4 and 3
+        ({"budget": None, "budget_share": 0.3}, [2, 1, 1]),  # 1.5, 2.7 and 3.6 of all so far
+    ],
+)
+def test_plan_tells_the_picks_that_the_next_batch_makes_of_a_budget(
+    pipeline: Pipeline, per: BudgetPeriod, budget: dict[str, float | None], expected: list[int]
+) -> None:
+    pipeline.scene.change(sampling=SamplingRules(budget_per=per, time_zone=choose_noon(), **budget))
+    put_and_poll(pipeline, [f"a{number}.jpg" for number in range(5)])
+    pipeline.run_all()
+    assert count_picks(pipeline, 1) == expected[0]
+    _put_pictures(pipeline.scene, [f"b{number}.jpg" for number in range(4)])
+    made = plan(pipeline)
+    assert (made.n_picks, made.n_spent) == (expected[1], expected[0])
+    pipeline.poll()
+    _put_pictures(pipeline.scene, [f"c{number}.jpg" for number in range(3)])
+    # The second batch is cut, but not sampled yet: it goes before the third.
+    for _ in range(3):
+        made = plan(pipeline)
+        assert (made.n_picks, made.n_spent) == (expected[2], expected[0] + expected[1])
+        pipeline.run_once()
+    pipeline.run_all()
+    assert count_picks(pipeline, 2) == expected[1]
+    pipeline.poll()
+    pipeline.run_all()
+    assert count_picks(pipeline, 3) == expected[2]
+    assert sum(delivery.n_picks for delivery in made.deliveries) == expected[2]
+
+
+def test_plan_of_a_share_a_batch_rounds_as_the_sampling_does(pipeline: Pipeline) -> None:
+    pipeline.scene.change(sampling=SamplingRules(budget=None, budget_share=0.3))
+    put_and_poll(pipeline, ["first.jpg"])
+    pipeline.run_all()
+    _put_pictures(pipeline.scene, [f"{number}.jpg" for number in range(4)])
+    made = plan(pipeline)
+    assert (made.n_picks, made.n_spent, made.budget) == (1, 0, "0.3 of the samples of a batch")
+    pipeline.poll()
+    pipeline.run_all()
+    assert count_picks(pipeline, 2) == 1
 
 
 def test_plan_tells_deliveries_by_sink(pipeline: Pipeline) -> None:
