@@ -13,6 +13,7 @@ SKEW_LIMIT_S = 10
 DISK_LIMIT = 0.1
 QUARANTINE_SHARE = 0.05
 NOVELTY_LIMIT = 0.2
+REPEAT_SHARE = 0.05
 DARK_LIMIT = 0.5
 
 
@@ -192,6 +193,15 @@ def build_alerts(*, objective_s: float) -> list[Alert]:
             severity="ticket",
             summary="New pictures of {{ $labels.watch }} are much like those known already",
             description="The novelty of its batches fell below a fifth of what it was: a camera may be stuck.",
+        ),
+        Alert(
+            name="WatcherFramesRepeated",
+            expr=f"(sum by (job, watch) (increase(watcher_repeated_samples_total[{long_window}])) > 3)"
+            f" > {REPEAT_SHARE} * sum by (job, watch) (increase(watcher_measured_samples_total[{long_window}]))",
+            hold_s=while_s,
+            severity="ticket",
+            summary="{{ $labels.watch }} got {{ $value | humanize }} pictures lately that it had before",
+            description="More than a twentieth are the same pictures again: one of its cameras may be stuck.",
         ),
         Alert(
             name="WatcherStreamDark",
