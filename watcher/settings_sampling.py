@@ -13,7 +13,7 @@ from watcher.domain.budget import load_time_zone
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import SamplingMethod, SamplingRules, Step, WatchConfig
 from watcher.domain.sampling_rules import BudgetPeriod, NoveltyRules, ScoreRules
-from watcher.domain.step_rules import EmbedderKind
+from watcher.domain.step_rules import EmbedderKind, MetadataPolicy
 from watcher.settings_groups import Group
 
 _SAMPLING, _SCORES, _NOVELTY = SamplingRules(), ScoreRules(), NoveltyRules()
@@ -213,4 +213,10 @@ def _check_scores(config: WatchConfig) -> None:
         raise ConfigError(
             "sampling.scores.metadata_key reads what the step metadata stored: add metadata to the steps, or take "
             "sampling.scores.file or sampling.scores.command"
+        )
+    on_error = config.metadata.on_error
+    if scores.metadata_key is not None and scores.default is None and on_error is MetadataPolicy.SKIP:
+        raise ConfigError(
+            "sampling.scores.metadata_key with metadata.on_error=skip needs sampling.scores.default, since a sample "
+            "without metadata has no score and would hold up its batch: set it, or metadata.on_error=quarantine"
         )

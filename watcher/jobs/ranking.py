@@ -98,6 +98,8 @@ def _choose(
     values = distances
     if np.isinf(distances).all():  # nothing was picked before: the one farthest from the mean comes first
         values = np.linalg.norm(matrix - matrix.mean(axis=0), axis=1)
+        if method is SamplingMethod.CORAL:  # with the platform: of those with the highest score
+            left = left & (weights == weights[left].max())
     if method is SamplingMethod.CORAL:
         highest = weights.max()
         values = values * np.maximum(weights / highest if highest > 0 else 1.0, _LEAST_WEIGHT)

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import watcher.jobs.sampling as step
@@ -17,6 +18,7 @@ from tests.unit.embedders.test_descriptor import encode
 from watcher.domain.bitmask import BitMask
 from watcher.domain.models import BatchRules, BatchState, SamplingMethod, SamplingRules, Step, UploadRules
 from watcher.domain.sampling_rules import BudgetPeriod, NoveltyRules, ScoreRules
+from watcher.domain.step_rules import MetadataRules, MetadataSource
 from watcher.lightly import embeddings, scores, tags
 from watcher.lightly.wire.samples import SampleCreateRequest
 from watcher.lightly.workflows.picking import create_tag_of_names
@@ -193,6 +195,73 @@ def test_scores_decide_and_stand_in_the_reason(pipeline, tmp_path, method, sourc
     initial = tags.fetch_tag_by_name(transport, dataset_id=pipeline.dataset_id, name="initial-tag")
     (kind,) = scores.fetch_score_types(transport, dataset_id=pipeline.dataset_id, tag_id=initial.id)
     assert kind.score_type == "watcher"
+
+
+def choose(
+    method: SamplingMethod,
+    vectors: dict[str, np.ndarray],
+    scores: dict[str, float],
+    before: list[str],
+    n: int,
+) -> list[str]:
+    """The next `n` names as `docs/sampling-methods.md` says, by plain arithmetic."""
+    chosen, left = list(before), [name for name in scores if name not in before]
+    highest = max(scores[name] for name in left)
+    while left and len(chosen) - len(before) < n:
+
+        def weigh(name: str) -> float:
+            if method is SamplingMethod.ACTIVE_LEARNING or not chosen:
+                return scores[name]
+            distance = min(float(np.linalg.norm(vectors[name] - vectors[other])) for other in chosen)
+            return max(scores[name] / highest, 0.001) * distance
+
+        best = max(left, key=weigh)
+        left.remove(best)
+        chosen.append(best)
+    return chosen[len(before) :]
+
+
+@pytest.mark.parametrize("method", [SamplingMethod.ACTIVE_LEARNING, SamplingMethod.CORAL])
+def test_scores_in_sidecars_decide_the_picks_of_every_batch_up_to_the_manifest(pipeline, method):
+    pipeline.scene.change(
+        steps=tuple(Step),
+        metadata=MetadataRules(source=MetadataSource.SIDECAR),
+        upload=UploadRules(workers=2, settle_s=0, settle_attempts=1),
+    )
+    change_sampling(
+        pipeline, budget=3, method=method, scores=ScoreRules(metadata_key="model.doubt", default=0.05)
+    )
+    values = [0.9, 0.85, 0.8, 0.31, 0.3, 0.02, 0.5, 0.95, 0.6, 0.44, 0.7]
+    # Of scene 11 there is no sidecar; and 1 shows what 0 shows, so that CORAL passes it over though its score is high.
+    shown = {f"{number}.jpg": SCENES[0 if number == 1 else number] for number in range(12)}
+    scores = {f"{number}.jpg": value for number, value in enumerate(values)} | {"11.jpg": 0.05}
+    contents = {name: encode(scene) for name, scene in shown.items()}
+    vectors = dict(
+        zip(
+            contents,
+            pipeline.embedder.embed_prepared([pipeline.embedder.prepare(body) for body in contents.values()]),
+            strict=True,
+        )
+    )
+    batches = [list(contents)[:6], list(contents)[6:]]
+    before: list[str] = []
+    for number, names in enumerate(batches, 1):
+        for name in names:
+            if name != "11.jpg":
+                sidecar = json.dumps({"model": {"doubt": scores[name]}}).encode()
+                pipeline.scene.put(name.replace(".jpg", ".json"), sidecar, modified_s=time.time() - 60)
+            pipeline.scene.put(name, contents[name], modified_s=time.time() - 60)
+        pipeline.poll()
+        pipeline.run_all()
+        expected = choose(method, vectors, {name: scores[name] for name in names}, before, 3)
+        manifest = (pipeline.selected / f"cams-{number:06d}.jsonl").read_text().splitlines()
+        lines = [json.loads(line) for line in manifest]
+        assert [line["file_name"] for line in lines] == expected
+        assert {line["file_name"]: line["reason"]["score"] for line in lines} == {
+            name: scores[name] for name in expected
+        }
+        before += expected
+    assert ("1.jpg" in before) is (method is SamplingMethod.ACTIVE_LEARNING)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from watcher.domain.sampling_rules import BudgetPeriod
 from watcher.settings_watch import WatchSettings
 
 
-def build(*, steps="upload,embed,sampling,deliver", sampling=None, novelty=None):
+def build(*, steps="upload,embed,sampling,deliver", sampling=None, novelty=None, metadata=None):
     settings = WatchSettings.model_validate(
-        {"steps": steps, "sampling": sampling or {}, "novelty": novelty or {}}
+        {"steps": steps, "sampling": sampling or {}, "novelty": novelty or {}, "metadata": metadata or {}}
     )
     return settings.build_config("gate")
 
@@ -52,6 +52,14 @@ def test_lists_are_read_from_text_as_variables_hold_it():
         ({"sampling": {"method": "CORAL", "scores": {"file": "a.xlsx"}}}, "must end with .csv"),
         ({"sampling": {"method": "CORAL", "scores": {"metadata_key": "score"}}}, "add metadata to the steps"),
         (
+            {
+                "steps": "upload,metadata,embed,sampling",
+                "metadata": {"source": "sidecar"},
+                "sampling": {"method": "CORAL", "scores": {"metadata_key": "score"}},
+            },
+            "needs sampling.scores.default.*: set it, or metadata.on_error=quarantine",
+        ),
+        (
             {"steps": "upload,embed", "novelty": {"exclude_near_duplicates": True}},
             "no step sampling: add it",
         ),
@@ -79,3 +87,17 @@ def test_what_does_not_fit_is_refused_with_the_way_out(given, said):
 def test_values_out_of_range_are_refused(sampling):
     with pytest.raises(ValidationError):
         build(sampling=sampling)
+
+
+@pytest.mark.parametrize(
+    ("scores", "metadata"),
+    [({"default": 0.1}, {}), ({}, {"on_error": "quarantine"})],
+    ids=["default", "quarantine"],
+)
+def test_scores_from_metadata_are_taken_where_a_sample_without_any_holds_no_batch(scores, metadata):
+    rules = build(
+        steps="upload,metadata,embed,sampling",
+        metadata={"source": "sidecar", **metadata},
+        sampling={"method": "CORAL", "scores": {"metadata_key": "model.doubt", **scores}},
+    ).sampling.scores
+    assert rules.metadata_key == "model.doubt"
