@@ -92,6 +92,7 @@ POINTS = {
     "interrupted": ["poll.interruption_stored"],
     "foreign": ["embed.foreign_vectors_stored", "novelty.others_packed"],
     "aged": ["daemon.batches_cut"],
+    "suspect": ["alone.noted", "alone.set_aside"],
     "late": ["lateness.recorded"],
     "overwritten": [
         "overwrites.looked_at",
@@ -228,6 +229,9 @@ def _prepare(scene: CrashScene, scenario: str) -> None:
         os.utime(late, (time.time() - 200,) * 2)
     elif scenario in {"wrong clock", "wrong facts"}:
         scene.run_until_crash("poll.remote_mark_stored")
+    elif scenario == "suspect":
+        scene.run_until_crash("runner.claimed")
+        _accuse(scene, names[1])
     elif scenario == "vanished":
         scene.run_until_crash("poll.mark_moved")
         (scene.folder / names[0]).unlink()
@@ -260,6 +264,16 @@ def _prepare(scene: CrashScene, scenario: str) -> None:
         request = SampleCreateRequest(file_name="somebody else's.jpg")
         samples.create_sample(transport, dataset_id=dataset.id, request=request)
         shutil.copy2(scene.folder / names[-1], scene.folder / request.file_name)
+
+
+def _accuse(scene: CrashScene, name: str) -> None:
+    """Lets the store say that the process died five times at the run, and thrice while it worked on one sample."""
+    database = build_database(scene.store_url)
+    with database.write() as session:
+        session.execute(update(tables.runs).values(attempt=5))
+        note = "the process died 3 times while it worked on this sample alone"
+        session.execute(update(tables.samples).where(tables.samples.c.file_name == name).values(reason=note))
+    database.close()
 
 
 def _add_receivers(scene: CrashScene, *, is_slow: bool) -> None:

@@ -343,6 +343,12 @@ class Batch:
     sampling_tag_name: str | None = None
 
 
+# What stands as a run's error when nobody was left to tell how its attempt ended.
+LEASE_RAN_OUT = "the lease ran out"
+PROCESS_ENDED = "its process ended"
+ENDED_WITHOUT_A_WORD = frozenset({LEASE_RAN_OUT, PROCESS_ENDED})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One step of one batch, or one shard of it, with its attempts.

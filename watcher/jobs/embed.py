@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from watcher.database import Database
@@ -16,6 +17,7 @@ from watcher.domain.errors import ApiException, EmbedderChangedError, WatcherErr
 from watcher.domain.models import Sample
 from watcher.domain.pipeline import Discard, Done, Outcome
 from watcher.embedders.base import Embedder
+from watcher.jobs.alone import work_alone, works_alone
 from watcher.jobs.context import RunContext
 from watcher.jobs.embedding_csv import write_embedding_csv
 from watcher.jobs.novelty import measure_novelty
@@ -157,15 +159,21 @@ def _compute_batch_vectors(context: RunContext) -> int:
     source = VectorSource.of(context)
     n_computed = 0
     for chunk in _iter_missing(context):
-        rows = source.compute(chunk)
-        with context.database.write() as session:
-            vectors.record_vectors(
-                session, watch_id=context.watch.id, embedder=context.embedder.name, rows=rows
-            )
-        crash_point("embed.vectors_stored")
+        if works_alone(context.run):
+            for sample in chunk:
+                work_alone(context, sample, partial(_compute_chunk, context, source, [sample]))
+        else:
+            _compute_chunk(context, source, chunk)
         n_computed += len(chunk)
         context.check()
     return n_computed
+
+
+def _compute_chunk(context: RunContext, source: VectorSource, chunk: list[Sample]) -> None:
+    rows = source.compute(chunk)
+    with context.database.write() as session:
+        vectors.record_vectors(session, watch_id=context.watch.id, embedder=context.embedder.name, rows=rows)
+    crash_point("embed.vectors_stored")
 
 
 def _iter_missing(context: RunContext) -> Iterator[list[Sample]]:

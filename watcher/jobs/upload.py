@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import (
@@ -32,6 +33,7 @@ from watcher.images import (
     read_image,
 )
 from watcher.jobs.again import ensure_again_tag
+from watcher.jobs.alone import work_alone, works_alone
 from watcher.jobs.context import RunContext
 from watcher.jobs.read_urls import renew_read_urls
 from watcher.lateness import record_lateness
@@ -193,6 +195,14 @@ def _iter_pending(context: RunContext) -> Iterator[list[Sample]]:
 
 
 def _upload_page(context: RunContext, page: list[Sample], trouble: _Trouble) -> None:
+    if not works_alone(context.run):
+        _upload_together(context, page, trouble)
+        return
+    for sample in page:
+        work_alone(context, sample, partial(_upload_together, context, [sample], trouble))
+
+
+def _upload_together(context: RunContext, page: list[Sample], trouble: _Trouble) -> None:
     pending = deque(page)
     running: deque[tuple[Sample, Future[_Uploaded]]] = deque()
     with _pool(context) as pool:

@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select, upd
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
-from watcher.domain.models import BatchState, Run, RunState, Step
+from watcher.domain.models import LEASE_RAN_OUT, BatchState, Run, RunState, Step
 from watcher.domain.pipeline import ORDERED_STEPS
 from watcher.store.runs import load_run
 from watcher.store.tables import batches, runs, turns, watches
@@ -93,7 +93,7 @@ def release_expired(session: Session, *, now_ms: int) -> None:
             lease_owner=None,
             lease_until_ms=None,
             dispatched_ms=None,
-            error="the lease ran out",
+            error=LEASE_RAN_OUT,
         )
     )
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from sqlalchemy import case, func, or_, select, text
 from sqlalchemy.orm import Session
 
-from watcher.domain.models import RunState
+from watcher.domain.models import LEASE_RAN_OUT, RunState
 from watcher.store.tables import batches, runs, watches
 
 _NO_OUTCOME = "UnknownOutcomeError:%"
-_LEASE_RAN_OUT = "the lease ran out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +36,7 @@ def load_queues(session: Session, *, now_ms: int) -> dict[str, Queue]:
     """The queues by watch name; watches without unfinished runs are left out. Linear in the unfinished runs."""
     is_ready = (runs.c.state == RunState.READY) & (runs.c.available_ms <= now_ms)
     is_delayed = (runs.c.state == RunState.READY) & (runs.c.available_ms > now_ms)
-    is_unknown = or_(runs.c.error.like(_NO_OUTCOME), runs.c.error == _LEASE_RAN_OUT)
+    is_unknown = or_(runs.c.error.like(_NO_OUTCOME), runs.c.error == LEASE_RAN_OUT)
     statement = (
         select(
             watches.c.name,

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Select, insert, select, update
 from sqlalchemy.orm import Session
 
-from watcher.domain.models import BatchState, Run, RunState, Step
+from watcher.domain.models import PROCESS_ENDED, BatchState, Run, RunState, Step
 from watcher.store.tables import batches, runs, watches
 
 # Left in `session.info` by whatever may make a run ready, for those who tell a queue of it.
@@ -77,6 +77,7 @@ def release_all(session: Session, *, now_ms: int, owner_start: str | None = None
             lease_owner=None,
             lease_until_ms=None,
             dispatched_ms=None,
+            error=PROCESS_ENDED,
         )
     )
     return int(result.rowcount)
@@ -167,6 +168,21 @@ def load_finished_steps(session: Session, *, batch_id: int) -> set[Step]:
         runs.c.batch_id == batch_id, runs.c.shard == 0, runs.c.state == RunState.DONE
     )
     return {Step(step) for step in session.execute(statement).scalars()}
+
+
+def load_shard_results(session: Session, *, batch_id: int, step: Step) -> list[dict[str, Any]]:
+    """What the shards of a step left behind that ended well, in their order; empty for a step of one run."""
+    statement = (
+        select(runs.c.result)
+        .where(
+            runs.c.batch_id == batch_id,
+            runs.c.step == step,
+            runs.c.shard > 0,
+            runs.c.state == RunState.DONE,
+        )
+        .order_by(runs.c.shard)
+    )
+    return [msgspec.json.decode(result) for result in session.execute(statement).scalars()]
 
 
 def load_dead_runs(session: Session, *, limit: int, watch_id: int | None = None) -> list[tuple[str, Run]]:

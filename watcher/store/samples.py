@@ -306,8 +306,8 @@ def record_registered(
     )
 
 
-def record_reason(session: Session, *, sample_id: int, reason: str, now_ms: int) -> None:
-    """Notes what is not right with a sample that goes on all the same."""
+def record_reason(session: Session, *, sample_id: int, reason: str | None, now_ms: int) -> None:
+    """Notes what is not right with a sample that goes on all the same; None for nothing."""
     _update(session, sample_id, reason=reason, changed_ms=now_ms)
 
 
