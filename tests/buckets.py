@@ -51,7 +51,7 @@ def open_bucket() -> Iterator[Bucket]:
             aws_secret_access_key=SECRET,
             config=Config(s3={"addressing_style": "path"}),
         )
-        name = f"bucket-{secrets.token_hex(6)}"
+        name = f"bucket{secrets.token_hex(6)}"
         client.create_bucket(Bucket=name)
     variables = {
         "AWS_ENDPOINT": url,

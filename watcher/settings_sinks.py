@@ -18,8 +18,9 @@ from watcher.domain.delivery import (
     WebhookRules,
 )
 from watcher.domain.errors import ConfigError
+from watcher.lightly.trust import build_trust
 from watcher.settings_groups import Group
-from watcher.sinks.bucket import SCHEMES
+from watcher.sinks.bucket import SCHEMES, check_obstore
 from watcher.sinks.formats import import_pyarrow
 from watcher.sinks.webhook import decode_secret
 
@@ -44,7 +45,7 @@ class ManifestSettings(Group):
         """The rules, checked.
 
         Raises:
-            ConfigError: an unknown kind of bucket, or Parquet without pyarrow.
+            ConfigError: an unknown kind of bucket, a bucket without obstore, or Parquet without pyarrow.
         """
         scheme, mark, rest = self.location.partition("://")
         if mark and (scheme not in SCHEMES or not rest.strip("/")):
@@ -52,6 +53,8 @@ class ManifestSettings(Group):
                 f"location {self.location!r} is neither a folder nor s3://bucket/prefix, gs://bucket/prefix or "
                 "az://container/prefix"
             )
+        if mark:
+            check_obstore()
         if self.format is ManifestFormat.PARQUET:
             import_pyarrow()
         return ManifestRules(location=self.location, format=self.format)
@@ -72,7 +75,7 @@ class WebhookSettings(Group):
         _WEBHOOK.max_picks, ge=1, le=10_000, description="picks in one body; more come in parts"
     )
     timeout_s: float = Field(_WEBHOOK.timeout_s, gt=0, le=600, description="longest wait for an answer")
-    ca_certs: str | None = Field(None, description="file of certificate authorities to trust")
+    ca_certs: str | None = Field(None, description="file of the only certificate authorities to trust")
 
     def build_rules(self) -> WebhookRules:
         """The rules, checked.
@@ -84,6 +87,7 @@ class WebhookSettings(Group):
             raise ConfigError("a webhook needs URL and SECRET (or SECRET_FILE): set both")
         url, secret = self.url.get_secret_value(), self.secret.get_secret_value()
         check_address(url, allow_http=self.allow_http)
+        build_trust(only=self.ca_certs)
         if len(decode_secret(secret)) < _SHORTEST_SECRET:
             raise ConfigError(f"the secret has fewer than {_SHORTEST_SECRET} bytes: take a longer one")
         return WebhookRules(
@@ -117,7 +121,7 @@ class LabelStudioSettings(Group):
     )
     max_tasks: int = Field(_STUDIO.max_tasks, ge=1, le=1000, description="tasks in one request")
     timeout_s: float = Field(_STUDIO.timeout_s, gt=0, le=600, description="longest wait for an answer")
-    ca_certs: str | None = Field(None, description="file of certificate authorities to trust")
+    ca_certs: str | None = Field(None, description="file of the only certificate authorities to trust")
 
     def build_rules(self) -> LabelStudioRules:
         """The rules, checked.
@@ -128,6 +132,7 @@ class LabelStudioSettings(Group):
         if self.url is None or self.token is None or self.project is None:
             raise ConfigError("Label Studio needs URL, TOKEN (or TOKEN_FILE) and PROJECT: set all three")
         check_address(self.url, allow_http=True)
+        build_trust(only=self.ca_certs)
         if not self.project.isdecimal() and len(self.project) < 3:
             raise ConfigError(f"project {self.project!r}: a title has 3 characters or more")
         if self.image_prefix is not None and self.image is not ImageReference.URI:

@@ -1,10 +1,11 @@
-"""AZURE datasources over Azure's own protocol, spoken by azurite; not collected by `make test`, since npm brings it."""
+"""AZURE datasources and manifests over Azure's own protocol, spoken by azurite; not collected by `make test`, since npm brings it."""
 
 from __future__ import annotations
 
 import base64
 import datetime as dt
 import hmac
+import json
 import socket
 import subprocess
 import time
@@ -16,8 +17,14 @@ import pytest
 import requests
 from obstore.store import AzureStore
 
+from tests.unit.sinks.conftest import Batch
+from watcher.domain.clock import SystemClock
+from watcher.domain.delivery import ManifestRules
+from watcher.domain.errors import StoreUnavailableError
 from watcher.platform.server import PlatformServer
 from watcher.platform.settings import PlatformConfig
+from watcher.sinks.base import SinkParts
+from watcher.sinks.manifest import ManifestSink
 
 AZURITE = Path(__file__).parents[2] / ".official-azurite/node_modules/azurite/dist/src/blob/main.js"
 ACCOUNT = "devstoreaccount1"
@@ -79,15 +86,42 @@ def create_container(url: str) -> None:
     }
     answer = requests.put(f"{url}/{ACCOUNT}/pictures?restype=container", headers=headers, timeout=10)
     assert answer.status_code == 201, answer.text
+    store = open_container(url)
+    for name in NAMES:
+        obstore.put(store, f"incoming/{name}", name.encode())
+
+
+def open_container(url: str) -> AzureStore:
     config = {
         "account_name": ACCOUNT,
         "account_key": KEY,
         "container_name": "pictures",
         "endpoint": f"{url}/{ACCOUNT}",
     }
-    store = AzureStore(config=config, client_options={"allow_http": True})
-    for name in NAMES:
-        obstore.put(store, f"incoming/{name}", name.encode())
+    return AzureStore(config=config, client_options={"allow_http": True})
+
+
+def test_manifest_appears_in_a_container(endpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", KEY)
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", f"{endpoint}/{ACCOUNT}")
+    monkeypatch.setenv("AZURE_ALLOW_HTTP", "true")
+    parts = SinkParts(data_dir=tmp_path, work_dir=tmp_path, clock=SystemClock())
+    sink = ManifestSink(ManifestRules(location="az://pictures/for labelling"), parts)
+    sink.deliver(Batch(["old"]).handover())
+    location = sink.deliver(Batch(["a+b %25.jpg", "b"]).handover()).location
+    assert location == "az://pictures/for labelling/gate-000001.jsonl"
+    body = bytes(obstore.get(open_container(endpoint), "for labelling/gate-000001.jsonl").bytes())
+    assert [json.loads(text)["file_name"] for text in body.splitlines()] == ["a+b %25.jpg", "b"]
+    absent = ManifestSink(ManifestRules(location="az://absent/x"), parts)
+    with pytest.raises(StoreUnavailableError, match=r"az://absent/x/gate-000001.jsonl cannot be written"):
+        absent.deliver(Batch(["a"]).handover())
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", base64.b64encode(b"wrong").decode())
+    with pytest.raises(
+        StoreUnavailableError, match=r"the credentials are refused; check .*AZURE_STORAGE_ACCOUNT_NAME"
+    ):
+        sink.deliver(Batch(["a"]).handover())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_objects_of_a_container_are_listed_and_read(endpoint, tmp_path):

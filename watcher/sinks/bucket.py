@@ -7,6 +7,7 @@ Credentials come from where the clouds' own tools look: `AWS_ACCESS_KEY_ID` and 
 from __future__ import annotations
 
 import datetime as dt
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ from watcher.domain.redaction import redact
 
 SCHEMES = ("s3", "gs", "az")
 _RETRY: Any = {"max_retries": 3, "retry_timeout": dt.timedelta(seconds=60)}
+
+
+def check_obstore() -> None:
+    """Raises ConfigError if this installation cannot speak to buckets; loads nothing."""
+    if importlib.util.find_spec("obstore") is None:
+        raise ConfigError(
+            "manifests in a bucket need obstore, which this installation lacks: install "
+            "'datasource-watcher[buckets]', or take the full image instead of the slim one; or set location to a folder"
+        )
 
 
 def upload_file(path: Path, *, location: str, name: str) -> str:
@@ -32,14 +42,11 @@ def upload_file(path: Path, *, location: str, name: str) -> str:
         ConfigError: no such bucket, refused credentials, or no obstore.
         StoreUnavailableError: the bucket cannot be reached at the moment.
     """
-    try:
-        import obstore  # noqa: PLC0415 - only buckets need it
-        from obstore import exceptions  # noqa: PLC0415 - of an extra, loaded when it is asked for
-        from obstore.store import from_url  # noqa: PLC0415 - of an extra, loaded when it is asked for
-    except ImportError as error:
-        raise ConfigError(
-            "manifests in a bucket need obstore: install datasource-watcher[platform]"
-        ) from error
+    check_obstore()
+    import obstore  # noqa: PLC0415 - only buckets need it
+    from obstore import exceptions  # noqa: PLC0415 - of an extra, loaded when it is asked for
+    from obstore.store import from_url  # noqa: PLC0415 - of an extra, loaded when it is asked for
+
     address = f"{location.rstrip('/')}/{name}"
     refused = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError)
     try:

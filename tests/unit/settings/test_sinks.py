@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 from tests.builders import run_command
@@ -129,3 +131,25 @@ def test_check_config_shows_sinks_without_their_secrets(tmp_path):
 def test_secret_of_a_sink_that_is_no_value_is_not_shown():
     text = refusal({**HOOK, f"{PRE}WEBHOOK__QA__SECRET__X": "s3cret"})
     assert "s3cret" not in text
+
+
+@pytest.mark.parametrize("location", ["s3://lake/picked", "gs://lake/picked", "az://lake/picked"])
+def test_manifest_in_a_bucket_is_refused_where_nothing_speaks_to_buckets(monkeypatch, location):
+    environ = {f"{PRE}MANIFEST__LAKE__LOCATION": location}
+    assert load(environ)["lake"].rules == ManifestRules(location=location)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "obstore" else find_spec(name)
+    )
+    text = refusal(environ)
+    assert "sink 'lake': manifests in a bucket need obstore, which this installation lacks" in text
+    assert "'datasource-watcher[buckets]', or take the full image" in text
+    assert load({f"{PRE}MANIFEST__LAKE__LOCATION": "lake"})["lake"].rules == ManifestRules(location="lake")
+
+
+@pytest.mark.parametrize(
+    "sink", ["WEBHOOK__QA__CA_CERTS", "LABEL_STUDIO__TEAM__CA_CERTS"], ids=lambda name: name.split("_")[0]
+)
+def test_certificates_of_a_sink_that_are_not_there_are_refused(sink):
+    text = refusal({**HOOK, **STUDIO, f"{PRE}{sink}": "/no/such.pem"})
+    assert "no such file of trusted certificates: '/no/such.pem'" in text
