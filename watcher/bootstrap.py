@@ -356,7 +356,9 @@ def build_runner(
         ConfigError: a model cannot be used.
         EmbedderChangedError: a watch has another embedder than its dataset's vectors.
     """
-    embedders = build_embedders(configs, work_dir=work_dir(settings), clock=clock)
+    embedders = build_embedders(
+        configs, work_dir=work_dir(settings), clock=clock, ca_certs=settings.lightly_ca_certs
+    )
     refuse_changes(database, embedders, changing=changing)
     parts = JobParts(
         database=database,
@@ -416,6 +418,7 @@ def build_deliverer(
         work_dir=parts.work_dir,
         clock=clock,
         connect_timeout_s=settings.api.connect_timeout_s,
+        ca_certs=settings.lightly_ca_certs,
     )
     return Deliverer(
         parts,

@@ -43,7 +43,9 @@ def build_reembedding(
         transport=transport,
         config=config,
         watch_id=watch_id,
-        embedder=build_embedder(config, work_dir=work_dir(settings), clock=clock),
+        embedder=build_embedder(
+            config, work_dir=work_dir(settings), clock=clock, ca_certs=settings.lightly_ca_certs
+        ),
         file_room=Room(settings.runs.max_bytes_in_flight),
         pixel_room=Room(settings.runs.max_pixels_in_flight),
         work_dir=work_dir(settings),

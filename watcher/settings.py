@@ -54,7 +54,9 @@ class Settings(BaseSettings):
         None, description="token of another server; without it the platform is embedded"
     )
     lightly_server_location: str | None = Field(None, description="URL of that server")
-    lightly_ca_certs: Path | None = Field(None, description="file of certificate authorities to trust")
+    lightly_ca_certs: Path | None = Field(
+        None, description="file of certificate authorities to trust besides the usual ones"
+    )
     data_dir: Path = Field(Path("data"), description="incoming images, the store, selected images")
     drain_timeout_s: float = Field(
         25.0, ge=0, le=3600, description="a shutdown waits this long for work under way"

@@ -25,6 +25,7 @@ from watcher.domain.step_rules import (
     ResizeMode,
 )
 from watcher.domain.templates import check_template, find_sidecar_suffix
+from watcher.lightly.trust import build_trust
 from watcher.settings_groups import Group
 
 _EMBED, _PREPROCESS, _METADATA = EmbedRules(), PreprocessRules(), MetadataRules()
@@ -64,6 +65,7 @@ class EmbedSettings(Group):
     command: str | None = Field(None, description="command: program and arguments, quoted as for a shell")
     url: str | None = Field(None, description="http: address of the service")
     token: SecretStr | None = Field(None, description="http: sent as Authorization: Bearer")
+    ca_certs: str | None = Field(None, description="http: file of the only certificate authorities to trust")
     version: str | None = Field(
         None, description="command, http: names what is computed; change it with the vectors"
     )
@@ -92,6 +94,7 @@ class EmbedSettings(Group):
             parts = urlsplit(self.url or "")
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ConfigError(f"{where}KIND=http needs {where}URL, an http(s) address")
+            build_trust(only=self.ca_certs)
         if self.kind in (EmbedderKind.COMMAND, EmbedderKind.HTTP):
             if self.version is None or not _VERSION.fullmatch(self.version):
                 raise ConfigError(
@@ -120,6 +123,7 @@ class EmbedSettings(Group):
             command=command,
             url=self.url,
             token=None if self.token is None else self.token.get_secret_value(),
+            ca_certs=self.ca_certs,
             version=self.version,
             dim=self.dim,
             send_px=self.send_px,

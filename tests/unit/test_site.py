@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 import socket
 import ssl
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from tests.certificates import write_pair
 from watcher.domain.errors import ConfigError, NotSentError
 from watcher.ops.control import Control
 from watcher.serving import ThreadedServer
 from watcher.settings import load_settings
 
-
-def write_pair(folder: Path, *, passphrase: bytes | None = None) -> tuple[Path, Path]:
-    """A certificate that signs itself, for a name by which nobody reaches this machine."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "watcher.example.com")])
-    now = dt.datetime.now(dt.UTC)
-    cert = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("192.0.2.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "cert.pem", folder / "key.pem"
-    paths[0].write_bytes(cert.public_bytes(serialization.Encoding.PEM))
-    encryption = (
-        serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
-    )
-    paths[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    )
-    return paths
+# Nobody reaches this machine by it.
+ELSEWHERE = "192.0.2.1"
 
 
 async def answer(scope, receive, send) -> None:
@@ -65,9 +35,9 @@ def read_serial(server: ThreadedServer) -> int:
 
 
 def test_command_reaches_a_daemon_with_tls_by_its_own_certificate_and_no_other(tmp_path):
-    pair = write_pair(tmp_path)
+    pair = write_pair(tmp_path, ip=ELSEWHERE)
     (tmp_path / "other").mkdir()
-    other, _ = write_pair(tmp_path / "other")
+    other, _ = write_pair(tmp_path / "other", ip=ELSEWHERE)
     server = build(pair)
     server.start()
     try:
@@ -83,18 +53,18 @@ def test_command_reaches_a_daemon_with_tls_by_its_own_certificate_and_no_other(t
 
 
 def test_renewed_certificate_is_served_without_a_restart_and_a_bad_one_is_not(tmp_path):
-    pair = write_pair(tmp_path)
+    pair = write_pair(tmp_path, ip=ELSEWHERE)
     server = build(pair)
     server.start()
     try:
         first = read_serial(server)
-        write_pair(tmp_path)
+        write_pair(tmp_path, ip=ELSEWHERE)
         server.reload_tls()
         second = read_serial(server)
         assert second != first
         good = pair[0].read_bytes()
         (tmp_path / "other").mkdir()
-        pair[0].write_bytes(write_pair(tmp_path / "other")[0].read_bytes())
+        pair[0].write_bytes(write_pair(tmp_path / "other", ip=ELSEWHERE)[0].read_bytes())
         with pytest.raises(ConfigError):
             server.reload_tls()
         assert read_serial(server) == second
@@ -107,7 +77,7 @@ def test_renewed_certificate_is_served_without_a_restart_and_a_bad_one_is_not(tm
 
 @pytest.mark.parametrize("wrong", ["gone", "no PEM", "passphrase"])
 def test_certificate_that_cannot_be_used_is_named_at_the_start(tmp_path, wrong):
-    cert, key = write_pair(tmp_path, passphrase=b"hush-hush" if wrong == "passphrase" else None)
+    cert, key = write_pair(tmp_path, ip=ELSEWHERE, passphrase=b"hush-hush" if wrong == "passphrase" else None)
     if wrong == "gone":
         cert.unlink()
     if wrong == "no PEM":

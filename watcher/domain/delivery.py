@@ -79,7 +79,7 @@ class WebhookRules:
         key_id: names the secret to the receiver, so that it can be changed without a gap.
         max_picks: no body holds more; the rest follows in further parts.
         timeout_s: longest wait for an answer.
-        ca_certs: file of certificate authorities to trust; absent: the usual ones.
+        ca_certs: file of the only certificate authorities to trust; absent: the usual ones.
     """
 
     url: str = field(repr=False)
@@ -105,7 +105,7 @@ class LabelStudioRules:
         image_field: under which name the image stands in a task's data.
         max_tasks: tasks in one request.
         timeout_s: longest wait for an answer.
-        ca_certs: file of certificate authorities to trust; absent: the usual ones.
+        ca_certs: file of the only certificate authorities to trust; absent: the usual ones.
     """
 
     url: str

@@ -74,6 +74,7 @@ class EmbedRules:
         command: program and arguments.
         url: of the service.
         token: sent to the service as `Authorization: Bearer`.
+        ca_certs: file of the only certificate authorities that the service may have; None for the usual ones.
         version: names what a command or service computes.
         dim: length of its vectors.
         send_px: pictures are shrunk to fit a square of this side before they are handed on; 0 hands on the file.
@@ -90,6 +91,7 @@ class EmbedRules:
     command: tuple[str, ...] = ()
     url: str | None = None
     token: str | None = field(default=None, repr=False)
+    ca_certs: str | None = None
     version: str | None = None
     dim: int | None = None
     send_px: int = 512

@@ -16,20 +16,30 @@ from watcher.embedders.onnx import OnnxEmbedder
 from watcher.images import ImageLimits
 
 
-def build_embedders(configs: Iterable[WatchConfig], *, work_dir: Path, clock: Clock) -> dict[str, Embedder]:
+def build_embedders(
+    configs: Iterable[WatchConfig], *, work_dir: Path, clock: Clock, ca_certs: Path | None = None
+) -> dict[str, Embedder]:
     """The embedders by name of the watch; watches without the step `embed` have none.
+
+    Args:
+        configs: the watches.
+        work_dir: for temporary files.
+        clock: where time comes from.
+        ca_certs: file of certificate authorities that services may have besides the usual ones.
 
     Raises:
         ConfigError: a model cannot be used; the text names the setting.
     """
     return {
-        config.name: build_embedder(config, work_dir=work_dir, clock=clock)
+        config.name: build_embedder(config, work_dir=work_dir, clock=clock, ca_certs=ca_certs)
         for config in configs
         if Step.EMBED in config.steps
     }
 
 
-def build_embedder(config: WatchConfig, *, work_dir: Path, clock: Clock) -> Embedder:
+def build_embedder(
+    config: WatchConfig, *, work_dir: Path, clock: Clock, ca_certs: Path | None = None
+) -> Embedder:
     """The embedder of one watch; models are loaded here, programs started at their first use.
 
     Raises:
@@ -42,5 +52,5 @@ def build_embedder(config: WatchConfig, *, work_dir: Path, clock: Clock) -> Embe
     if rules.kind is EmbedderKind.COMMAND:
         return CommandEmbedder(rules, limits=limits, work_dir=work_dir, clock=clock)
     if rules.kind is EmbedderKind.HTTP:
-        return HttpEmbedder(rules, limits=limits, clock=clock)
+        return HttpEmbedder(rules, limits=limits, clock=clock, ca_certs=ca_certs)
     return DescriptorEmbedder(limits=limits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from watcher.embedders.shrinking import shrink_picture
 from watcher.images import ImageLimits
 from watcher.lightly.answers import parse_retry_after_s
 from watcher.lightly.connections import Connections, read_chunk
+from watcher.lightly.trust import build_trust
 
 _CONNECT_TIMEOUT_S = 5.0
 _BYTES_A_NUMBER = 40
@@ -32,7 +34,7 @@ class HttpEmbedder:
     """POSTs `{"images": [base64, ...]}` and reads `{"vectors": [[...], ...]}`, null for a picture it refuses."""
 
     def __init__(
-        self, rules: EmbedRules, *, limits: ImageLimits, clock: Clock, ca_certs: str | None = None
+        self, rules: EmbedRules, *, limits: ImageLimits, clock: Clock, ca_certs: Path | None = None
     ) -> None:
         assert rules.url is not None
         assert rules.dim is not None
@@ -41,7 +43,7 @@ class HttpEmbedder:
         self._limits = limits
         self._clock = clock
         self._connections = Connections(
-            ca_certs=ca_certs,
+            trust=build_trust(only=rules.ca_certs, besides=ca_certs),
             connect_timeout_s=_CONNECT_TIMEOUT_S,
             read_timeout_s=rules.time_limit_s,
             pool_size=4,

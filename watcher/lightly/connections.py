@@ -35,6 +35,7 @@ from watcher.domain.errors import (
 from watcher.domain.redaction import redact
 from watcher.lightly.addresses import split_address
 from watcher.lightly.throttle import Throttle
+from watcher.lightly.trust import Trust
 
 _BUFFER_BYTES = 1 << 16
 
@@ -46,6 +47,7 @@ class _Call(threading.local):
     address: str = ""
     deadline_s: float = float("inf")
     clock: Clock | None = None
+    trust: Trust = Trust(usual=True)
     sent: bool = False
 
 
@@ -117,6 +119,11 @@ class _HTTPConnection(_Verbatim, HTTPConnection):
 class _HTTPSConnection(_Verbatim, HTTPSConnection):
     response_class = _DeadlineResponse
 
+    def connect(self) -> None:
+        self.ca_cert_data, folder = _CALL.trust.read_besides()
+        self.ca_cert_dir = folder or self.ca_cert_dir
+        super().connect()
+
 
 class _HTTPPool(HTTPConnectionPool):
     ConnectionCls = _HTTPConnection
@@ -147,32 +154,25 @@ class Connections:
     """Pooled connections to any number of hosts; safe to share between threads, and after a fork.
 
     Args:
-        ca_certs: file or folder of trusted certificates; absent: `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, then
-            the ones that come with `requests`. Certificates are always checked.
+        trust: whose certificates are believed; see `build_trust`.
         connect_timeout_s: longest wait for a connection, in seconds.
         read_timeout_s: longest silence of the other side, in seconds.
         pool_size: connections kept open to one host.
         clock: where time comes from.
 
     Proxies are taken from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, as `requests` does.
-
-    Raises:
-        ConfigError: `ca_certs` names nothing.
     """
 
     def __init__(
         self,
         *,
-        ca_certs: str | None,
+        trust: Trust,
         connect_timeout_s: float,
         read_timeout_s: float,
         pool_size: int,
         clock: Clock,
     ) -> None:
-        verify = ca_certs or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-        if verify and not os.path.exists(verify):  # noqa: PTH110 - the text of the setting is what is told
-            raise ConfigError(f"no such file of trusted certificates: {verify!r}; check LIGHTLY_CA_CERTS")
-        self._verify: str | bool = verify or True
+        self._trust = trust
         self._timeout_s = (connect_timeout_s, read_timeout_s)
         self._pool_size = pool_size
         self._clock = clock
@@ -229,14 +229,14 @@ class Connections:
         request.headers = CaseInsensitiveDict(headers)
         request.body = body  # type: ignore[assignment]
         _CALL.target, _CALL.address = target, address
-        _CALL.deadline_s, _CALL.clock = deadline_s, self._clock
+        _CALL.deadline_s, _CALL.clock, _CALL.trust = deadline_s, self._clock, self._trust
         _CALL.sent = False
         try:
             return self._get_adapter().send(
                 request,
                 stream=True,
                 timeout=self._timeout_s,
-                verify=self._verify,
+                verify=self._trust.usual,
                 proxies=self._get_proxies(request.url),
             )
         except WatcherError:  # from reading the body

@@ -50,6 +50,7 @@ from watcher.lightly.observation import (
 )
 from watcher.lightly.secret import Token
 from watcher.lightly.signed_urls import ReadResult, ReadStream
+from watcher.lightly.trust import build_trust
 
 __all__ = [
     "Answer",
@@ -72,7 +73,7 @@ class Transport:
         server: `http(s)://host[:port][/prefix]`; trailing slashes are dropped.
         token: sent as the query parameter `token`, as the protocol demands, and shown to nobody else.
         creator: what the server notes as the maker of tags and datasets.
-        ca_certs: file or folder of trusted certificates, instead of the usual ones.
+        ca_certs: file of certificate authorities to trust besides the usual ones, see `build_trust`.
         connect_timeout_s: longest wait for a connection, in seconds.
         read_timeout_s: longest silence of the server, in seconds.
         answer_timeout_s: longest time from the request to the last byte of its answer, in seconds.
@@ -125,7 +126,7 @@ class Transport:
         self._tracer = tracer
         self._stop = stop
         self._pooling: dict[str, Any] = {
-            "ca_certs": os.fspath(ca_certs) if ca_certs else None,
+            "trust": build_trust(besides=ca_certs),
             "connect_timeout_s": connect_timeout_s,
             "read_timeout_s": read_timeout_s,
             "pool_size": pool_size,
@@ -424,8 +425,7 @@ class Transport:
             self.observe(
                 endpoint, code, begun_s, n_sent_bytes=len(content or b""), n_received_bytes=n_received
             )
-        date = answer.headers.get("Date")
-        if date:
+        if date := answer.headers.get("Date"):
             self._last_date = (date, self.clock.monotonic_s(), 0.0)
         if 200 <= answer.status < 300:
             return answer

@@ -108,9 +108,11 @@ class SinkParts:
         data_dir: where relative folders begin.
         work_dir: for temporary files.
         connect_timeout_s: longest wait for a connection.
+        ca_certs: file of certificate authorities to trust besides the usual ones, for receivers that name none.
     """
 
     data_dir: Path
     work_dir: Path
     clock: Clock
     connect_timeout_s: float = 10.0
+    ca_certs: Path | None = None

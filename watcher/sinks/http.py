@@ -9,6 +9,7 @@ from watcher.domain.errors import RedirectRefusedError
 from watcher.domain.redaction import redact
 from watcher.lightly.answers import Answer, build_exception, read_answer
 from watcher.lightly.connections import Connections
+from watcher.lightly.trust import Trust
 from watcher.sinks.place import describe_place
 
 
@@ -17,7 +18,7 @@ class Receiver:
 
     Args:
         timeout_s: longest silence, and twice that for the whole exchange.
-        ca_certs: file of certificate authorities to trust; absent: the usual ones.
+        trust: whose certificates are believed.
         secrets: never shown, should the receiver repeat them in an error.
     """
 
@@ -26,12 +27,12 @@ class Receiver:
         *,
         connect_timeout_s: float,
         timeout_s: float,
-        ca_certs: str | None,
+        trust: Trust,
         clock: Clock,
         secrets: tuple[str, ...] = (),
     ) -> None:
         self._connections = Connections(
-            ca_certs=ca_certs,
+            trust=trust,
             connect_timeout_s=connect_timeout_s,
             read_timeout_s=timeout_s,
             pool_size=4,

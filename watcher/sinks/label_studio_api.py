@@ -17,6 +17,7 @@ from watcher import __version__
 from watcher.domain.delivery import LabelStudioRules
 from watcher.domain.errors import ProtocolError, UnauthorizedException
 from watcher.lightly.answers import Answer
+from watcher.lightly.trust import build_trust
 from watcher.sinks.base import SinkParts
 from watcher.sinks.http import Receiver
 from watcher.sinks.place import describe_place
@@ -72,7 +73,7 @@ class LabelStudioApi:
         self._receiver = Receiver(
             connect_timeout_s=parts.connect_timeout_s,
             timeout_s=rules.timeout_s,
-            ca_certs=rules.ca_certs,
+            trust=build_trust(only=rules.ca_certs, besides=parts.ca_certs),
             clock=parts.clock,
             secrets=(rules.token,),
         )

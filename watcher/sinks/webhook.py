@@ -24,6 +24,7 @@ from watcher.domain.clock import Clock
 from watcher.domain.crash_points import crash_point
 from watcher.domain.delivery import ImageReference, WebhookRules
 from watcher.domain.errors import ApiException, ConfigError, DeliveryRefusedError
+from watcher.lightly.trust import build_trust
 from watcher.sinks.base import Handover, PickedSample, Receipt, SinkParts
 from watcher.sinks.http import Receiver
 from watcher.sinks.place import describe_place
@@ -45,7 +46,7 @@ class WebhookSink:
         self._receiver = Receiver(
             connect_timeout_s=parts.connect_timeout_s,
             timeout_s=rules.timeout_s,
-            ca_certs=rules.ca_certs,
+            trust=build_trust(only=rules.ca_certs, besides=parts.ca_certs),
             clock=parts.clock,
             secrets=(rules.secret, rules.url),
         )
