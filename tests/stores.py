@@ -50,7 +50,12 @@ def store_url(request: pytest.FixtureRequest) -> str:
         shutil.copyfile(request.getfixturevalue("migrated_file"), path)
         return f"sqlite:///{path}"
     url: str = request.getfixturevalue("migrated_url")
+    empty_store(url)
+    return url
+
+
+def empty_store(url: str) -> None:
+    """Empties the tables of a store on Postgres; ids begin at one again."""
     tables = sql.SQL(", ").join(sql.Identifier(table.name) for table in metadata.sorted_tables)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql.SQL("TRUNCATE {} RESTART IDENTITY").format(tables))
-    return url

@@ -1,12 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
+from tests.stores import migrated_file, migrated_url
 
-import pytest
-
-from tests.simulation.run import make_migrated_file
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_migrated_file(tmp_path_factory.mktemp("simulation"))
+__all__ = ["migrated_file", "migrated_url"]

@@ -15,7 +15,7 @@ from tests.simulation.server import API, TOKEN
 from tests.simulation.stand_ins import SimDatabase
 from watcher.attach import attach_watch
 from watcher.bootstrap import build_deliverer, build_runner
-from watcher.database import build_database
+from watcher.database import Database, build_database
 from watcher.dispatch.local import Work
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import StoreLockedError, WatcherError
@@ -41,6 +41,7 @@ class Daemon:
         *,
         number: int,
         folder: Path,
+        store_url: str,
         metrics: Metrics,
         clock_offset_s: float,
         note: Callable[[str], None],
@@ -49,6 +50,8 @@ class Daemon:
     ) -> None:
         self.process = Process(f"daemon {number}", clock_offset_s=clock_offset_s)
         self.stop = threading.Event()
+        # Until the end of a term of office, which here lasts as long as the process.
+        self.term_stop = self.stop
         self.n_tasks = 0
         self.reconciles = profile.reconciles
         self.errors: list[str] = []
@@ -60,8 +63,10 @@ class Daemon:
         self._idle_s = idle_s
         self._rng = random.Random(f"{profile.seed} {self.process.name}")
         self.clock = SimClock(loop, self.process, profile.epoch_s)
-        self._real = build_database(f"sqlite:///{folder / 'store.sqlite'}", pool_size=20)
-        self.database = SimDatabase(self._real.engine, loop, self.process, store_fails)
+        self._real = build_database(store_url, pool_size=20)
+        self.database: Database = SimDatabase(self._real.engine, loop, self.process, store_fails)
+        # What a leader alone may write.
+        self.fenced = self.database
         self._lock = FileLock(self.database)
         self.transport = Transport(
             server=API,
@@ -85,6 +90,20 @@ class Daemon:
             raise
         self._spawn("main", self._main)
 
+    @property
+    def leads(self) -> bool:
+        """Whether it polls."""
+        return not self.process.dead
+
+    def shut_down(self) -> None:
+        """SIGTERM: what is under way is drained."""
+        self.stop.set()
+
+    @property
+    def is_down(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return not self.n_tasks
+
     def _main(self) -> None:
         for left in (self._folder / "work").iterdir():
             left.unlink() if left.is_file() else _remove(left)
@@ -105,6 +124,10 @@ class Daemon:
             except WatcherError as error:  # building reads the store; a real daemon tries again as well
                 self._note(f"not built: {error}")
                 self._loop.sleep(5.0)
+        self._spawn_all(runner, deliverer)
+
+    def _spawn_all(self, runner: Work, deliverer: Work) -> None:
+        """The tasks of a term of office."""
         for number in range(self._profile.n_workers):
             self._spawn(f"worker {number}", lambda number=number: self._work(runner, f"worker {number}"))
         self._spawn("delivery 0", lambda: self._work(deliverer, "delivery 0"))
@@ -123,7 +146,7 @@ class Daemon:
             metrics=self._metrics,
             clock=self.clock,
             rng=self._rng,
-            stop=self.stop,
+            stop=self.term_stop,
         )
 
     def _spawn(self, name: str, target: Callable[[], object]) -> None:
@@ -138,7 +161,8 @@ class Daemon:
 
     def _work(self, runner: Work, name: str) -> None:
         """As `LocalDispatcher`, only that it is idle for longer."""
-        while not self.stop.is_set():
+        stop = self.term_stop
+        while not stop.is_set():
             wait_s = 0.0
             try:
                 if not runner.run_next(beat=lambda: None):
@@ -147,11 +171,11 @@ class Daemon:
                 self._note(f"{name}: {error}")
                 wait_s = 5.0
             if wait_s:
-                self._loop.sleep(wait_s, self.stop)
+                self._loop.sleep(wait_s, stop)
 
     def _poll_for_ever(self, config: WatchConfig) -> None:
-        n_polls = 0
-        while not self.stop.is_set():
+        n_polls, stop = 0, self.term_stop
+        while not stop.is_set():
             try:
                 self.poll(config)
                 n_polls += 1
@@ -159,7 +183,7 @@ class Daemon:
                     self.reconcile(config)
             except WatcherError as error:
                 self._note(f"poll {config.name}: {type(error).__name__}: {error}")
-            self._loop.sleep(self._profile.interval_s * self._rng.uniform(0.8, 1.2), self.stop)
+            self._loop.sleep(self._profile.interval_s * self._rng.uniform(0.8, 1.2), stop)
 
     def poll(self, config: WatchConfig) -> None:
         """One cycle, unless the watch is paused."""
@@ -168,32 +192,32 @@ class Daemon:
         if watch is not None and watch.paused_ms is not None:
             return
         report = Poller(
-            database=self.database,
+            database=self.fenced,
             transport=self.transport,
             config=config,
             watch_id=self._attach(config),
             clock=self.clock,
             metrics=self._metrics,
-            stop=self.stop,
+            stop=self.term_stop,
         ).run_cycle()
         self._note(f"polled {config.name}: {report}")
 
     def reconcile(self, config: WatchConfig) -> None:
         report = Reconciler(
-            database=self.database,
+            database=self.fenced,
             transport=self.transport,
             config=config,
             watch_id=self._attach(config),
             clock=self.clock,
             metrics=self._metrics,
             work_dir=self._folder / "work",
-            stop=self.stop,
+            stop=self.term_stop,
         ).run()
         self._note(f"reconciled {config.name}: missing {report.missing}, unexplained {report.n_unexplained}")
 
     def _attach(self, config: WatchConfig) -> int:
         return attach_watch(
-            self.database, self.transport, config=config, server_identity="sim", now_ms=self._now_ms()
+            self.fenced, self.transport, config=config, server_identity="sim", now_ms=self._now_ms()
         ).id
 
     def drop(self) -> None:

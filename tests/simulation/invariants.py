@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import StaticPool, create_engine, text
+
+from watcher.database_url import read_url
 from watcher.domain.bitmask import BitMask
 from watcher.domain.models import Step, UploadMode, WatchConfig
 
@@ -15,12 +17,34 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
-class StepChecks:
-    """Looks at marks, ledger and runs behind every crash point."""
+class _Reader:
+    """Looks into the store of a world beside its daemons, each time at what is committed."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._store: sqlite3.Connection | None = None
+        self._engine = create_engine(
+            read_url(world.store_url), isolation_level="AUTOCOMMIT", poolclass=StaticPool
+        )
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _query(self, sql: str, *values: Any) -> list[Any]:
+        named = {f"v{number}": value for number, value in enumerate(values)}
+        for name in named:
+            sql = sql.replace("?", f":{name}", 1)
+        with self._engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(text(sql), named)]
+
+    def _blame(self, text: str) -> None:
+        self._world.violations.append(text)
+
+
+class StepChecks(_Reader):
+    """Looks at marks, ledger and runs behind every crash point."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
         self._marks: dict[str, int] = {}
         self._begun: dict[int, float] = {}
         self._checked: set[int] = set()
@@ -28,11 +52,6 @@ class StepChecks:
 
     def allow_rewind(self, watch: str) -> None:
         self._rewound.add(watch)
-
-    def _query(self, sql: str, *values: Any) -> list[Any]:
-        if self._store is None:
-            self._store = sqlite3.connect(self._world.store_path, isolation_level=None)
-        return self._store.execute(sql, values).fetchall()
 
     def check(self, point: str) -> None:
         """Called behind the effect that the point stands for."""
@@ -101,22 +120,9 @@ class StepChecks:
             if n > 1:
                 self._blame(f"runs of {n} batches of watch {watch_id} go on at once")
 
-    def _blame(self, text: str) -> None:
-        self._world.violations.append(text)
 
-
-class Ledger:
+class Ledger(_Reader):
     """The store and the server when all is over."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._store = sqlite3.connect(world.store_path, isolation_level=None)
-
-    def close(self) -> None:
-        self._store.close()
-
-    def _query(self, sql: str, *values: Any) -> list[Any]:
-        return self._store.execute(sql, values).fetchall()
 
     def is_at_rest(self) -> bool:
         """Whether everything that is to be seen was listed, and everything listed came to its end."""
@@ -326,6 +332,3 @@ class Ledger:
                 len(dataset.jobs),
             )
         return found
-
-    def _blame(self, text: str) -> None:
-        self._world.violations.append(text)

@@ -22,12 +22,13 @@ class Crash(BaseException):
 
 
 class Process:
-    """What dies together: its tasks, its memory, its lock."""
+    """What dies together: its tasks, its memory, its lock; until `frozen_until` none of its tasks goes on."""
 
     def __init__(self, name: str, *, clock_offset_s: float = 0.0) -> None:
         self.name = name
         self.clock_offset_s = clock_offset_s
         self.dead = False
+        self.frozen_until = 0.0
         self.n_open_transactions: dict[Any, int] = {}
 
 
@@ -41,8 +42,10 @@ class Task:
         self.event: threading.Event | None = None
         self.greenlet = greenlet.greenlet(target, parent=loop.hub)
 
-    def is_ready(self, now: float) -> bool:
-        return self.wake_at <= now or (self.event is not None and self.event.is_set())
+    def find_wake_at(self) -> float:
+        """When it goes on at the earliest."""
+        is_called = self.event is not None and self.event.is_set()
+        return max(0.0 if is_called else self.wake_at, self.process.frozen_until)
 
 
 class Loop:
@@ -95,9 +98,9 @@ class Loop:
         while not until():
             self._n_switches += 1
             assert self._n_switches < MOST_SWITCHES, "the schedule does not come to an end"
-            ready = [task for task in self._tasks if task.is_ready(self.now)]
+            ready = [task for task in self._tasks if task.find_wake_at() <= self.now]
             if not ready:
-                coming = min((task.wake_at for task in self._tasks), default=ends)
+                coming = min((task.find_wake_at() for task in self._tasks), default=ends)
                 if coming >= ends:
                     self.now = ends
                     return until()

@@ -1,8 +1,13 @@
-"""Runs seeds: `python -m tests.simulation.run SEED...`, `--from A --count N`, or `--minutes M`; exit code 1 if one fails."""
+"""Runs seeds: `python -m tests.simulation.run SEED...`, `--from A --count N`, or `--minutes M`; exit code 1 if one fails.
+
+A seed is a number, for one daemon, or `pair-` and a number for two that share a store.
+"""
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import shutil
 import sys
 import tempfile
 import time
@@ -15,16 +20,34 @@ from tests.simulation.world import World
 
 SEEDS_FILE = Path(__file__).with_name("seeds.txt")
 _SHOWN_TRACE = 150
+_PAIR = "pair-"
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What a schedule is drawn from."""
+
+    number: int
+    is_pair: bool = False
+
+    @classmethod
+    def read(cls, text: str) -> Seed:
+        return cls(int(text.removeprefix(_PAIR)), is_pair=text.startswith(_PAIR))
+
+    def __str__(self) -> str:
+        return f"{_PAIR}{self.number}" if self.is_pair else str(self.number)
 
 
 @dataclass
 class Verdict:
     """What became of a seed; `trace` is the end of what happened."""
 
-    seed: int
+    seed: Seed
     violations: list[str]
     trace: list[str]
     n_crashes: int
+    n_frozen_leaders: int
+    n_fenced_writes: float
 
     def explain(self) -> str:
         """Everything a person needs to repeat it."""
@@ -47,33 +70,52 @@ def make_migrated_file(folder: Path) -> Path:
     return path
 
 
-def run_seed(seed: int, migrated_file: Path, *, shown: int = _SHOWN_TRACE) -> Verdict:
-    """One schedule from its beginning to its end."""
+def run_seed(
+    seed: Seed, migrated_file: Path, *, store_url: str | None = None, shown: int = _SHOWN_TRACE
+) -> Verdict:
+    """One schedule from its beginning to its end, over a copy of `migrated_file` or the empty store at `store_url`."""
     with tempfile.TemporaryDirectory(prefix=f"sim-{seed}-") as folder:
-        world = World(seed, Path(folder), migrated_file)
+        if store_url is None:
+            path = Path(folder, "store.sqlite")
+            shutil.copyfile(migrated_file, path)
+            store_url = f"sqlite:///{path}"
+        world = World(seed.number, Path(folder), store_url, n_replicas=2 if seed.is_pair else 1)
         world.run()
-    return Verdict(seed, world.violations, list(world.trace)[-shown:] if shown else [], world.n_crashes)
+    return Verdict(
+        seed,
+        world.violations,
+        list(world.trace)[-shown:] if shown else [],
+        world.n_crashes,
+        world.n_frozen_leaders,
+        world.n_fenced_writes,
+    )
 
 
-def read_seeds() -> list[int]:
+def read_seeds() -> list[Seed]:
     """The seeds that once failed."""
     lines = SEEDS_FILE.read_text(encoding="utf-8").splitlines()
-    return [int(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
+    return [Seed.read(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
 
 
 def main() -> int:
     """Prints what fails with its trace."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("seeds", nargs="*", type=int)
+    parser.add_argument("seeds", nargs="*", type=Seed.read)
+    parser.add_argument("--pairs", action="store_true", help="two daemons a store; without seeds")
     parser.add_argument("--from", dest="first", type=int, default=0)
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--trace", type=int, default=_SHOWN_TRACE)
     parser.add_argument("--keep-going", action="store_true")
     options = parser.parse_args()
-    seeds = iter(options.seeds or range(options.first, options.first + (options.count or 10**9)))
+    numbers = range(options.first, options.first + (options.count or 10**9))
+    seeds = options.seeds or (Seed(number, is_pair=options.pairs) for number in numbers)
+    if not options.seeds and options.minutes and not options.pairs:  # a long run: both kinds in turn
+        seeds = (
+            Seed(number, is_pair=is_pair) for number, is_pair in itertools.product(numbers, (False, True))
+        )
     begun_s = time.monotonic()
-    n_run = n_failed = n_crashes = 0
+    n_run = n_failed = n_crashes = n_frozen = n_fenced = 0
     tempfile.tempdir = find_fast_folder()
     with tempfile.TemporaryDirectory(prefix="sim-") as folder:
         migrated_file = make_migrated_file(Path(folder))
@@ -83,13 +125,18 @@ def main() -> int:
             verdict = run_seed(seed, migrated_file, shown=options.trace)
             n_run += 1
             n_crashes += verdict.n_crashes
+            n_frozen += verdict.n_frozen_leaders
+            n_fenced += int(verdict.n_fenced_writes)
             if verdict.violations:
                 n_failed += 1
                 sys.stdout.write(verdict.explain() + "\n")
                 if not options.keep_going:
                     break
     seconds = time.monotonic() - begun_s
-    sys.stdout.write(f"{n_run} schedules, {n_crashes} crashes, {n_failed} failed, {seconds:.1f} s\n")
+    sys.stdout.write(
+        f"{n_run} schedules, {n_crashes} crashes, {n_frozen} frozen leaders, {n_fenced} writes fenced, "
+        f"{n_failed} failed, {seconds:.1f} s\n"
+    )
     return 1 if n_failed else 0
 
 

@@ -9,16 +9,27 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Self
 
-from sqlalchemy import Engine
+from sqlalchemy import BigInteger, Engine, literal
 from sqlalchemy.orm import Session
 
 import watcher.daemon  # noqa: F401 - every module that is looked through below
 from tests.simulation.loop import Crash, Loop, Process, Task
+from watcher import standby
 from watcher.database import Database
 from watcher.domain import crash_points
 from watcher.domain.errors import StoreUnavailableError
+from watcher.store import leadership as store_leadership
 
-_WITH_THREADS = ("watcher.poll", "watcher.reconcile", "watcher.jobs", "watcher.embedders", "watcher.sinks")
+_WITH_THREADS = (
+    "watcher.poll",
+    "watcher.reconcile",
+    "watcher.jobs",
+    "watcher.embedders",
+    "watcher.sinks",
+    "watcher.leadership",
+    "watcher.standby",
+)
+_LOOK_S = 2.0
 
 
 class InlinePool:
@@ -94,8 +105,11 @@ class _Plan:
 
 
 @contextmanager
-def threads_replaced(loop: Loop, note: Callable[[str], None]) -> Iterator[None]:
-    """The modules that start threads start tasks of the loop, and crash points are told to `note`."""
+def threads_replaced(loop: Loop, note: Callable[[str], None], *, epoch_s: float) -> Iterator[None]:
+    """The modules that start threads start tasks of the loop, and crash points are told to `note`.
+
+    The clock of the database, by which leases of leaders run, is the world's: unix `epoch_s` at its beginning.
+    """
     replaced: list[tuple[Any, str, Any]] = []
     _Thread.loop = loop
 
@@ -112,6 +126,8 @@ def threads_replaced(loop: Loop, note: Callable[[str], None]) -> Iterator[None]:
             if getattr(module, "threading", None) is threading:
                 put(module, "threading", _Threading())
         put(crash_points, "_plan", _Plan(note))
+        put(store_leadership, "_now_ms", lambda _: literal(int(1000 * (epoch_s + loop.now)), BigInteger))
+        put(standby, "_LOOK_S", _LOOK_S)
         yield
     finally:
         for owner, name, value in reversed(replaced):
@@ -126,7 +142,7 @@ class SimDatabase(Database):
     """
 
     def __init__(self, engine: Engine, loop: Loop, process: Process, fails: Callable[[], str]) -> None:
-        super().__init__(engine)
+        super().__init__(engine, name=f"watcher sim {process.name}")
         self._loop = loop
         self._process = process
         self._fails = fails

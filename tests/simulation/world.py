@@ -1,9 +1,12 @@
-"""One schedule: a storm in which everything goes wrong that can, then calm, then the reckoning."""
+"""One schedule: a storm in which everything goes wrong that can, then calm, then the reckoning.
+
+With `n_replicas` above one the store is shared by as many daemons, of which one leads at a time: they die, are stopped,
+and are frozen for longer than their lease, so that an old leader wakes up beside the new one.
+"""
 
 from __future__ import annotations
 
 import random
-import shutil
 import traceback
 from collections import deque
 from collections.abc import MutableMapping
@@ -19,10 +22,11 @@ from tests.simulation.loop import Crash, Loop, Process, SimClock
 from tests.simulation.network import Network
 from tests.simulation.objects import N_PICTURES, Datasource, Version, draw_picture
 from tests.simulation.profile import draw_profile
+from tests.simulation.replica import LEASE_S, Replica
 from tests.simulation.server import Server
 from tests.simulation.stand_ins import SimDatabase, threads_replaced
 from watcher.database import build_database
-from watcher.domain.errors import StoreError, StoreLockedError, WatcherError
+from watcher.domain.errors import FencedError, StoreError, StoreLockedError, WatcherError
 from watcher.metrics import Metrics
 from watcher.store import control, watches
 
@@ -33,13 +37,19 @@ _CALM_LIMIT_S = 40_000.0
 class World:
     """Everything of one seed."""
 
-    def __init__(self, seed: int, folder: Path, migrated_file: Path) -> None:
+    def __init__(self, seed: int, folder: Path, store_url: str, *, n_replicas: int = 1) -> None:
         self.profile = draw_profile(seed)
         self.folder = folder
+        self.store_url = store_url
+        self.n_replicas = n_replicas
+        if n_replicas > 1:
+            # Who is frozen between its look-up and its request cannot look up again.
+            self.profile.knows_names = True
         self.trace: deque[str] = deque(maxlen=_KEPT_TRACE)
         self.violations: list[str] = []
         self.calm = False
         self.n_crashes = 0
+        self.n_frozen_leaders = 0
         self.loop = Loop(self.profile.build_rng("order"))
         self.server = Server(self.profile, now=lambda: self.loop.now)
         self.network = Network(
@@ -51,7 +61,7 @@ class World:
             note=self.note,
         )
         self.offsets: list[tuple[float, float]] = [(0.0, self.server.clock_offset_s)]
-        self.daemon: Daemon | None = None
+        self.daemons: list[Daemon | None] = [None] * n_replicas
         self._n_daemons = 0
         self._local_offset_s = 0.0
         self._crash_rng = self.profile.build_rng("crashes")
@@ -61,14 +71,22 @@ class World:
         self._surroundings = Process("world")
         for name in ("work", "selected"):
             (folder / name).mkdir()
-        self.store_path = folder / "store.sqlite"
-        shutil.copyfile(migrated_file, self.store_path)
         for config in self.profile.configs:
             self.server.datasources[config.dataset] = Datasource()
             self._metrics.init_watch(config.name, steps=config.steps)
             if config.folder is None:
                 self.server.add_dataset(config.dataset)
         self.steps = StepChecks(self)
+
+    @property
+    def n_fenced_writes(self) -> float:
+        """How many writes were refused because their process no longer led."""
+        return sum(metric.samples[0].value for metric in self._metrics.fenced_writes.collect())
+
+    @property
+    def leader(self) -> Daemon | None:
+        """The daemon that polls; None between two."""
+        return next((each for each in self.daemons if each is not None and each.leads), None)
 
     def note(self, text: str) -> None:
         self.trace.append(f"{self.loop.now:10.2f}  {text}")
@@ -87,18 +105,26 @@ class World:
         """The whole schedule; what is wrong is in `violations`."""
         structlog.configure(processors=[self._note_event], logger_factory=structlog.ReturnLoggerFactory())
         try:
-            with threads_replaced(self.loop, self._pass_point), closing(Ledger(self)) as ledger:
+            with (
+                threads_replaced(self.loop, self._pass_point, epoch_s=self.profile.epoch_s),
+                closing(self.steps),
+                closing(Ledger(self)) as ledger,
+            ):
                 self._storm()
                 self._calm_down(ledger)
         finally:
             structlog.reset_defaults()
-            if self.daemon is not None:
-                self.daemon.drop()
+            for daemon in self.daemons:
+                if daemon is not None:
+                    daemon.drop()
             self.loop.kill(self._surroundings)
 
     def _storm(self) -> None:
+        for number in range(self.n_replicas):
+            self.loop.spawn(
+                self._surroundings, f"supervisor {number}", lambda number=number: self._supervise(number)
+            )
         for name, target in (
-            ("supervisor", self._supervise),
             ("producer", self._produce),
             ("weather", self._change_clocks),
             ("operator", self._operate),
@@ -113,8 +139,9 @@ class World:
             return
         self.note("it is calm now")
         self.profile.reconciles = False
-        if self.daemon is not None:
-            self.daemon.reconciles = False
+        for daemon in self.daemons:
+            if daemon is not None:
+                daemon.reconciles = False
         rested = self._rest(ledger)
         for config in self.profile.configs:
             self._command(config.name, "resume")
@@ -149,17 +176,31 @@ class World:
         )
 
     def _reconcile(self) -> None:
-        daemon = self.daemon
-        assert daemon is not None
+        """By whoever leads; one that no longer does without knowing it yet is refused, and the next one is asked."""
         ended: list[bool] = []
+        while not (ended and ended[-1]):
+            self.loop.run(until=lambda: self.leader is not None, limit_s=_CALM_LIMIT_S)
+            daemon = self.leader
+            assert daemon is not None
+            ended.clear()
+            self.loop.spawn(
+                daemon.process,
+                "final reconcile",
+                lambda daemon=daemon: ended.append(self._reconcile_all(daemon)),
+            )
+            assert self.loop.run(until=lambda: bool(ended), limit_s=_CALM_LIMIT_S), (
+                "a comparison that never ends"
+            )
 
-        def reconcile_all() -> None:
+    def _reconcile_all(self, daemon: Daemon) -> bool:
+        try:
             for config in self.profile.configs:
                 daemon.reconcile(config)
-            ended.append(True)
-
-        self.loop.spawn(daemon.process, "final reconcile", reconcile_all)
-        self.loop.run(until=lambda: bool(ended), limit_s=_CALM_LIMIT_S)
+        except FencedError as error:
+            self.note(f"not reconciled: {error}")
+            self.loop.sleep(1.0)
+            return False
+        return True
 
     # What happens to the processes.
 
@@ -174,12 +215,13 @@ class World:
 
     def _build_daemon(self) -> Daemon:
         self._n_daemons += 1
-        return Daemon(
+        return (Daemon if self.n_replicas == 1 else Replica)(
             self.loop,
             self.profile,
             self.network,
             number=self._n_daemons,
             folder=self.folder,
+            store_url=self.store_url,
             metrics=self._metrics,
             clock_offset_s=self._local_offset_s,
             note=self.note,
@@ -192,27 +234,37 @@ class World:
             return ""
         return self._store_rng.choice(("start", "commit", "lost"))
 
-    def _supervise(self) -> None:
-        """Starts the daemon, starts it again when it died, stops it now and then, and tries a second one beside it."""
-        rng = self.profile.build_rng("supervisor")
+    def _supervise(self, number: int) -> None:
+        """Starts a daemon, starts it again when it died, stops it now and then.
+
+        A single one has another tried beside it; one of several is frozen now and then.
+        """
+        rng = self.profile.build_rng("supervisor" if number == 0 else f"supervisor {number}")
         while True:
-            daemon = self.daemon = self._build_daemon()
+            daemon = self.daemons[number] = self._build_daemon()
             daemon.start()
             stops_at = self.loop.now + rng.choice((40.0, 100.0, 10_000.0))
             while not daemon.process.dead and (self.calm or self.loop.now < stops_at):
                 self.loop.sleep(2.0)
-                if not self.calm and rng.random() < 0.02:
+                if not self.calm and self.n_replicas == 1 and rng.random() < 0.02:
                     self._try_second()
+                if not self.calm and self.n_replicas > 1 and rng.random() < 0.05:
+                    self._freeze(daemon, rng.choice((4.0, 20.0, 70.0)))
             if daemon.process.dead:
                 self.n_crashes += 1
             else:
-                self.note("SIGTERM")
-                daemon.stop.set()
+                self.note(f"SIGTERM to {daemon.process.name}")
+                daemon.shut_down()
                 ends = self.loop.now + 30.0
-                while daemon.n_tasks and self.loop.now < ends:
+                while not daemon.is_down and self.loop.now < ends:
                     self.loop.sleep(1.0)
             daemon.drop()
             self.loop.sleep(0.0 if self.calm else rng.choice((0.5, 20.0)))
+
+    def _freeze(self, daemon: Daemon, seconds: float) -> None:
+        self.note(f"{daemon.process.name} is frozen for {seconds:g} s")
+        self.n_frozen_leaders += daemon.leads and seconds > LEASE_S
+        daemon.process.frozen_until = self.loop.now + seconds
 
     def _try_second(self) -> None:
         second = self._build_daemon()
@@ -282,8 +334,9 @@ class World:
                 self.note(f"the server's clock jumps by {jump_s:+g} s")
             else:
                 self._local_offset_s += jump_s
-                if self.daemon is not None:
-                    self.daemon.process.clock_offset_s = self._local_offset_s
+                for daemon in self.daemons:
+                    if daemon is not None:
+                        daemon.process.clock_offset_s = self._local_offset_s
                 self.note(f"our clock jumps by {jump_s:+g} s")
 
     def _operate(self) -> None:
@@ -296,7 +349,7 @@ class World:
 
     def _command(self, name: str, verb: str, *, back_s: int = 0, to_s: int | None = None) -> None:
         """A person's command, written into the store as `watcher pause` and the like do."""
-        real = build_database(f"sqlite:///{self.store_path}", pool_size=1)
+        real = build_database(self.store_url, pool_size=1)
         database = SimDatabase(real.engine, self.loop, self._surroundings, lambda: "")
         clock = SimClock(self.loop, self._surroundings, self.profile.epoch_s)
         try:
