@@ -56,6 +56,7 @@ class WorkContext:
         stop: set when the daemon shuts down or the lease was lost.
         deadline_s: monotonic time after which the attempt must end.
         beat: tells the health check that the attempt moves.
+        is_lost: whether the lease may have run out, as after the process was frozen.
     """
 
     parts: JobParts
@@ -65,6 +66,7 @@ class WorkContext:
     stop: threading.Event
     deadline_s: float
     beat: Callable[[], None]
+    is_lost: Callable[[], bool] = lambda: False
 
     def traced_by(self, tracer: RequestTracer | None) -> Self:
         """The same attempt, whose requests become spans of `tracer`."""
@@ -110,12 +112,14 @@ class WorkContext:
             DeadlineExceededError: the attempt took too long.
         """
         self.beat()
-        if self.stop.is_set():
-            raise CancelledError("interrupted by a shutdown")
         if self.parts.clock.monotonic_s() > self.deadline_s:
             raise DeadlineExceededError(
                 "the run took longer than WATCHER_RUNS__TIME_LIMIT_S; it goes on where it was"
             )
+        if self.is_lost():
+            raise CancelledError("the lease ran out before it could be extended: another may be at work")
+        if self.stop.is_set():
+            raise CancelledError("interrupted by a shutdown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

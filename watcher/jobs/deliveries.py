@@ -26,13 +26,13 @@ from watcher.domain.errors import (
     ConfigError,
     DeliveryRefusedError,
     ProtocolError,
-    StoreUnavailableError,
     UnknownOutcomeError,
     WatcherError,
 )
 from watcher.domain.redaction import redact
 from watcher.domain.tracing import compute_trace_id
 from watcher.jobs.context import DeliveryContext, JobParts
+from watcher.jobs.lease import Lease
 from watcher.jobs.picked import iter_chunks
 from watcher.lightly import datasources
 from watcher.logs import get_logger
@@ -96,6 +96,7 @@ class Deliverer:
         Raises:
             StoreUnavailableError: the store failed; a claimed delivery is taken up again when its lease ran out.
         """
+        claimed_s = self._parts.clock.monotonic_s()
         with self._parts.database.write() as session:
             delivery = deliveries.claim_delivery(
                 session,
@@ -107,19 +108,19 @@ class Deliverer:
         if delivery is None:
             return False
         crash_point("deliveries.claimed")
-        lost, ended = threading.Event(), threading.Event()
-        heart = threading.Thread(
-            target=self._keep_lease, args=(delivery, lost, ended), name=f"delivery-{delivery.id}", daemon=True
-        )
-        heart.start()
-        try:
-            self._attempt(delivery, lost, beat)
-        finally:
-            ended.set()
-            heart.join(timeout=self._limits.lease_s)
+        with Lease(
+            what=f"delivery-{delivery.id}",
+            clock=self._parts.clock,
+            lease_s=self._limits.lease_s,
+            time_limit_s=self._limits.time_limit_s,
+            extend=lambda until_ms: self._extend_lease(delivery, until_ms),
+            stop=self._stop,
+            claimed_s=claimed_s,
+        ) as lease:
+            self._attempt(delivery, lease, beat)
         return True
 
-    def _attempt(self, delivery: Delivery, lost: threading.Event, beat: Callable[[], None]) -> None:
+    def _attempt(self, delivery: Delivery, lease: Lease, beat: Callable[[], None]) -> None:
         clock = self._parts.clock
         begun_s = clock.monotonic_s()
         with self._parts.database.read() as session:
@@ -131,8 +132,9 @@ class Deliverer:
             watch=watch,
             batch=batch,
             delivery=delivery,
-            stop=lost,
-            deadline_s=begun_s + self._limits.time_limit_s,
+            stop=lease.lost,
+            deadline_s=lease.deadline_s,
+            is_lost=lease.has_run_out,
             beat=beat,
         )
         log = _log.bind(watch=watch.name, batch=batch.key, sink=delivery.sink, attempt=delivery.attempt)
@@ -269,32 +271,13 @@ class Deliverer:
             ),
         )
 
-    def _keep_lease(self, delivery: Delivery, lost: threading.Event, ended: threading.Event) -> None:
-        """Extends the lease until the attempt ends; tells it to stop at a shutdown or when the lease is gone."""
-        clock, lease_s = self._parts.clock, self._limits.lease_s
-        last_ms = self._now_ms()
-        while not clock.wait_s(ended, min(1.0, lease_s / 4)):
-            if self._stop.is_set():
-                lost.set()
-            now_ms = self._now_ms()
-            if now_ms - last_ms < lease_s * 1000 / 3:
-                continue
-            try:
-                with self._parts.database.write() as session:
-                    held = deliveries.extend_lease(
-                        session,
-                        delivery_id=delivery.id,
-                        owner=self._owner,
-                        until_ms=now_ms + int(lease_s * 1000),
-                    )
-                crash_point("deliveries.lease_extended")
-            except StoreUnavailableError as error:
-                _log.warning("lease.not_extended", delivery=delivery.id, error=str(error))
-                continue
-            last_ms = now_ms
-            if not held:
-                lost.set()
-                return
+    def _extend_lease(self, delivery: Delivery, until_ms: int) -> bool:
+        with self._parts.database.write() as session:
+            held = deliveries.extend_lease(
+                session, delivery_id=delivery.id, owner=self._owner, until_ms=until_ms
+            )
+        crash_point("deliveries.lease_extended")
+        return held
 
     def _now_ms(self) -> int:
         return int(self._parts.clock.now_s() * 1000)

@@ -19,7 +19,6 @@ from watcher.domain.errors import (
     ApiException,
     CancelledError,
     ProtocolError,
-    StoreUnavailableError,
     WatcherError,
 )
 from watcher.domain.models import BatchState, Run, RunState, Step
@@ -29,6 +28,7 @@ from watcher.domain.tracing import compute_trace_id
 from watcher.jobs.context import JobParts, RunContext
 from watcher.jobs.deliver import run_deliver
 from watcher.jobs.embed import embed_shard, run_embed
+from watcher.jobs.lease import Lease
 from watcher.jobs.metadata import metadata_shard, run_metadata
 from watcher.jobs.sampling import run_sampling
 from watcher.jobs.upload import run_upload, upload_shard
@@ -107,6 +107,7 @@ class Runner:
         Raises:
             StoreUnavailableError: the store failed; a claimed run is taken up again when its lease ran out.
         """
+        claimed_s = self._parts.clock.monotonic_s()
         with self._parts.database.write() as session:
             run = claims.claim_run(
                 session,
@@ -120,22 +121,22 @@ class Runner:
         if run is None:
             return False
         crash_point("runner.claimed")
-        lost, ended = threading.Event(), threading.Event()
-        heart = threading.Thread(
-            target=self._keep_lease, args=(run, lost, ended), name=f"lease-{run.id}", daemon=True
-        )
-        heart.start()
-        try:
-            self._attempt(run, lost, beat)
-        finally:
-            ended.set()
-            heart.join(timeout=self._rules.lease_s)
+        with Lease(
+            what=f"run-{run.id}",
+            clock=self._parts.clock,
+            lease_s=self._rules.lease_s,
+            time_limit_s=self._rules.time_limit_s,
+            extend=lambda until_ms: self._extend_lease(run, until_ms),
+            stop=self._stop,
+            claimed_s=claimed_s,
+        ) as lease:
+            self._attempt(run, lease, beat)
         return True
 
-    def _attempt(self, run: Run, lost: threading.Event, beat: Callable[[], None]) -> None:
+    def _attempt(self, run: Run, lease: Lease, beat: Callable[[], None]) -> None:
         clock = self._parts.clock
         begun_s = clock.monotonic_s()
-        context = self._build_context(run, lost, beat, begun_s)
+        context = self._build_context(run, lease, beat)
         log = _log.bind(
             watch=context.watch.name,
             batch=context.batch.key,
@@ -196,9 +197,7 @@ class Runner:
                 facts={**names, "state": batch.state.value, "n_samples": batch.n_samples},
             )
 
-    def _build_context(
-        self, run: Run, lost: threading.Event, beat: Callable[[], None], begun_s: float
-    ) -> RunContext:
+    def _build_context(self, run: Run, lease: Lease, beat: Callable[[], None]) -> RunContext:
         with self._parts.database.read() as session:
             batch = batches.load_batch(session, batch_id=run.batch_id)
             watch = watches.load_watch_by_id(session, watch_id=run.watch_id)
@@ -208,8 +207,9 @@ class Runner:
             watch=watch,
             batch=batch,
             run=run,
-            stop=lost,
-            deadline_s=begun_s + self._rules.time_limit_s,
+            stop=lease.lost,
+            deadline_s=lease.deadline_s,
+            is_lost=lease.has_run_out,
             beat=beat,
         )
 
@@ -313,28 +313,11 @@ class Runner:
             samples.finish_batch_samples(session, batch_id=context.batch.id, now_ms=now_ms)
         cut_batches(session, watch_id=context.watch.id, config=context.config, now_ms=now_ms)
 
-    def _keep_lease(self, run: Run, lost: threading.Event, ended: threading.Event) -> None:
-        """Extends the lease until the attempt ends; tells the step to stop at a shutdown or when the lease is gone."""
-        clock = self._parts.clock
-        last_ms = self._now_ms()
-        while not clock.wait_s(ended, min(1.0, self._rules.lease_s / 4)):
-            if self._stop.is_set():
-                lost.set()
-            now_ms = self._now_ms()
-            if now_ms - last_ms < self._rules.lease_s * 1000 / 3:
-                continue
-            until_ms = now_ms + int(self._rules.lease_s * 1000)
-            try:
-                with self._parts.database.write() as session:
-                    held = runs.extend_lease(session, run_id=run.id, owner=self._owner, until_ms=until_ms)
-                crash_point("runner.lease_extended")
-            except StoreUnavailableError as error:
-                _log.warning("lease.not_extended", run=run.id, error=str(error))
-                continue
-            last_ms = now_ms
-            if not held:
-                lost.set()
-                return
+    def _extend_lease(self, run: Run, until_ms: int) -> bool:
+        with self._parts.database.write() as session:
+            held = runs.extend_lease(session, run_id=run.id, owner=self._owner, until_ms=until_ms)
+        crash_point("runner.lease_extended")
+        return held
 
     def _now_ms(self) -> int:
         return int(self._parts.clock.now_s() * 1000)

@@ -24,7 +24,7 @@ from watcher.domain.errors import (
 from watcher.domain.models import BatchRules, BatchState, RunState, SampleState, Step
 from watcher.domain.pipeline import Discard, Done, Snooze
 from watcher.jobs.runner import RunRules, is_final
-from watcher.store import batches, runs, samples
+from watcher.store import batches, claims, runs, samples
 
 SECRET = "5ecr3t"
 
@@ -32,6 +32,14 @@ SECRET = "5ecr3t"
 def batch_of(bench, batch):
     with bench.database.read() as session:
         return batches.load_batch(session, batch_id=batch.id)
+
+
+def wait_until(condition):
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
 
 
 def runs_of(bench, batch):
@@ -250,6 +258,54 @@ def test_lease_is_extended_while_a_step_works(bench, steps):
     assert bench.run_next(rules=rules)
     assert len(set(seen)) >= 3
     assert runs_of(bench, batch)[0].state is RunState.DONE
+
+
+def test_run_that_hangs_beyond_its_time_limit_is_taken_up_by_another(bench, steps):
+    batch = add_batch(bench.database, bench.add_watch(), ["a"])
+
+    def try_to_take():
+        now_ms = int(bench.clock.now_s() * 1000)
+        with bench.database.write() as session:
+            return claims.claim_run(session, owner="other", now_ms=now_ms, lease_ms=10**9)
+
+    def is_extended(context):
+        with bench.database.read() as session:
+            until_ms = runs.load_run(session, run_id=context.run.id).lease_until_ms
+        return until_ms > (bench.clock.now_s() + RULES.lease_s / 2) * 1000
+
+    def hang(context):
+        while bench.clock.monotonic_s() + RULES.lease_s / 2 < context.deadline_s:
+            bench.clock.advance(RULES.lease_s / 2)
+            wait_until(lambda: is_extended(context))
+            assert try_to_take() is None
+        bench.clock.advance(context.deadline_s - bench.clock.monotonic_s() + 1)
+        time.sleep(0.2)  # the thread that extends gets its chance
+        bench.clock.advance(RULES.lease_s)
+        assert try_to_take() is not None
+        return Done({"by": "me"})
+
+    steps.acts[Step.UPLOAD] = hang
+    assert bench.run_next(owner="me")
+    (run,) = runs_of(bench, batch)
+    assert (run.state, run.lease_owner, run.attempt, run.result) == (RunState.RUNNING, "other", 2, {})
+
+
+def test_step_of_a_process_that_was_frozen_for_longer_than_its_lease_stops_at_its_next_check(bench, steps):
+    batch = add_batch(bench.database, bench.add_watch(), ["a"])
+    stopped = []
+
+    def freeze(context):
+        bench.clock.advance(RULES.lease_s + 1)
+        with pytest.raises(CancelledError, match="another may be at work"):
+            context.check()
+        stopped.append(True)
+        raise CancelledError("as the step would")
+
+    steps.acts[Step.UPLOAD] = freeze
+    assert bench.run_next()
+    assert stopped == [True]
+    (run,) = runs_of(bench, batch)
+    assert (run.state, run.attempt) == (RunState.READY, 0)
 
 
 def test_step_is_told_to_stop_at_a_shutdown(bench, steps):
