@@ -41,6 +41,7 @@ from watcher.sinks.base import SinkParts
 from watcher.sinks.building import build_sink
 from watcher.store import SCHEMA
 from watcher.traces import NO_TRACING, Tracing, open_tracing
+from watcher.work_folders import clear_abandoned
 
 if TYPE_CHECKING:
     from watcher.platform.server import PlatformServer
@@ -150,6 +151,29 @@ def read_or_make_secret(path: Path, *, what: str) -> str:
     return secret
 
 
+def find_statement_key(settings: Settings) -> Path:
+    """Where the key of the signed statements lies while none is set."""
+    return settings.data_dir / "statement.key"
+
+
+def read_or_make_statement_key(settings: Settings, *, is_shared: bool) -> str:
+    """The key of the signed statements: the one that is set, or one of this machine, made at the first call.
+
+    Args:
+        settings: where it is.
+        is_shared: whether replicas on other machines may keep statements in the same store.
+
+    Raises:
+        ConfigError: its file cannot be made or read.
+    """
+    if settings.statement.key is not None:
+        return settings.statement.key.get_secret_value()
+    path = find_statement_key(settings)
+    if is_shared:
+        _log.warning("statement.key_is_local", path=str(path), setting="WATCHER_STATEMENT__KEY")
+    return read_or_make_secret(path, what="the key of the signed statements")
+
+
 def open_store(settings: Settings, *, n_connections: int | None = None) -> Database:
     """The store with its schema checked; a new one is set up, an older or newer one refused.
 
@@ -240,9 +264,19 @@ def work_dir(settings: Settings) -> Path:
     return settings.data_dir / "work"
 
 
-def clear_work_dir(settings: Settings, *, pattern: str = "*") -> None:
-    """Removes what a killed process left there; only names on which nobody else can be at work meanwhile."""
-    for path in work_dir(settings).glob(pattern):
+def clear_work_dir(settings: Settings, *, alone: bool) -> None:
+    """Removes what killed processes left there.
+
+    Args:
+        settings: where it is.
+        alone: nobody else can be at work there, so all that is there is left; otherwise locks tell.
+    """
+    if not alone:
+        n_removed = clear_abandoned(work_dir(settings))
+        if n_removed:
+            _log.info("work_folders.removed", n=n_removed)
+        return
+    for path in work_dir(settings).iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

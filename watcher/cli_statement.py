@@ -14,6 +14,7 @@ from watcher import bootstrap
 from watcher.cli_frame import app, load, out, reporting
 from watcher.domain.errors import ConfigError, StatementError
 from watcher.domain.statements import SignedStatement, verify_chain
+from watcher.settings import Settings
 from watcher.store import statements, watches
 
 statement = typer.Typer(
@@ -69,19 +70,22 @@ def _write(lines: Iterator[str], file: Path | None) -> int:
 
 
 @statement.command()
-def verify(file: Annotated[Path, typer.Argument(help="What `watcher statement export` wrote.")]) -> None:
+def verify(
+    file: Annotated[Path, typer.Argument(help="What `watcher statement export` wrote.")],
+    *,
+    key_file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File of a key that statements were signed with, beside the present one; repeatable."
+        ),
+    ] = None,
+) -> None:
     """Prove that every statement in a file is as it was made, and that none is missing in between."""
     with reporting():
-        key_path = load(quiet=True).data_dir / "statement.key"
-        try:
-            key = key_path.read_text(encoding="ascii").strip()
-        except OSError as error:
-            raise ConfigError(
-                f"the key {key_path} cannot be read ({error.strerror}): it is made by the first full comparison"
-            ) from error
+        keys = _read_keys(load(quiet=True), key_file or [])
         n = 0
         last = None
-        for last in verify_chain(_read(file), key=key):  # noqa: B007 - the last one is told
+        for last in verify_chain(_read(file), keys=keys):  # noqa: B007 - the last one is told
             n += 1
         if last is None:
             raise StatementError(f"{file} holds no statement")
@@ -90,6 +94,27 @@ def verify(file: Annotated[Path, typer.Argument(help="What `watcher statement ex
             f"{last.n_missing} missing, {last.n_unexplained} unexplained on the last day",
             markup=False,
         )
+
+
+def _read_keys(settings: Settings, files: list[Path]) -> list[str]:
+    """The present key and those of the files; the file of the present one may be absent if others are named."""
+    keys, paths = [], list(files)
+    if settings.statement.key is not None:
+        keys.append(settings.statement.key.get_secret_value())
+    else:
+        present = bootstrap.find_statement_key(settings)
+        if present.exists() or not files:
+            paths.append(present)
+    for path in paths:
+        try:
+            keys.append(path.read_text(encoding="utf-8").strip())
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise ConfigError(
+                f"the key {path} cannot be read ({reason}): one is made by the first full comparison, unless "
+                "WATCHER_STATEMENT__KEY is set"
+            ) from error
+    return keys
 
 
 def _read(file: Path) -> Iterator[SignedStatement]:

@@ -21,9 +21,11 @@ from watcher.metrics import Metrics
 from watcher.poll import Poller, PollReport
 from watcher.probe import probe_if_due
 from watcher.reconcile import Reconciler
-from watcher.store import counts, polls, reconciles, watches
+from watcher.source_check import SourceChecker
+from watcher.store import counts, polls, reconciles, source_checks, watches
 from watcher.store.cutting import cut_batches, is_batch_due
 from watcher.store.reconciles import ReconcileReport
+from watcher.store.source_checks import SourceCheck
 
 _log = get_logger("daemon")
 
@@ -70,13 +72,7 @@ class Duties:
         try:
             with self.watching("poll", name) as beat:
                 watch_id = self._attach(config)
-                probe_if_due(
-                    self.database,
-                    self.transport,
-                    watch_id=watch_id,
-                    now_ms=self._now_ms(),
-                    probed=self.probed,
-                )
+                self._probe(watch_id)
                 report = Poller(
                     database=self.database,
                     transport=self.transport,
@@ -104,6 +100,11 @@ class Duties:
             duration_s=round(report.duration_s, 3),
         )
         return report
+
+    def _probe(self, watch_id: int) -> None:
+        probe_if_due(
+            self.database, self.transport, watch_id=watch_id, now_ms=self._now_ms(), probed=self.probed
+        )
 
     def open_watch(self, name: str) -> tuple[WatchConfig, int]:
         """A watch with its id in the store, attached to its dataset first if need be."""
@@ -143,16 +144,22 @@ class Duties:
     def reconcile(self, name: str) -> ReconcileReport:
         """A full comparison of one watch's datasource, ledger and dataset.
 
+        How the server lists is probed anew first: from a listing that is taken in another way than before nothing may
+        be concluded.
+
         Raises:
-            WatcherError: see `Reconciler.run`.
+            WatcherError: see `Reconciler.run` and `probe_watch`.
         """
         config = self._find_config(name)
         with self.watching("reconcile", name) as beat:
+            watch_id = self._attach(config)
+            self.probed.pop(watch_id, None)
+            self._probe(watch_id)
             return Reconciler(
                 database=self.database,
                 transport=self.transport,
                 config=config,
-                watch_id=self._attach(config),
+                watch_id=watch_id,
                 clock=self.clock,
                 metrics=self.metrics,
                 work_dir=self.work_dir,
@@ -176,6 +183,39 @@ class Duties:
                     self.reconcile(config.name)
                 except WatcherError as error:
                     _log.warning("reconcile.failed", watch=config.name, **describe_error(error))
+
+    def check_sources_due(self) -> None:
+        """Looks at the sources of the watches whose last look is older than their interval, one after another."""
+        for config in self.configs:
+            with self.database.read() as session:
+                watch = watches.load_watch(session, name=config.name)
+                last = None if watch is None else source_checks.load_check(session, watch_id=watch.id)
+            interval_ms = config.poll.source_check_interval_s * 1000
+            if watch is None or watch.mark_s is None or watch.paused_ms is not None or not interval_ms:
+                continue
+            if last is None or self._now_ms() - last.checked_ms >= interval_ms:
+                try:
+                    self.check_source(config.name)
+                except WatcherError as error:
+                    _log.warning("source.not_checked", watch=config.name, **describe_error(error))
+
+    def check_source(self, name: str) -> SourceCheck | None:
+        """Looks for objects of one watch that polls passed over.
+
+        Raises:
+            WatcherError: see `SourceChecker.run`.
+        """
+        config = self._find_config(name)
+        with self.watching("sources", name):
+            watch_id = self._attach(config)
+            return SourceChecker(
+                database=self.database,
+                transport=self.transport,
+                config=config,
+                watch_id=watch_id,
+                clock=self.clock,
+                own_output=self.own_output[name],
+            ).run()
 
     def cut_due(self) -> None:
         """Cuts batches whose time came between two polls: by age, by cron, or of samples that were put off."""

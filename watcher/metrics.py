@@ -20,7 +20,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 POLL_OUTCOMES = ("ok", "failed", "skipped")
 RUN_OUTCOMES = ("done", "retried", "dead", "snoozed", "discarded", "interrupted")
 DELIVERY_OUTCOMES = ("done", "retried", "dead", "interrupted")
-LOOPS = ("scheduler", "worker", "delivery", "poll", "reconcile", "standby", "presence")
+LOOPS = ("scheduler", "worker", "delivery", "poll", "sources", "reconcile", "standby", "presence")
 # Other codes are counted by their class, `4xx`, so that no server can make series without end.
 KNOWN_CODES = frozenset(
     {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -23,8 +22,8 @@ from watcher.domain.clock import Clock
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import CancelledError, ConfigError
 from watcher.domain.models import SampleState, Via, Watch, WatchConfig
-from watcher.domain.names import can_be_stored, explain_bad_name
-from watcher.domain.own_output import SERVERS_OUTPUT
+from watcher.domain.names import explain_bad_name
+from watcher.domain.own_output import SERVERS_OUTPUT, is_input
 from watcher.domain.statements import VERSION, Statement, compute_names_digest, sign
 from watcher.lateness import MOST_LOOKED_AT, learn_lateness
 from watcher.lightly.mappings import iter_file_names
@@ -35,6 +34,7 @@ from watcher.metrics import Metrics
 from watcher.store import overwrites, polls, reconciles, samples, statements, watches
 from watcher.store.counts import correct_counts, load_counts
 from watcher.store.reconciles import LedgerRow, ReconcileReport
+from watcher.work_folders import open_work_folder
 
 _log = get_logger("reconcile")
 
@@ -114,8 +114,8 @@ class Reconciler:
                 session, watch_id=watch.id, day=day
             )
         with (
-            tempfile.TemporaryDirectory(prefix="reconcile-", dir=self.work_dir) as folder,
-            closing(sqlite3.connect(Path(folder) / "names.sqlite", isolation_level=None)) as names,
+            open_work_folder(self.work_dir, prefix="reconcile-") as folder,
+            closing(sqlite3.connect(folder / "names.sqlite", isolation_level=None)) as names,
         ):
             for statement in _TABLES:
                 names.execute(statement)
@@ -174,6 +174,7 @@ class Reconciler:
     def _list(self, watch: Watch, names: sqlite3.Connection, table: str, *, from_s: int, to_s: int) -> int:
         """Lists a window into a table; returns the number of names."""
         first, last = watch.listing.compute_range(from_s, to_s)
+        is_sidecar = self.config.metadata.is_sidecar
         for page in iter_pages(
             self.transport,
             dataset_id=watch.dataset_id,
@@ -185,9 +186,7 @@ class Reconciler:
             rows = [
                 (row.file_name, row.read_url)
                 for row in page.rows
-                if can_be_stored(row.file_name)
-                and not self.own_output.match(row.file_name)
-                and not self.config.metadata.is_sidecar(row.file_name)
+                if is_input(row.file_name, own_output=self.own_output, is_sidecar=is_sidecar)
             ]
             _insert(names, table, rows)
         (n_listed,) = names.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - as above

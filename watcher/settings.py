@@ -28,6 +28,7 @@ from watcher.settings_groups import (
     LogSettings,
     PlatformSettings,
     RunSettings,
+    StatementSettings,
     StoreSettings,
     TraceSettings,
     WorkerSettings,
@@ -71,6 +72,7 @@ class Settings(BaseSettings):
     health: HealthSettings = HealthSettings()
     alerts: AlertSettings = AlertSettings()
     traces: TraceSettings = TraceSettings()
+    statement: StatementSettings = StatementSettings()
     leader: LeaderSettings = LeaderSettings()
     dispatch: Literal["local", "procrastinate"] = Field(
         "local", description="who runs the steps: threads of the leader, or `watcher worker` on any machine"

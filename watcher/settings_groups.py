@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, m
 from watcher.domain.errors import ConfigError
 
 MIN_CONTROL_TOKEN_LENGTH = 12
+MIN_STATEMENT_KEY_LENGTH = 32
 
 
 class Group(BaseModel):
@@ -176,6 +177,16 @@ class TraceSettings(Group):
 
     endpoint: str | None = Field(
         None, description="collector that speaks OTLP over HTTP, such as http://127.0.0.1:4318"
+    )
+
+
+class StatementSettings(Group):
+    """The signed statements of the full comparisons."""
+
+    key: SecretStr | None = Field(
+        None,
+        min_length=MIN_STATEMENT_KEY_LENGTH,
+        description="signs the statement of the day, the same for all replicas; absent: a file beside the data",
     )
 
 

@@ -72,6 +72,12 @@ class PollSettings(Group):
         _POLL.overwritten, description="objects written again: ignore, again (processed again) or alert"
     )
     max_pages: int = Field(_POLL.max_pages, ge=1, description="a longer listing is an error")
+    source_check_interval_s: float = Field(
+        _POLL.source_check_interval_s,
+        ge=0,
+        le=31_536_000,
+        description="a look for objects that polls passed over this often; 0: never",
+    )
     reconcile_interval_s: float = Field(
         _POLL.reconcile_interval_s, ge=0, le=31_536_000, description="full comparison this often; 0: never"
     )

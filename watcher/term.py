@@ -13,7 +13,7 @@ from watcher.bootstrap import (
     build_deliverer,
     build_runner,
     clear_work_dir,
-    read_or_make_secret,
+    read_or_make_statement_key,
     work_dir,
 )
 from watcher.database import Database
@@ -41,6 +41,8 @@ _MAINTENANCE_S = 3600.0
 _CUT_S = 2.0
 _RECONCILE_CHECK_S = 600.0
 _FOLD_S = 300.0
+_SOURCES_CHECK_S = 60.0
+_SHORTEST_S = 1.0
 
 
 class Term:
@@ -87,9 +89,7 @@ class Term:
             # The embedded platform is the same one whatever its port.
             server_identity=EMBEDDED_SERVER if settings.is_embedded else transport.server,
             stop=self._ended,
-            statement_key=read_or_make_secret(
-                settings.data_dir / "statement.key", what="the key of the signed statements"
-            ),
+            statement_key=read_or_make_statement_key(settings, is_shared=not store.is_sqlite),
             watching=partial(heartbeats.watching, within_s=settings.health.poll_limit_s),
         )
         parts: Any = {
@@ -122,10 +122,8 @@ class Term:
 
     def _take_over(self) -> None:
         now_ms = int(self._clock.now_s() * 1000)
-        # Workers of other processes may be at work there too; only a leader compares. A leader of before that still
-        # lives fails for want of its file, and its run is repeated.
-        alone = self._database.is_sqlite or self._settings.dispatch == "local"
-        clear_work_dir(self._settings, pattern="*" if alone else "reconcile-*")
+        # Beside Postgres workers, replicas and a leader of before may be at work there too.
+        clear_work_dir(self._settings, alone=self._database.is_sqlite)
         # Those of an earlier leader; workers on other machines keep theirs.
         owner = None if self._database.is_sqlite else LOCAL_OWNER
         with self._database.write() as session:
@@ -153,6 +151,12 @@ class Term:
         scheduler.add_maintenance("counts", interval_s=_FOLD_S, task=duties.fold_counts)
         scheduler.add_maintenance("batches", interval_s=_CUT_S, task=duties.cut_due)
         scheduler.add_maintenance("reconcile", interval_s=_RECONCILE_CHECK_S, task=duties.reconcile_due)
+        looks_s = [_SOURCES_CHECK_S, *(config.poll.source_check_interval_s for config in self._configs)]
+        scheduler.add_maintenance(
+            "sources",
+            interval_s=max(_SHORTEST_S, min(filter(None, looks_s))),
+            task=duties.check_sources_due,
+        )
         self._heartbeats.expect("scheduler", within_s=SCHEDULER_LIMIT_S)
         if self._queue is None:
             for number in range(self._settings.runs.workers):

@@ -14,6 +14,7 @@ from watcher.bootstrap import (
     build_queue,
     build_runner,
     build_transport,
+    clear_work_dir,
     make_folders,
     open_store,
 )
@@ -103,6 +104,7 @@ class Worker:
     def _start(self) -> str:
         settings = self.settings
         make_folders(settings, [])
+        clear_work_dir(settings, alone=False)
         database = self._database = open_store(settings, n_connections=self._concurrency + _SPARE_CONNECTIONS)
         assert settings.lightly_token is not None
         assert settings.lightly_server_location is not None

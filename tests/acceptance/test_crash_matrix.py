@@ -93,6 +93,7 @@ POINTS = {
     "foreign": ["embed.foreign_vectors_stored", "novelty.others_packed"],
     "aged": ["daemon.batches_cut"],
     "suspect": ["alone.noted", "alone.set_aside"],
+    "looked at": ["source_check.recorded"],
     "late": ["lateness.recorded"],
     "overwritten": [
         "overwrites.looked_at",
@@ -203,6 +204,8 @@ def _prepare(scene: CrashScene, scenario: str) -> None:
     scene.put_pictures(names)
     if scenario in {"third batch", "foreign"}:
         scene.environ[f"{WATCH}BATCH__MAX_SAMPLES"] = "1"
+    if scenario == "looked at":
+        scene.environ[f"{WATCH}POLL__SOURCE_CHECK_INTERVAL_S"] = "1"
     if scenario == "aged":
         scene.environ |= {f"{WATCH}BATCH__MIN_SAMPLES": "3", f"{WATCH}BATCH__MAX_WAIT_S": "1"}
         scene.environ[f"{WATCH}SCHEDULE__INTERVAL_S"] = "3600"

@@ -80,6 +80,7 @@ NAMES = frozenset(
         "sampling.recorded",
         "sampling.scores_uploaded",
         "sampling.tag_made",
+        "source_check.recorded",
         "upload.again_tag_made",
         "upload.file_put",
         "upload.refused_recorded",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from watcher.domain.delivery import ManifestRules
 from watcher.domain.models import WatchConfig
-from watcher.domain.names import OWN_OUTPUT
+from watcher.domain.names import OWN_OUTPUT, can_be_stored
 
 # What servers of this protocol write themselves; every pattern passes it over.
 SERVERS_OUTPUT = re.compile(re.escape(OWN_OUTPUT))
@@ -37,6 +37,11 @@ def build_own_output(source: str | None, configs: Iterable[WatchConfig]) -> re.P
                 )
                 patterns.append(rf"{name}\Z")
     return re.compile("|".join(patterns))
+
+
+def is_input(file_name: str, *, own_output: re.Pattern[str], is_sidecar: Callable[[str], bool]) -> bool:
+    """Whether a listed name belongs into the ledger."""
+    return can_be_stored(file_name) and not own_output.match(file_name) and not is_sidecar(file_name)
 
 
 def find_relative(place: str, *, source: str) -> str | None:

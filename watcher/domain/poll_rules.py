@@ -33,6 +33,7 @@ class PollRules:
             mark, is not believed, and the poll waits.
         overwritten: what happens to objects that are written again.
         max_pages: a listing longer than this is an error, not a loop.
+        source_check_interval_s: the source is looked at this often for what polls passed over; 0 for never.
         reconcile_interval_s: datasource, ledger and dataset are compared in full this often; 0 for never.
     """
 
@@ -43,4 +44,5 @@ class PollRules:
     max_clock_error_s: int = 86_400
     overwritten: OverwritePolicy = OverwritePolicy.ALERT
     max_pages: int = 1_000_000
+    source_check_interval_s: float = 900.0
     reconcile_interval_s: float = 86_400.0

@@ -1,20 +1,22 @@
 """Signed statements: what was listed and what became of it, a link a day of a chain nobody can change unnoticed.
 
-A statement is a text of JSON. Its signature is HMAC-SHA256 over the text with a key kept beside the data, and each
-names the hash of the one before, so a statement that was changed, left out or put in breaks the chain.
+A statement is a text of JSON. Its signature is HMAC-SHA256 over the text with a key that is not in the store, so that
+whoever can write there cannot sign; each names the key by its id, and the hash of the one before, so a statement that
+was changed, left out or put in breaks the chain, also where keys change along it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
 from watcher.domain.errors import StatementError
 
-VERSION = 1
+VERSION = 2
+_KEY_ID_LENGTH = 16
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +32,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
         n_remote: names the dataset had.
         names_sha256: of the lines `name NUL state LF` of all names, sorted by the name's UTF-8 bytes.
         previous: hash of the statement before; None for the first.
+        key_id: of the key it was signed with; None in those of version 1.
     """
 
     version: int
@@ -47,6 +50,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     n_remote: int
     names_sha256: str
     previous: str | None
+    key_id: str | None = None
 
 
 class SignedStatement(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,29 +73,39 @@ def compute_names_digest(rows: Iterable[tuple[str, str]]) -> str:
     return digest.hexdigest()
 
 
+class _Claim(msgspec.Struct, frozen=True):
+    """What an unproven statement says of its key."""
+
+    key_id: str | None = None
+
+
+def compute_key_id(key: str) -> str:
+    """By which a key is named, without telling anything of it."""
+    return hmac.new(key.encode(), b"id of a key of statements", hashlib.sha256).hexdigest()[:_KEY_ID_LENGTH]
+
+
 def sign(statement: Statement, *, key: str) -> SignedStatement:
-    """Puts the statement into words and signs them."""
-    body = msgspec.json.encode(statement, order="sorted").decode()
+    """Puts the statement into words, with the id of the key, and signs them."""
+    named = msgspec.structs.replace(statement, key_id=compute_key_id(key))
+    body = msgspec.json.encode(named, order="sorted").decode()
     return SignedStatement(body=body, signature=_compute_signature(body, key))
 
 
-def verify_chain(signed: Iterable[SignedStatement], *, key: str) -> Iterator[Statement]:
+def verify_chain(signed: Iterable[SignedStatement], *, keys: Collection[str]) -> Iterator[Statement]:
     """Gives each statement once it and its place in the chain are proven; memory is one statement.
 
     Args:
         signed: the statements of one watch, oldest first, from the first on.
-        key: what they were signed with.
+        keys: what they were signed with, all of it.
 
     Raises:
         StatementError: the first one that is not as it was made, by its place and day.
     """
     previous: str | None = None
     before: Statement | None = None
+    by_id = {compute_key_id(key): key for key in keys}
     for number, each in enumerate(signed, 1):
-        if not hmac.compare_digest(_compute_signature(each.body, key), each.signature):
-            raise StatementError(
-                f"statement {number} is not the one that was signed: it was changed, or signed with another key"
-            )
+        _check_signature(number, each, by_id)
         try:
             statement = msgspec.json.decode(each.body, type=Statement)
         except msgspec.MsgspecError as error:
@@ -110,6 +124,23 @@ def verify_chain(signed: Iterable[SignedStatement], *, key: str) -> Iterator[Sta
             raise StatementError(f"{where} is of another watch or dataset than those before it")
         previous, before = each.hash, statement
         yield statement
+
+
+def _check_signature(number: int, signed: SignedStatement, by_id: dict[str, str]) -> None:
+    try:
+        key_id = msgspec.json.decode(signed.body, type=_Claim).key_id
+    except msgspec.MsgspecError:
+        key_id = None
+    if key_id is not None and key_id not in by_id:
+        raise StatementError(
+            f"statement {number} says that it was signed with the key {key_id[:_KEY_ID_LENGTH]!r}, which is none of "
+            f"those given ({', '.join(by_id) or 'none'}): name the file of that key too"
+        )
+    tried = by_id.values() if key_id is None else [by_id[key_id]]
+    if not any(hmac.compare_digest(_compute_signature(signed.body, key), signed.signature) for key in tried):
+        raise StatementError(
+            f"statement {number} is not the one that was signed: it was changed, or signed with another key"
+        )
 
 
 def _compute_signature(body: str, key: str) -> str:

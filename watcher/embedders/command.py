@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from watcher.embedders.base import Vectors
 from watcher.embedders.shrinking import shrink_picture
 from watcher.images import ImageLimits
 from watcher.line_process import LineProcess
+from watcher.work_folders import open_work_folder
 
 
 class CommandEmbedder:
@@ -50,10 +50,10 @@ class CommandEmbedder:
             ConfigError: it cannot be started.
         """
         vectors = np.full((len(prepared), self.dim), np.nan, dtype=np.float32)
-        with self._lock, tempfile.TemporaryDirectory(prefix="embed-", dir=self._work_dir) as folder:
+        with self._lock, open_work_folder(self._work_dir, prefix="embed-") as folder:
             for start in range(0, len(prepared), self.batch_size):
                 part = prepared[start : start + self.batch_size]
-                vectors[start : start + len(part)] = self._ask(Path(folder), part)
+                vectors[start : start + len(part)] = self._ask(folder, part)
         return vectors
 
     def _ask(self, folder: Path, part: Sequence[bytes]) -> Vectors:

@@ -6,10 +6,8 @@ store, so a batch computes only its own and the CSV is streamed from there, page
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 
 from watcher.database import Database
 from watcher.domain.crash_points import crash_point
@@ -26,6 +24,7 @@ from watcher.lightly import embeddings
 from watcher.lightly.workflows.embeddings import upload_embeddings_csv, wait_until_processed
 from watcher.logs import get_logger
 from watcher.store import batches, embedder_pins, samples, vectors
+from watcher.work_folders import open_work_folder
 
 _log = get_logger("embed")
 
@@ -80,8 +79,8 @@ def renew_embedding(context: RunContext) -> str:
 
 def _upload_embedding(context: RunContext) -> int:
     """Uploads the vectors of all samples of the dataset and notes the embedding; tells how many rows it has."""
-    with tempfile.TemporaryDirectory(prefix="embed-", dir=context.parts.work_dir) as folder:
-        path = Path(folder) / "embeddings.csv"
+    with open_work_folder(context.parts.work_dir, prefix="embed-") as folder:
+        path = folder / "embeddings.csv"
         n_rows = write_embedding_csv(context.database, VectorSource.of(context), path)
         embedding_id = upload_embeddings_csv(
             context.transport, dataset_id=context.watch.dataset_id, path=path, name=context.batch.key

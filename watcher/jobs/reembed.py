@@ -6,7 +6,6 @@ every sample has a vector of the new one.
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from watcher.lightly.transport import Transport
 from watcher.lightly.workflows.embeddings import upload_embeddings_csv, wait_until_processed
 from watcher.lightly.workflows.listing import iter_pages
 from watcher.store import control, samples, vectors, watches
+from watcher.work_folders import open_work_folder
 
 _CHUNK = 64
 _PAGE = 500
@@ -161,8 +161,8 @@ class Reembedding:
         if old is not None:
             embeddings.delete_embedding(self.transport, dataset_id=dataset_id, embedding_id=old.id)
             crash_point("reembed.old_deleted")
-        with tempfile.TemporaryDirectory(prefix="reembed-", dir=self.work_dir) as folder:
-            path = Path(folder) / "embeddings.csv"
+        with open_work_folder(self.work_dir, prefix="reembed-") as folder:
+            path = folder / "embeddings.csv"
             n_rows = write_embedding_csv(self.database, source, path)
             embedding_id = upload_embeddings_csv(self.transport, dataset_id=dataset_id, path=path, name=name)
             crash_point("reembed.csv_uploaded")

@@ -8,7 +8,6 @@ import math
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from watcher.domain.redaction import redact
 from watcher.jobs.context import RunContext
 from watcher.lightly import samples as remote_samples
 from watcher.store import samples
+from watcher.work_folders import open_work_folder
 
 _N_NAMED: Final = 3
 _POLL_S: Final = 0.1
@@ -139,8 +139,8 @@ def _iter_command(context: RunContext, names: Sequence[str]) -> Iterator[tuple[s
     """What the command prints: it gets the names on its input, a JSON string a line, and prints lines of JSON."""
     rules = context.config.sampling.scores
     source = f"the command {rules.command[0]}"
-    with tempfile.TemporaryDirectory(prefix="scores-", dir=context.parts.work_dir) as folder:
-        given, printed, complaints = (Path(folder, name) for name in ("names", "scores", "errors"))
+    with open_work_folder(context.parts.work_dir, prefix="scores-") as folder:
+        given, printed, complaints = (folder / name for name in ("names", "scores", "errors"))
         with given.open("wb") as file:
             file.writelines(msgspec.json.encode(name) + b"\n" for name in names)
         code = _run(context, given, printed, complaints, most_bytes=_MOST_BYTES_A_NAME * (len(names) + 256))

@@ -139,6 +139,15 @@ def build_alerts(*, objective_s: float) -> list[Alert]:
             description="They are in the ledger now. Objects show up later than the overlap reaches back.",
         ),
         Alert(
+            name="WatcherSourceAhead",
+            expr=f"(max by (job, watch) (watcher_source_ahead_samples) > 0) {running}",
+            hold_s=0,
+            severity="page",
+            summary="Polls of {{ $labels.watch }} pass over what its source has: {{ $value }} objects at least",
+            description="Polls end well, and objects that the source lists are not in the ledger. The full comparison"
+            " will find them, but until then nothing new may arrive.",
+        ),
+        Alert(
             name="WatcherBatchesDead",
             expr='max by (job, watch) (watcher_batches{state="dead"}'
             f' - min_over_time(watcher_batches{{state="dead"}}[{long_window}])) > 0',

@@ -18,7 +18,18 @@ from sqlalchemy.orm import Session
 from watcher.database import Database
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.models import BatchState, Watch
-from watcher.store import batches, claims, deliveries, novelty, polls, queue, reconciles, samples, watches
+from watcher.store import (
+    batches,
+    claims,
+    deliveries,
+    novelty,
+    polls,
+    queue,
+    reconciles,
+    samples,
+    source_checks,
+    watches,
+)
 from watcher.store.counts import load_counts
 
 
@@ -45,6 +56,15 @@ LAST_SAMPLE = Family(
 MISSING = Family(
     "watcher_reconcile_missing_samples",
     "Samples the last full comparison found that no poll had found; absent before the first one.",
+)
+CHECKED = Family(
+    "watcher_source_checked_timestamp_seconds",
+    "The last look for objects that polls passed over; absent before the first one.",
+)
+AHEAD = Family(
+    "watcher_source_ahead_samples",
+    "Objects that the last look at the source found and no poll did, though polls ended well; 100 at the most, absent "
+    "before the first look.",
 )
 OVERLAP = Family(
     "watcher_overlap_seconds",
@@ -98,6 +118,8 @@ FAMILIES = (
     OLDEST_PENDING,
     LAST_SAMPLE,
     MISSING,
+    CHECKED,
+    AHEAD,
     OVERLAP,
     PAUSED,
     BATCHES,
@@ -179,6 +201,7 @@ def _read_watches(session: Session, reading: Reading, known: list[Watch], now_ms
             reading.add(SAMPLES, [name, state.value], n)
     batch_counts = batches.count_by_state(session)
     last_missing = reconciles.load_last_missing(session)
+    looks = source_checks.load_last_checks(session)
     waiting = queue.load_queues(session, now_ms=now_ms)
     for step, n in claims.count_waiting(session).items():
         reading.add(WAITING, [step.value], n)
@@ -191,6 +214,10 @@ def _read_watches(session: Session, reading: Reading, known: list[Watch], now_ms
         if overlap_s is not None:
             reading.add(OVERLAP, [watch.name], overlap_s)
         reading.add(PAUSED, [watch.name], 0 if watch.paused_ms is None else 1)
+        if watch.name in looks:
+            checked_ms, n_ahead = looks[watch.name]
+            reading.add(CHECKED, [watch.name], checked_ms / 1000)
+            reading.add(AHEAD, [watch.name], n_ahead)
         if watch.name in last_missing:
             reading.add(MISSING, [watch.name], last_missing[watch.name])
         if watch.last_polled_ms is not None:

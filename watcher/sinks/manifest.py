@@ -14,6 +14,7 @@ from watcher.domain.errors import StoreUnavailableError
 from watcher.sinks.base import Handover, Receipt, SinkParts
 from watcher.sinks.bucket import upload_file
 from watcher.sinks.formats import write_lines
+from watcher.work_folders import open_work_folder
 
 _CHUNK = 500
 
@@ -48,8 +49,8 @@ class ManifestSink:
         return Receipt(location=str(path), facts={})
 
     def _deliver_to_bucket(self, handover: Handover, name: str) -> Receipt:
-        with tempfile.TemporaryDirectory(dir=self._work_dir, prefix="manifest-") as folder:
-            path = Path(folder) / name
+        with open_work_folder(self._work_dir, prefix="manifest-") as folder:
+            path = folder / name
             with path.open("wb") as file:
                 write_lines(file, handover.iter_chunks(_CHUNK, 0), self._rules.format)
             location = upload_file(path, location=self._rules.location, name=name)

@@ -403,6 +403,16 @@ statements = Table(
     UniqueConstraint("watch_id", "day"),
 )
 
+# The last look at the source of each watch.
+source_checks = Table(
+    "source_checks",
+    metadata,
+    Column("watch_id", ForeignKey("watches.id"), primary_key=True, autoincrement=False),
+    Column("checked_ms", BigInteger, nullable=False),
+    Column("n_ahead", Integer, nullable=False),
+    Column("sighted", Text, nullable=False),
+)
+
 audit_log = Table(
     "audit_log",
     metadata,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from watcher.database import Database
 from watcher.domain.clock import SystemClock
 from watcher.domain.errors import ProbeError
 from watcher.domain.listing_facts import ListingFacts, TimeUnit, WindowEnd
-from watcher.domain.models import PollRules, Watch, WatchConfig
+from watcher.domain.models import PollRules, SampleState, Watch, WatchConfig
+from watcher.domain.own_output import SERVERS_OUTPUT
+from watcher.duties import Duties
 from watcher.lightly.transport import Transport
 from watcher.metrics import Metrics
 from watcher.poll import Poller, PollReport
@@ -175,3 +179,41 @@ def test_probe_that_finds_other_facts_than_are_known_is_refused_until_a_rewind(d
         assert side.probe()
         assert side.poll().n_new == 1
         assert side.names() == {"a.jpg", "b.jpg"}
+
+
+def test_full_comparison_over_a_server_that_was_changed_meanwhile_is_refused_and_concludes_nothing(
+    database: Database, tmp_path: Path
+) -> None:
+    double = ListingDouble()
+    with serve(double):
+        for number in range(3):
+            double.put(f"{number}.jpg", ago_s=500 + number)
+        side = Side(database, double)
+        assert side.probe()
+        side.poll()
+        watch_id = side.load().id
+        parts = side.build()
+        duties = Duties(
+            database=database,
+            transport=side.transport,
+            configs=[parts["config"]],  # type: ignore[list-item]
+            clock=SystemClock(),
+            metrics=Metrics(),
+            work_dir=tmp_path,
+            server_identity="double",
+            stop=threading.Event(),
+            watching=lambda _kind, _what: nullcontext(lambda: None),
+            watch_ids={"w": watch_id},
+            probed={watch_id: int(time.time() * 1000)},
+            own_output={"w": SERVERS_OUTPUT},
+        )
+        assert duties.reconcile("w").n_gone == 0
+        double.unit_ms = 1
+        with pytest.raises(ProbeError, match="as seconds"):
+            duties.reconcile("w")
+        with pytest.raises(ProbeError, match="as seconds"):
+            duties.poll("w")
+        assert "as milliseconds" in str(side.load().problem)
+        with database.read() as session:
+            found = samples.load_samples_named(session, watch_id=watch_id, file_names=list(double.objects))
+        assert {sample.state for sample in found.values()} == {SampleState.WAITING}

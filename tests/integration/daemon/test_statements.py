@@ -92,7 +92,7 @@ def test_statement_is_made_once_a_day_and_the_days_are_chained(scene: Scene, tmp
         _reconcile(scene, tmp_path, days=days)
     with scene.database.read() as session:
         signed = list(statements.iter_statements(session, watch_id=scene.load_watch().id))
-    proven = list(verify_chain(signed, key=KEY))
+    proven = list(verify_chain(signed, keys=[KEY]))
     assert len(proven) == 3
     lines = b"".join(name.encode() + b"\0waiting\n" for name in ("a.jpg", "b.jpg", "ü.jpg"))
     assert {each.names_sha256 for each in proven} == {hashlib.sha256(lines).hexdigest()}

@@ -52,3 +52,24 @@ def test_statements_of_nobody_without_a_key_or_of_no_file_are_told(tmp_path):
     refused = run_command("statement", "verify", str(tmp_path / "empty"), **environ)
     assert refused.exit_code == 2
     assert "statement.key cannot be read" in refused.stderr
+
+
+def test_statements_of_several_keys_are_proven_by_the_one_that_is_set_and_the_files_of_the_others(tmp_path):
+    environ = _prepare(tmp_path)
+    target = tmp_path / "statements.jsonl"
+    run_command("statement", "export", "gate", "--file", str(target), **environ)
+    key_path = tmp_path / "data" / "statement.key"
+    set_key = {**environ, "WATCHER_STATEMENT__KEY": "x" * 32}
+    refused = run_command("statement", "verify", str(target), **set_key)
+    assert (refused.exit_code, "none of those given" in refused.stderr) == (1, True)
+    proven = run_command("statement", "verify", str(target), "--key-file", str(key_path), **set_key)
+    assert proven.exit_code == 0
+    elsewhere = key_path.rename(tmp_path / "kept.key")
+    assert (
+        run_command("statement", "verify", str(target), "--key-file", str(elsewhere), **environ).exit_code
+        == 0
+    )
+    absent = run_command("statement", "verify", str(target), "--key-file", str(key_path), **environ)
+    assert (absent.exit_code, "cannot be read" in absent.stderr) == (2, True)
+    short = run_command("statement", "verify", str(target), **environ, WATCHER_STATEMENT__KEY="x" * 31)
+    assert (short.exit_code, "WATCHER_STATEMENT__KEY" in short.stderr) == (2, True)

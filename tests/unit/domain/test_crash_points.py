@@ -22,6 +22,7 @@ MODULES = [
     ROOT / "poll.py",
     ROOT / "probe.py",
     ROOT / "reconcile.py",
+    ROOT / "source_check.py",
     *sorted((ROOT / "jobs").glob("*.py")),
     *sorted((ROOT / "sinks").glob("*.py")),
 ]
