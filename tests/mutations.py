@@ -201,7 +201,7 @@ BREAKS = [
     ),
     Break(
         "what a killed process left is removed at the start",
-        "watcher/bootstrap.py",
+        "watcher/data_folder.py",
         "for path in work_dir(settings).iterdir():",
         "for path in work_dir(settings).glob('nothing'):",
         "tests/acceptance/test_crash_matrix.py"

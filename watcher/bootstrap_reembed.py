@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from watcher.bootstrap import work_dir
+from watcher.data_folder import work_dir
 from watcher.database import Database
 from watcher.domain.clock import Clock
 from watcher.domain.errors import ConfigError

@@ -12,6 +12,7 @@ import typer
 
 from watcher import bootstrap
 from watcher.cli_frame import app, load, out, reporting
+from watcher.data_folder import find_statement_key
 from watcher.domain.errors import ConfigError, StatementError
 from watcher.domain.statements import SignedStatement, verify_chain
 from watcher.settings import Settings
@@ -102,7 +103,7 @@ def _read_keys(settings: Settings, files: list[Path]) -> list[str]:
     if settings.statement.key is not None:
         keys.append(settings.statement.key.get_secret_value())
     else:
-        present = bootstrap.find_statement_key(settings)
+        present = find_statement_key(settings)
         if present.exists() or not files:
             paths.append(present)
     for path in paths:

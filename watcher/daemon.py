@@ -16,9 +16,9 @@ from watcher.bootstrap import (
     build_platform_server,
     build_queue,
     build_transport,
-    make_folders,
     open_store,
 )
+from watcher.data_folder import make_folders
 from watcher.database import Database
 from watcher.dispatch.queue import RunQueue
 from watcher.domain.clock import Clock, SystemClock

@@ -12,10 +12,8 @@ from watcher.bootstrap import (
     LOCAL_OWNER,
     build_deliverer,
     build_runner,
-    clear_work_dir,
-    read_or_make_statement_key,
-    work_dir,
 )
+from watcher.data_folder import clear_work_dir, read_or_make_statement_key, work_dir
 from watcher.database import Database
 from watcher.dispatch.local import LocalDispatcher
 from watcher.dispatch.queue import RunQueue

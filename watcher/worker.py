@@ -14,10 +14,9 @@ from watcher.bootstrap import (
     build_queue,
     build_runner,
     build_transport,
-    clear_work_dir,
-    make_folders,
     open_store,
 )
+from watcher.data_folder import clear_work_dir, make_folders
 from watcher.database import Database
 from watcher.dispatch.queue import RunQueue
 from watcher.dispatch.queue_worker import QueueWorker

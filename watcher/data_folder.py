@@ -1,0 +1,112 @@
+"""The data directory: its folders, the secrets that are kept in it, and what was left in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from watcher.domain.errors import ConfigError
+from watcher.domain.models import WatchConfig
+from watcher.logs import get_logger
+from watcher.settings import Settings
+from watcher.work_folders import clear_abandoned
+
+_log = get_logger("data_folder")
+
+
+def read_or_make_secret(path: Path, *, what: str) -> str:
+    """A secret in a file that its owner alone can read; made at the first call.
+
+    Raises:
+        ConfigError: the file or its folder cannot be made or read.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            secret = path.read_text(encoding="ascii").strip()
+            if secret:
+                return secret
+            handle = os.open(path, os.O_WRONLY | os.O_TRUNC, 0o600)
+        secret = secrets.token_urlsafe(32)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secret + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ConfigError(f"{what} cannot be kept in {path}: {error.strerror}") from error
+    return secret
+
+
+def find_statement_key(settings: Settings) -> Path:
+    """Where the key of the signed statements lies while none is set."""
+    return settings.data_dir / "statement.key"
+
+
+def read_or_make_statement_key(settings: Settings, *, is_shared: bool) -> str:
+    """The key of the signed statements: the one that is set, or one of this machine, made at the first call.
+
+    Args:
+        settings: where it is.
+        is_shared: whether replicas on other machines may keep statements in the same store.
+
+    Raises:
+        ConfigError: its file cannot be made or read.
+    """
+    if settings.statement.key is not None:
+        return settings.statement.key.get_secret_value()
+    path = find_statement_key(settings)
+    if is_shared:
+        _log.warning("statement.key_is_local", path=str(path), setting="WATCHER_STATEMENT__KEY")
+    return read_or_make_secret(path, what="the key of the signed statements")
+
+
+def make_folders(settings: Settings, configs: list[WatchConfig]) -> None:
+    """Makes the data directory, and with the embedded platform the watched folders.
+
+    Raises:
+        ConfigError: a folder cannot be made or written.
+    """
+    folders = [settings.data_dir, settings.data_dir / "selected", work_dir(settings)]
+    folders += [settings.data_dir / config.folder for config in configs if config.folder is not None]
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"the folder {folder} cannot be made: {error.strerror}; set WATCHER_DATA_DIR to a folder this user "
+                "may write"
+            ) from error
+    if not os.access(settings.data_dir, os.W_OK):
+        raise ConfigError(
+            f"this user may not write to {settings.data_dir}: set WATCHER_DATA_DIR, or change its owner"
+        )
+
+
+def work_dir(settings: Settings) -> Path:
+    """Where temporary files go: beside the data, so that they have its room."""
+    return settings.data_dir / "work"
+
+
+def clear_work_dir(settings: Settings, *, alone: bool) -> None:
+    """Removes what killed processes left there.
+
+    Args:
+        settings: where it is.
+        alone: nobody else can be at work there, so all that is there is left; otherwise locks tell.
+    """
+    if not alone:
+        n_removed = clear_abandoned(work_dir(settings))
+        if n_removed:
+            _log.info("work_folders.removed", n=n_removed)
+        return
+    for path in work_dir(settings).iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
