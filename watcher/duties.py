@@ -23,7 +23,7 @@ from watcher.probe import probe_if_due
 from watcher.reconcile import Reconciler
 from watcher.source_check import SourceChecker
 from watcher.store import counts, polls, reconciles, source_checks, watches
-from watcher.store.cutting import cut_batches, is_batch_due
+from watcher.store.cutting import cut_batches, find_waiting, is_batch_due
 from watcher.store.reconciles import ReconcileReport
 from watcher.store.source_checks import SourceCheck
 
@@ -219,18 +219,18 @@ class Duties:
 
     def cut_due(self) -> None:
         """Cuts batches whose time came between two polls: by age, by cron, or of samples that were put off."""
+        now_ms = self._now_ms()
+        with self.database.read() as session:
+            waiting = find_waiting(session, now_ms=now_ms)
         for config in self.configs:
-            now_ms = self._now_ms()
+            watch_id = waiting.get(config.name)
+            if watch_id is None:
+                continue
             with self.database.read() as session:
-                watch = watches.load_watch(session, name=config.name)
-                due = (
-                    watch is not None
-                    and watch.paused_ms is None
-                    and is_batch_due(session, watch_id=watch.id, config=config, now_ms=now_ms)
-                )
-            if watch is not None and due:
+                due = is_batch_due(session, watch_id=watch_id, config=config, now_ms=now_ms)
+            if due:
                 with self.database.write() as session:
-                    n = cut_batches(session, watch_id=watch.id, config=config, now_ms=now_ms)
+                    n = cut_batches(session, watch_id=watch_id, config=config, now_ms=now_ms)
                 crash_point("daemon.batches_cut")
                 _log.info("batches.cut", watch=config.name, n=n)
 

@@ -7,7 +7,17 @@ import sys
 
 import pytest
 
-_RARELY_WANTED = {"alembic", "jsonschema", "onnxruntime", "pyarrow", "usearch", "scipy", "torch"}
+_RARELY_WANTED = {
+    "alembic",
+    "cryptography",
+    "jsonschema",
+    "obstore",
+    "onnxruntime",
+    "opentelemetry",
+    "procrastinate",
+    "pyarrow",
+    "usearch",
+}
 
 
 @pytest.mark.parametrize("module", ["watcher.cli", "watcher.platform.server"])

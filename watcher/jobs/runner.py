@@ -108,11 +108,15 @@ class Runner:
             StoreUnavailableError: the store failed; a claimed run is taken up again when its lease ran out.
         """
         claimed_s = self._parts.clock.monotonic_s()
+        now_ms = self._now_ms()
+        with self._parts.database.read() as session:
+            if not claims.has_claimable(session, now_ms=now_ms):
+                return False
         with self._parts.database.write() as session:
             run = claims.claim_run(
                 session,
                 owner=self._owner,
-                now_ms=self._now_ms(),
+                now_ms=now_ms,
                 lease_ms=int(self._rules.lease_s * 1000),
                 watch_names=self._parts.configs.keys() - set(self._find_refused()),
                 steps=steps,

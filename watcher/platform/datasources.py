@@ -24,7 +24,6 @@ from watcher.platform.listings import (
     MAX_SECOND,
 )
 from watcher.platform.objects.base import ObjectSource, Source
-from watcher.platform.objects.cloud import build_cloud_source
 from watcher.platform.objects.folder import FolderSource
 from watcher.platform.secrets import is_id, new_id
 from watcher.platform.store import datasets as dataset_store
@@ -64,6 +63,8 @@ def build_objects(platform: Platform, settings: Datasource) -> ObjectSource | No
             full_path=settings.full_path,
             excluded=platform.config.data_dir,
         )
+    from watcher.platform.objects.cloud import build_cloud_source  # noqa: PLC0415 - loads obstore and cryptography
+
     return build_cloud_source(settings, platform.config, roles=platform.roles, clock=platform.clock)
 
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from cryptography.fernet import Fernet, InvalidToken
+import functools
+from typing import TYPE_CHECKING
 
 from watcher.platform.faults import Fault
 from watcher.platform.secrets import Keys
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 
 class Vault:
     """Encrypts with a key of the installation."""
 
     def __init__(self, keys: Keys) -> None:
-        self._fernet = Fernet(keys.vault_key)
+        self._keys = keys
+
+    @functools.cached_property
+    def _fernet(self) -> Fernet:
+        from cryptography.fernet import Fernet  # noqa: PLC0415 - seven megabytes that a folder does without
+
+        return Fernet(self._keys.vault_key)
 
     def lock(self, plain: bytes) -> str:
         """The encrypted form, printable."""
@@ -24,6 +34,8 @@ class Vault:
         Raises:
             Fault: the key is not the one it was encrypted with.
         """
+        from cryptography.fernet import InvalidToken  # noqa: PLC0415 - see above
+
         try:
             return self._fernet.decrypt(locked)
         except InvalidToken as error:

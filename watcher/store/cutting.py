@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from watcher.domain.cron import find_last_time_s
-from watcher.domain.models import WatchConfig
+from watcher.domain.models import SampleState, WatchConfig
 from watcher.domain.pipeline import compute_batch_size, compute_most_samples
 from watcher.store import batches, samples, watches
 from watcher.store.stepping import start_step
+from watcher.store.tables import samples as samples_table
+from watcher.store.tables import watches as watches_table
 
 # Counted of a sample while nothing of the watch has been read.
 FIRST_MEAN_BYTES = 1_000_000.0
@@ -44,6 +47,23 @@ def cut_batches(session: Session, *, watch_id: int, config: WatchConfig, now_ms:
             now_ms=now_ms,
         )
         n_cut += 1
+
+
+def find_waiting(session: Session, *, now_ms: int) -> dict[str, int]:
+    """Ids of the watches, by name, that are not paused and have samples for a batch; one read over all watches."""
+    waiting = (
+        select(samples_table.c.id)
+        .where(
+            samples_table.c.watch_id == watches_table.c.id,
+            samples_table.c.state == SampleState.WAITING,
+            samples_table.c.available_ms <= now_ms,
+        )
+        .exists()
+    )
+    statement = select(watches_table.c.name, watches_table.c.id).where(
+        watches_table.c.paused_ms.is_(None), waiting
+    )
+    return {row.name: row.id for row in session.execute(statement)}
 
 
 def is_batch_due(session: Session, *, watch_id: int, config: WatchConfig, now_ms: int) -> bool:
