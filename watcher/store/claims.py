@@ -11,11 +11,12 @@ more than that.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
@@ -25,6 +26,7 @@ from watcher.store.runs import load_run
 from watcher.store.tables import batches, runs, turns, watches
 
 _MOST_TRIES = 5
+_UNORDERED_STEPS = frozenset(Step) - ORDERED_STEPS
 
 
 def claim_run(
@@ -52,30 +54,107 @@ def claim_run(
         most_running: by watch name, how many of its runs may be in work at once; watches not named have no limit.
     """
     release_expired(session, now_ms=now_ms)
-    claimable = _select_claimable(
-        now_ms=now_ms, watch_names=watch_names, steps=steps, most_running=most_running or {}
-    )
+    limits = tuple(sorted((most_running or {}).items()))
+    values: dict[str, Any] = {"now_ms": now_ms}
+    if watch_names is not None:
+        values["watch_names"] = list(watch_names)
+    if steps is not None:
+        values["steps"] = list(steps)
+        values["unordered"] = [step for step in steps if step not in ORDERED_STEPS]
+    candidates, claim = _build_claim(watch_names is not None, steps is not None, limits)
     for _ in range(_MOST_TRIES):
-        found = session.execute(claimable.limit(1).with_for_update(of=runs, skip_locked=True)).one_or_none()
-        if found is None:
+        watch_id = session.execute(candidates, values).scalar()
+        if watch_id is None:
             return None
         # From here on other claims of this watch wait, so that what is asked again below stays true.
-        _take_turn(session, watch_id=found.watch_id, now_ms=now_ms)
-        still = claimable.where(runs.c.id == found.id).subquery()
-        claimed: Any = session.execute(
-            update(runs)
-            .where(runs.c.id == found.id, runs.c.id.in_(select(still.c.id)))
-            .values(
-                state=RunState.RUNNING,
-                attempt=runs.c.attempt + 1,
-                started_ms=now_ms,
-                lease_owner=owner,
-                lease_until_ms=now_ms + lease_ms,
-            )
-        )
-        if claimed.rowcount == 1:
-            return load_run(session, run_id=found.id)
+        _take_turn(session, watch_id=watch_id, now_ms=now_ms)
+        held = {"watch_id": watch_id, "owner": owner, "lease_until_ms": now_ms + lease_ms}
+        run_id = session.execute(claim, values | held).scalar()
+        if run_id is not None:
+            return load_run(session, run_id=run_id)
     return None
+
+
+@functools.lru_cache(maxsize=32)
+def _build_claim(
+    names_watches: bool,
+    names_steps: bool,
+    limits: tuple[tuple[str, int], ...],
+) -> tuple[Select[Any], Any]:
+    """The statements of a claim, built once: whose turn it is, and the taking of the first run of that watch.
+
+    Of each open batch only its first run that may be taken is looked at, over an index, so that the cost grows with
+    the number of open batches, not with that of the shards that wait in them.
+    """
+    head, busy = _build_head(), _build_busy()
+    n_running = func.coalesce(busy.c.n_running, 0)
+    steps: Any = bindparam("steps", expanding=True)
+    unordered: Any = bindparam("unordered", expanding=True)
+    may_take_all = and_(
+        batches.c.id == head.c.batch_id,
+        # A replayed batch is older than the one under way, which ends its run first.
+        func.coalesce(busy.c.first_batch_id, batches.c.id) == batches.c.id,
+        func.coalesce(busy.c.last_batch_id, batches.c.id) == batches.c.id,
+    )
+    if names_steps:
+        first = case(
+            (may_take_all, _build_first(runs.c.step.in_(steps))),
+            else_=_build_first(runs.c.step.in_(unordered)),
+        )
+    else:
+        first = case((may_take_all, _build_first()), else_=_build_first(runs.c.step.in_(_UNORDERED_STEPS)))
+    taken = aliased(runs)
+    ordered = (
+        select(batches.c.watch_id, taken.c.id.label("run_id"))
+        .join(watches, watches.c.id == batches.c.watch_id)
+        .outerjoin(head, head.c.watch_id == batches.c.watch_id)
+        .outerjoin(busy, busy.c.watch_id == batches.c.watch_id)
+        .outerjoin(turns, turns.c.watch_id == batches.c.watch_id)
+        .join(taken, taken.c.id == first)
+        .where(batches.c.state == BatchState.OPEN, watches.c.paused_ms.is_(None))
+        .order_by(n_running, func.coalesce(turns.c.served_ms, 0), taken.c.available_ms, taken.c.id)
+        .limit(1)
+    )
+    if names_watches:
+        ordered = ordered.where(watches.c.name.in_(bindparam("watch_names", expanding=True)))
+    if limits:
+        ordered = ordered.where(_is_below_limit(dict(limits), n_running))
+    run_id = ordered.where(batches.c.watch_id == bindparam("watch_id")).with_only_columns(taken.c.id)
+    claim = (
+        update(runs)
+        .where(runs.c.id == run_id.scalar_subquery(), runs.c.state == RunState.READY)
+        .values(
+            state=RunState.RUNNING,
+            attempt=runs.c.attempt + 1,
+            started_ms=bindparam("now_ms"),
+            lease_owner=bindparam("owner"),
+            lease_until_ms=bindparam("lease_until_ms"),
+        )
+        .returning(runs.c.id)
+    )
+    return ordered, claim
+
+
+def _build_first(*conditions: ColumnElement[bool]) -> Any:
+    """The run of a batch that has been ready longest."""
+    return (
+        select(runs.c.id)
+        .where(
+            runs.c.batch_id == batches.c.id,
+            runs.c.state == RunState.READY,
+            runs.c.available_ms <= bindparam("now_ms"),
+            *conditions,
+        )
+        .order_by(runs.c.available_ms, runs.c.id)
+        .limit(1)
+        .correlate(batches)
+        .scalar_subquery()
+    )
+
+
+def _is_below_limit(most_running: Mapping[str, int], n_running: Any) -> ColumnElement[bool]:
+    limits = [(watches.c.name == name, n) for name, n in most_running.items()]
+    return or_(watches.c.name.not_in(most_running), n_running < case(*limits))
 
 
 def has_claimable(session: Session, *, now_ms: int) -> bool:
@@ -117,7 +196,7 @@ def load_undispatched(
 ) -> list[tuple[int, Step]]:
     """Runs that may be claimed now and of which no queue was told, as (id, step); locked for this transaction."""
     statement = (
-        _select_claimable(now_ms=now_ms, watch_names=None, steps=None, most_running=most_running)
+        _select_claimable(now_ms=now_ms, most_running=most_running)
         .where(runs.c.dispatched_ms.is_(None))
         .limit(limit)
         .with_for_update(of=runs, skip_locked=True)
@@ -208,13 +287,7 @@ def count_waiting(session: Session) -> dict[Step, int]:
     return counts
 
 
-def _select_claimable(
-    *,
-    now_ms: int,
-    watch_names: Collection[str] | None,
-    steps: Collection[Step] | None,
-    most_running: Mapping[str, int],
-) -> Select[Any]:
+def _select_claimable(*, now_ms: int, most_running: Mapping[str, int]) -> Select[Any]:
     """The runs that may be claimed, the next one first, as (id, watch_id, step, watch name, running runs of it)."""
     head, busy = _build_head(), _build_busy()
     n_running = func.coalesce(busy.c.n_running, 0)
@@ -248,13 +321,8 @@ def _select_claimable(
         )
         .order_by(n_running, func.coalesce(turns.c.served_ms, 0), runs.c.available_ms, runs.c.id)
     )
-    if watch_names is not None:
-        statement = statement.where(watches.c.name.in_(watch_names))
-    if steps is not None:
-        statement = statement.where(runs.c.step.in_(steps))
     if most_running:
-        limits = [(watches.c.name == name, n) for name, n in most_running.items()]
-        statement = statement.where(or_(watches.c.name.not_in(most_running), n_running < case(*limits)))
+        statement = statement.where(_is_below_limit(most_running, n_running))
     return statement
 
 

@@ -186,6 +186,14 @@ runs = Table(
         postgresql_where=text("state IN ('ready', 'running')"),
     ),
     Index(
+        "ix_runs_ready",
+        "batch_id",
+        "available_ms",
+        "id",
+        sqlite_where=text("state = 'ready'"),
+        postgresql_where=text("state = 'ready'"),
+    ),
+    Index(
         "ix_runs_running",
         "lease_until_ms",
         sqlite_where=text("state = 'running'"),
