@@ -29,15 +29,23 @@ ON COMMIT DELETE ROWS
 _POSTGRES_INSERT = """
 INSERT INTO samples
     (watch_id, file_name, read_url, state, via, poll_id, available_ms, discovered_ms, changed_ms, reason)
-SELECT DISTINCT ON (file_name)
-    :watch_id, file_name, read_url, state, :via, :poll_id, :now_ms, :now_ms, :now_ms, reason
+SELECT :watch_id, file_name, read_url, state, :via, :poll_id, :now_ms, :now_ms, :now_ms, reason
 FROM listed_page
 ON CONFLICT (watch_id, file_name) DO NOTHING
 """
+# Because of `OFFSET 0` each listed name is looked up in the index of the names. As a plain join the planner, which
+# knows nothing of a page just copied, reads every unfinished sample of the watch instead.
 _POSTGRES_REFRESH = """
-UPDATE samples SET read_url = listed_page.read_url FROM listed_page
-WHERE samples.watch_id = :watch_id AND samples.file_name = listed_page.file_name
-    AND samples.state IN ('waiting', 'processing') AND samples.read_url <> listed_page.read_url
+UPDATE samples SET read_url = stale.read_url
+FROM (
+    SELECT known.id, listed_page.read_url
+    FROM listed_page CROSS JOIN LATERAL (
+        SELECT id, state, read_url FROM samples
+        WHERE samples.watch_id = :watch_id AND samples.file_name = listed_page.file_name OFFSET 0
+    ) AS known
+    WHERE known.state IN ('waiting', 'processing') AND known.read_url <> listed_page.read_url
+) AS stale
+WHERE samples.id = stale.id
 """
 
 
@@ -103,18 +111,21 @@ def _record_page_postgres(
     rows: Sequence[tuple[str, str, str | None]],
     now_ms: int,
 ) -> int:
+    page = {name: (url, reason) for name, url, reason in rows}
     connection = session.connection()
     connection.execute(text(_POSTGRES_PAGE))
+    # A plan that was kept from when the ledger was small would scan it once a name when it is large.
+    connection.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
     driver: Any = connection.connection.driver_connection
     with (
         driver.cursor() as cursor,
         cursor.copy("COPY listed_page (file_name, read_url, state, reason) FROM STDIN") as copy,
     ):
-        for name, url, reason in rows:
+        for name, (url, reason) in page.items():
             copy.write_row((name, url, _first_state(reason), reason))
     values = {"watch_id": watch_id, "via": via.value, "poll_id": poll_id, "now_ms": now_ms}
     inserted = connection.execute(text(_POSTGRES_INSERT), values).rowcount
-    if inserted < len(rows):
+    if inserted < len(page):
         connection.execute(text(_POSTGRES_REFRESH), {"watch_id": watch_id})
     connection.execute(text("DELETE FROM listed_page"))
     return inserted

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from tests.builders import NOW_MS, add_batch, add_watch, list_names, load, url_of
 from watcher.domain.models import SampleState, Via
@@ -222,3 +222,19 @@ def test_sample_is_found_by_its_whole_name_or_by_its_end_after_a_slash(database,
     assert find("x/a_1.jpg") == [("gate", "x/a_1.jpg")]
     assert find("a%1.jpg") == [("gate", "y/a%1.jpg")]
     assert find("nothing") == []
+
+
+@pytest.mark.parametrize("store_url", ["postgres"], indirect=True)  # which counts the rows that are read
+def test_page_of_known_names_reads_their_rows_and_not_the_rest_of_the_ledger(database, watch):
+    names = [f"{n:05d}.jpg" for n in range(3000)]
+    list_names(database, watch, names)
+    with database.write() as session:
+        rows = [(name, f"{url_of(name)}&again=1", None) for name in names[:20]]
+        samples.record_page(session, watch_id=watch.id, poll_id=1, via=Via.WINDOW, rows=rows, now_ms=NOW_MS)
+        n_read = session.execute(
+            text(
+                "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'samples'"
+            )
+        ).scalar_one()
+    assert load(database, watch, names[19]).read_url.endswith("&again=1")
+    assert n_read < 200
