@@ -18,7 +18,7 @@ from watcher.store import SCHEMA
 from watcher.store.counts import correct_counts, load_counts
 from watcher.store.tables import metadata
 
-HEAD = "0008"
+HEAD = "0009"
 
 
 @pytest.fixture
