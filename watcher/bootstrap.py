@@ -28,13 +28,13 @@ from watcher.jobs.deliveries import Deliverer, DeliveryLimits
 from watcher.jobs.embed import refuse_changes
 from watcher.jobs.room import Room
 from watcher.jobs.runner import Runner, RunRules
-from watcher.lightly.throttle import Throttle
 from watcher.lightly.transport import RequestSeen, Transport
 from watcher.logs import get_logger
 from watcher.metrics import Metrics
 from watcher.moving import refuse_unfinished_move
 from watcher.platform.settings import PlatformConfig
 from watcher.platform.store.tables import SCHEMA as PLATFORM_SCHEMA
+from watcher.request_rate import build_rate_limit
 from watcher.settings import Settings
 from watcher.sinks.base import SinkParts
 from watcher.sinks.building import build_sink
@@ -232,8 +232,9 @@ def build_transport(
     rng: random.Random,
     observer: Callable[[RequestSeen], None],
     stop: threading.Event,
+    database: Database | None = None,
 ) -> Transport:
-    """The connections to the API's server."""
+    """The connections to the API's server; over a Postgres store all processes keep to its rate together."""
     transport = Transport(
         server=server,
         token=token,
@@ -247,7 +248,9 @@ def build_transport(
     )
     if settings.api.requests_per_s is not None:
         transport.connections.limit_rate(
-            Throttle(server=server, requests_per_s=settings.api.requests_per_s, clock=clock, stop=stop)
+            build_rate_limit(
+                database, server=server, requests_per_s=settings.api.requests_per_s, clock=clock, stop=stop
+            )
         )
     return transport
 

@@ -147,6 +147,7 @@ class Daemon:
             rng=self._rng,
             observer=self._observe,
             stop=self._stop,
+            database=store,
         )
         for config in self.configs:
             sinks = [sink.name for sink in config.deliver.sinks]

@@ -41,8 +41,9 @@ from watcher.store.tables import metadata
 _log = get_logger("moving")
 
 PROGRESS_TABLE = "move_progress"
-# Who leads and who lives is true of the old place alone; the counts are kept by triggers, also while rows come in.
-_LEFT_OUT = frozenset({"leadership", "processes", "sample_counts"})
+# Who leads, who lives and what was asked of the server just now is true of the old place alone; the counts are kept by
+# triggers, also while rows come in.
+_LEFT_OUT = frozenset({"leadership", "processes", "request_rates", "sample_counts"})
 _PART = 5000
 _LIVE_MS = 60_000
 

@@ -141,7 +141,11 @@ class ApiSettings(Group):
     connect_timeout_s: float = Field(5.0, gt=0, le=300, description="longest wait for a connection")
     read_timeout_s: float = Field(60.0, gt=0, le=3600, description="longest wait for an answer")
     requests_per_s: float | None = Field(
-        None, gt=0, le=100_000, description="no more requests to the server than this, of one process"
+        None,
+        gt=0,
+        le=100_000,
+        description="no more requests to the server than this: with a Postgres store of all replicas and workers "
+        "together, else of this process",
     )
 
 

@@ -116,6 +116,7 @@ class Worker:
             rng=rng,
             observer=self._observe,
             stop=self._interrupt,
+            database=database,
         )
         for config in self.configs:
             self._metrics.init_watch(config.name, steps=config.steps)

@@ -34,7 +34,7 @@ from watcher.domain.errors import (
 )
 from watcher.domain.redaction import redact
 from watcher.lightly.addresses import split_address
-from watcher.lightly.throttle import Throttle
+from watcher.lightly.throttle import RateLimit
 from watcher.lightly.trust import Trust
 
 _BUFFER_BYTES = 1 << 16
@@ -177,7 +177,7 @@ class Connections:
         self._pool_size = pool_size
         self._clock = clock
         self._lock = threading.Lock()
-        self._throttle: Throttle | None = None
+        self._throttle: RateLimit | None = None
         self._proxies: dict[str, dict[str, str]] = {}
         self._adapter = self._build_adapter()
         self._pid = os.getpid()
@@ -189,7 +189,7 @@ class Connections:
         """Closes all idle connections; the object stays usable."""
         self._adapter.close()
 
-    def limit_rate(self, throttle: Throttle) -> None:
+    def limit_rate(self, throttle: RateLimit) -> None:
         """Lets every exchange wait for its place first; the wait counts towards the exchange's deadline."""
         self._throttle = throttle
 

@@ -232,6 +232,14 @@ processes = Table(
     Column("seen_ms", BigInteger, nullable=False),
 )
 
+# Until when the requests of all processes to a server are given away, in microseconds of the database's clock.
+request_rates = Table(
+    "request_rates",
+    metadata,
+    Column("server", Text, primary_key=True),
+    Column("due_us", BigInteger, nullable=False),
+)
+
 # How the leader understands each watch; a process that understands it otherwise takes no run of it.
 configurations = Table(
     "configurations",
