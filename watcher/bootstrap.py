@@ -20,6 +20,7 @@ from watcher.database_server import check_server
 from watcher.dispatch.queue import RunQueue, check_queue, upgrade_queue
 from watcher.domain.backoff import Backoff
 from watcher.domain.clock import Clock
+from watcher.domain.delivery import SinkConfig
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import WatchConfig
 from watcher.embedders.choosing import build_embedders
@@ -340,8 +341,11 @@ def build_deliverer(
     clock: Clock,
     rng: random.Random,
     stop: threading.Event,
+    owner_start: str = LOCAL_OWNER,
+    takes: Callable[[SinkConfig], bool] | None = None,
+    find_refused: Callable[[], Collection[str]] = frozenset,
 ) -> Deliverer:
-    """What claims and makes the deliveries of the configured watches, under a name of its own."""
+    """What claims and makes deliveries of the configured watches, under a name of its own; see `Deliverer`."""
     parts = JobParts(
         database=database,
         transport=transport,
@@ -363,11 +367,13 @@ def build_deliverer(
     return Deliverer(
         parts,
         build_sink=partial(build_sink, parts=sink_parts),
-        owner=f"{LOCAL_OWNER}{database.name}",
+        owner=f"{owner_start}{database.name}",
         limits=DeliveryLimits(
             lease_s=settings.runs.lease_s,
             time_limit_s=settings.runs.time_limit_s,
             retry_base_s=settings.runs.retry_base_s,
         ),
         stop=stop,
+        takes=takes,
+        find_refused=find_refused,
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 import secrets
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import asdict
+from typing import Any
 
 from prometheus_client import PlatformCollector, ProcessCollector
 
 from watcher.bootstrap import (
     WORKER_OWNER,
+    build_deliverer,
     build_queue,
     build_runner,
     build_transport,
@@ -18,11 +21,13 @@ from watcher.bootstrap import (
 )
 from watcher.data_folder import clear_work_dir, make_folders
 from watcher.database import Database
+from watcher.dispatch.local import LocalDispatcher
 from watcher.dispatch.queue import RunQueue
 from watcher.dispatch.queue_worker import QueueWorker
 from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import ConfigError, WatcherError
 from watcher.domain.models import Step
+from watcher.jobs.deliveries import Deliverer
 from watcher.jobs.runner import Runner
 from watcher.lightly.transport import RequestSeen, Transport
 from watcher.lightly.versions import fetch_minimum_version
@@ -40,6 +45,17 @@ _log = get_logger("worker")
 
 _LOOP_LIMIT_S = 60.0
 _SPARE_CONNECTIONS = 4
+
+
+class _Permitted:
+    """Deliveries, while this process may take any."""
+
+    def __init__(self, deliverer: Deliverer, presence: Presence) -> None:
+        self._deliverer = deliverer
+        self._presence = presence
+
+    def run_next(self, *, beat: Callable[[], None]) -> bool:
+        return self._presence.problem is None and self._deliverer.run_next(beat=beat)
 
 
 class Worker:
@@ -81,6 +97,7 @@ class Worker:
         self._transport: Transport | None = None
         self._queue: RunQueue | None = None
         self._runner: Runner | None = None
+        self._deliveries: LocalDispatcher | None = None
         self._presence: Presence | None = None
         self._http: ThreadedServer | None = None
         self._thread: threading.Thread | None = None
@@ -104,7 +121,8 @@ class Worker:
         settings = self.settings
         make_folders(settings, [])
         clear_work_dir(settings, alone=False)
-        database = self._database = open_store(settings, n_connections=self._concurrency + _SPARE_CONNECTIONS)
+        n_at_work = self._concurrency + (settings.runs.delivery_workers if Step.DELIVER in self._steps else 0)
+        database = self._database = open_store(settings, n_connections=n_at_work + _SPARE_CONNECTIONS)
         assert settings.lightly_token is not None
         assert settings.lightly_server_location is not None
         rng = random.Random()  # noqa: S311 - jitter
@@ -119,7 +137,8 @@ class Worker:
             database=database,
         )
         for config in self.configs:
-            self._metrics.init_watch(config.name, steps=config.steps)
+            sinks = [sink.name for sink in config.deliver.sinks]
+            self._metrics.init_watch(config.name, steps=config.steps, sinks=sinks)
         queue = self._queue = build_queue(self.configs, database=database, clock=self._clock)
         presence = self._presence = Presence(
             database,
@@ -130,18 +149,23 @@ class Worker:
             beat=lambda: self._heartbeats.beat("presence"),
             work_version=settings.work_version,
         )
-        self._runner = build_runner(
-            settings,
-            self.configs,
-            database=database,
-            transport=transport,
-            metrics=self._metrics,
-            clock=self._clock,
-            rng=rng,
-            stop=self._interrupt,
-            owner_start=WORKER_OWNER,
-            find_refused=lambda: presence.refused,
-        )
+        parts: Any = {
+            "database": database,
+            "transport": transport,
+            "metrics": self._metrics,
+            "clock": self._clock,
+            "rng": rng,
+            "stop": self._interrupt,
+            "owner_start": WORKER_OWNER,
+            "find_refused": lambda: presence.refused,
+        }
+        self._runner = build_runner(settings, self.configs, **parts)
+        if Step.DELIVER in self._steps:
+            # The folders of the data directory are the leader's: here is another disk.
+            deliverer = build_deliverer(
+                settings, self.configs, **parts, takes=lambda sink: not sink.is_folder
+            )
+            self._deliveries = self._build_deliveries(deliverer, presence)
         self._http = self._build_http(database, transport)
         self._http.start()
         presence.start()
@@ -162,9 +186,25 @@ class Worker:
         )
         self._thread = threading.Thread(target=worker.run, name="worker", daemon=True)
         self._thread.start()
+        if self._deliveries is not None:
+            for number in range(settings.runs.delivery_workers):
+                self._heartbeats.expect(f"delivery-{number}", within_s=settings.health.run_limit_s)
+            self._deliveries.start()
         self._ask_server(transport)
         _log.info("worker.started", name=database.name, steps=self._steps, concurrency=self._concurrency)
         return self._http.url
+
+    def _build_deliveries(self, deliverer: Deliverer, presence: Presence) -> LocalDispatcher:
+        settings = self.settings
+        return LocalDispatcher(
+            _Permitted(deliverer, presence),
+            n_workers=settings.runs.delivery_workers,
+            name="delivery",
+            stop=self._stop,
+            beat=self._heartbeats.beat,
+            clock=self._clock,
+            idle_wait_s=settings.worker.sweep_s,
+        )
 
     def _build_http(self, database: Database, transport: Transport) -> ThreadedServer:
         registry = self._metrics.registry
@@ -195,6 +235,8 @@ class Worker:
         assert self._queue is not None
         if not self._runner.run_next(beat=lambda: self._heartbeats.beat("worker"), steps=(step,)):
             self._queue.return_hint(run_id)
+        elif step is Step.DELIVER and self._deliveries is not None:
+            self._deliveries.nudge()
 
     def _ask_server(self, transport: Transport) -> None:
         """So that it is ready, or tells why not, before the first run."""
@@ -210,14 +252,11 @@ class Worker:
             False if something was still under way; it goes on elsewhere when its lease ran out.
         """
         self._stop.set()
-        drained = True
-        if self._thread is not None:
-            # Most of the time for the runs to end by themselves, the rest for the others to come to a stop.
-            self._thread.join(timeout=self.settings.drain_timeout_s * 0.8)
-            self._interrupt.set()
-            self._thread.join(timeout=max(2.0, self.settings.drain_timeout_s * 0.2))
-            drained = not self._thread.is_alive()
+        limit_s = self.settings.drain_timeout_s
+        # Most of the time for the work to end by itself, the rest for the others to come to a stop.
+        drained = self._join(limit_s=limit_s * 0.8)
         self._interrupt.set()
+        drained = drained or self._join(limit_s=max(2.0, limit_s * 0.2))
         if self._presence is not None:
             self._presence.join(timeout_s=2.0)
         if self._http is not None:
@@ -228,6 +267,16 @@ class Worker:
             self._database.close()
         return drained
 
+    def _join(self, *, limit_s: float) -> bool:
+        """Waits for what is in work; False if something still is at the limit."""
+        ends_s = self._clock.monotonic_s() + limit_s
+        if self._thread is not None:
+            self._thread.join(timeout=limit_s)
+            if self._thread.is_alive():
+                return False
+        left_s = max(0.0, ends_s - self._clock.monotonic_s())
+        return self._deliveries is None or self._deliveries.join(timeout_s=left_s)
+
     def _observe(self, seen: RequestSeen) -> None:
-        self._metrics.observe_request(endpoint=seen.endpoint, code=seen.code, duration_s=seen.duration_s)
+        self._metrics.observe_request(**asdict(seen))
         self._access.observe(endpoint=seen.endpoint, code=seen.code)

@@ -36,13 +36,17 @@ class LocalDispatcher:
         stop: threading.Event,
         beat: Callable[[str], None],
         clock: Clock,
+        idle_wait_s: float = _IDLE_WAIT_S,
     ) -> None:
+        """Keeps its parts; `idle_wait_s` is the wait of a thread that found nothing, unless it is nudged."""
         self._runner = runner
         self._n_workers = n_workers
         self._name = name
         self._stop = stop
         self._beat = beat
         self._clock = clock
+        self._idle_wait_s = idle_wait_s
+        self._nudged = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -52,6 +56,10 @@ class LocalDispatcher:
             thread = threading.Thread(target=self._work, args=(name,), name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
+
+    def nudge(self) -> None:
+        """Something may have become ready."""
+        self._nudged.set()
 
     def run_until_idle(self) -> int:
         """Runs in the calling thread whatever is ready, and what becomes ready by it.
@@ -66,6 +74,7 @@ class LocalDispatcher:
 
     def join(self, *, timeout_s: float) -> bool:
         """Waits for the threads after `stop` was set; False if one still runs at the limit."""
+        self._nudged.set()
         ends_s = self._clock.monotonic_s() + timeout_s
         for thread in self._threads:
             thread.join(timeout=max(0.0, ends_s - self._clock.monotonic_s()))
@@ -77,7 +86,7 @@ class LocalDispatcher:
             wait_s = 0.0
             try:
                 if not self._runner.run_next(beat=lambda: self._beat(name)):
-                    wait_s = _IDLE_WAIT_S
+                    self._idle(name)
             except WatcherError as error:
                 _log.warning("worker.waiting", worker=name, **describe_error(error))
                 wait_s = _FAILURE_WAIT_S
@@ -86,3 +95,11 @@ class LocalDispatcher:
                 wait_s = _FAILURE_WAIT_S
             if wait_s:
                 self._clock.wait_s(self._stop, wait_s)
+
+    def _idle(self, name: str) -> None:
+        """Ends early for a nudge, and for the end of the dispatcher."""
+        for _ in range(max(1, round(self._idle_wait_s / _IDLE_WAIT_S))):
+            if self._stop.is_set() or self._clock.wait_s(self._nudged, _IDLE_WAIT_S):
+                break
+            self._beat(name)
+        self._nudged.clear()

@@ -141,6 +141,11 @@ class SinkConfig:
         """What it is."""
         return _KINDS[type(self.rules)]
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder, which another machine has not, or has another of the same name."""
+        return isinstance(self.rules, ManifestRules) and not self.rules.is_bucket
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliverRules:

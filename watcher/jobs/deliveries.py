@@ -7,9 +7,11 @@ other receivers nor the next batches.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from sqlalchemy.orm import Session
 
 from watcher.domain.backoff import Backoff
 from watcher.domain.crash_points import crash_point
@@ -27,10 +29,10 @@ from watcher.domain.errors import (
     DeliveryRefusedError,
     ProtocolError,
     UnknownOutcomeError,
-    WatcherError,
 )
-from watcher.domain.redaction import redact
+from watcher.domain.models import WatchConfig
 from watcher.domain.tracing import compute_trace_id
+from watcher.jobs.attempts import make_attempt, record_failure
 from watcher.jobs.context import DeliveryContext, JobParts
 from watcher.jobs.lease import Lease
 from watcher.jobs.picked import iter_chunks
@@ -65,6 +67,9 @@ class Deliverer:
 
     Args:
         build_sink: a sink of its configuration, by watch; kept for as long as this object lives.
+        takes: whether deliveries to a sink are made here; absent: all are, those to sinks that are no longer
+            configured too.
+        find_refused: names watches of which no delivery may be taken at present.
     """
 
     def __init__(
@@ -75,12 +80,16 @@ class Deliverer:
         owner: str,
         limits: DeliveryLimits,
         stop: threading.Event,
+        takes: Callable[[SinkConfig], bool] | None = None,
+        find_refused: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         self._parts = parts
         self._build_sink = build_sink
         self._owner = owner
         self._limits = limits
         self._stop = stop
+        self._find_refused = find_refused
+        self._only = None if takes is None else _list_sinks(parts.configs, takes)
         self._sinks: dict[tuple[str, str], Sink] = {}
         self._lock = threading.Lock()
 
@@ -103,7 +112,8 @@ class Deliverer:
                 owner=self._owner,
                 now_ms=self._now_ms(),
                 lease_ms=int(self._limits.lease_s * 1000),
-                watch_names=self._parts.configs.keys(),
+                watch_names=self._parts.configs.keys() - set(self._find_refused()),
+                sinks=self._only,
             )
         if delivery is None:
             return False
@@ -138,26 +148,29 @@ class Deliverer:
             beat=beat,
         )
         log = _log.bind(watch=watch.name, batch=batch.key, sink=delivery.sink, attempt=delivery.attempt)
-        outcome: Receipt | Exception
-        try:
+
+        def work() -> Receipt:
             with self._parts.tracing.run(
                 trace_id=compute_trace_id(watch, batch),
                 step="delivery",
                 facts={"watch": watch.name, "batch": batch.key, "sink": delivery.sink},
             ) as tracer:
-                outcome = self._deliver(context.traced_by(tracer))
-        except WatcherError as error:
-            outcome = error
-        except Exception as error:
-            log.exception("delivery.crashed")
-            outcome = error
-        label, facts = self._record(context, outcome)
+                return self._deliver(context.traced_by(tracer))
+
+        outcome = make_attempt(work, on_crash=lambda error: log.error("delivery.crashed", exc_info=error))
+        with self._parts.database.write() as session:
+            label, facts = self._record(session, context, outcome)
+        crash_point("deliveries.recorded")
         metrics = self._parts.metrics
         metrics.delivery_attempts.labels(watch=watch.name, sink=delivery.sink, outcome=label).inc()
         duration_s = clock.monotonic_s() - begun_s
         metrics.delivery_duration_s.labels(kind=delivery.kind, outcome=label).observe(duration_s)
         (log.info if label in {"done", "interrupted"} else log.warning)(
-            "delivery.ended", outcome=label, duration_s=round(duration_s, 3), **facts
+            "delivery.ended",
+            outcome=label,
+            duration_s=round(duration_s, 3),
+            n_picks=delivery.n_picks,
+            **facts,
         )
 
     def _deliver(self, context: DeliveryContext) -> Receipt:
@@ -210,66 +223,39 @@ class Deliverer:
         crash_point("deliveries.tasks_recorded")
 
     def _record(
-        self, context: DeliveryContext, outcome: Receipt | Exception
+        self, session: Session, context: DeliveryContext, outcome: Receipt | Exception
     ) -> tuple[str, dict[str, object]]:
         """Writes what became of the attempt; returns the outcome's label and what to tell of it."""
-        delivery, now_ms = context.delivery, self._now_ms()
-        label, facts, end = self._judge(context, outcome, now_ms)
-        with self._parts.database.write() as session:
-            held = end(session)
-        crash_point("deliveries.recorded")
+        delivery, now_ms, rules = context.delivery, self._now_ms(), context.config.deliver
+        facts: dict[str, object]
+        if isinstance(outcome, Receipt):
+            label, facts = "done", {"location": outcome.location, **outcome.facts}
+            held = deliveries.end_delivery(
+                session,
+                delivery_id=delivery.id,
+                owner=self._owner,
+                state=DeliveryState.DONE,
+                now_ms=now_ms,
+                location=outcome.location,
+            )
+        else:
+            failure = record_failure(
+                session,
+                _HeldDelivery(delivery, self._owner),
+                outcome,
+                now_ms=now_ms,
+                jitter=self._parts.rng.random(),
+                is_final=is_hopeless(outcome) or now_ms - delivery.created_ms >= rules.give_up_after_s * 1000,
+                backoff=Backoff(base_s=self._limits.retry_base_s, cap_s=rules.retry_cap_s),
+                floor_s=_UNKNOWN_OUTCOME_WAIT_S if isinstance(outcome, UnknownOutcomeError) else None,
+            )
+            label, held = failure.label, failure.held
+            facts = {} if failure.error is None else {"error": failure.error}
+            if failure.delay_s is not None:
+                facts["retry_in_s"] = round(failure.delay_s, 1)
         if not held:
             facts["lease"] = "lost"
-        return label, {"n_picks": delivery.n_picks, **facts}
-
-    def _judge(
-        self, context: DeliveryContext, outcome: Receipt | Exception, now_ms: int
-    ) -> tuple[str, dict[str, object], Callable[[Any], bool]]:
-        delivery = context.delivery
-        row: dict[str, Any] = {"delivery_id": delivery.id, "owner": self._owner}
-        if isinstance(outcome, Receipt):
-            location = outcome.location
-            return (
-                "done",
-                {"location": location, **outcome.facts},
-                lambda session: deliveries.end_delivery(
-                    session, **row, state=DeliveryState.DONE, now_ms=now_ms, location=location
-                ),
-            )
-        if isinstance(outcome, CancelledError):
-            return (
-                "interrupted",
-                {},
-                lambda session: deliveries.postpone_delivery(
-                    session, **row, available_ms=now_ms, error=None, count_attempt=False
-                ),
-            )
-        text = redact(f"{type(outcome).__name__}: {outcome}")
-        facts: dict[str, object] = {"error": text}
-        rules = context.config.deliver
-        if is_hopeless(outcome) or now_ms - delivery.created_ms >= rules.give_up_after_s * 1000:
-            return (
-                "dead",
-                facts,
-                lambda session: deliveries.end_delivery(
-                    session, **row, state=DeliveryState.DEAD, now_ms=now_ms, error=text
-                ),
-            )
-        delay_s = Backoff(base_s=self._limits.retry_base_s, cap_s=rules.retry_cap_s).compute_delay_s(
-            attempt=delivery.attempt, jitter=self._parts.rng.random(), floor_s=_compute_floor_s(outcome)
-        )
-        facts["retry_in_s"] = round(delay_s, 1)
-        return (
-            "retried",
-            facts,
-            lambda session: deliveries.postpone_delivery(
-                session,
-                **row,
-                available_ms=now_ms + int(delay_s * 1000),
-                error=text,
-                count_attempt=True,
-            ),
-        )
+        return label, facts
 
     def _extend_lease(self, delivery: Delivery, until_ms: int) -> bool:
         with self._parts.database.write() as session:
@@ -283,6 +269,40 @@ class Deliverer:
         return int(self._parts.clock.now_s() * 1000)
 
 
+@dataclass(frozen=True, slots=True)
+class _HeldDelivery:
+    """A delivery as `record_failure` sees it."""
+
+    delivery: Delivery
+    owner: str
+
+    @property
+    def attempt(self) -> int:
+        return self.delivery.attempt
+
+    def postpone(
+        self, session: Session, *, available_ms: int, error: str | None, count_attempt: bool
+    ) -> bool:
+        return deliveries.postpone_delivery(
+            session,
+            delivery_id=self.delivery.id,
+            owner=self.owner,
+            available_ms=available_ms,
+            error=error,
+            count_attempt=count_attempt,
+        )
+
+    def bury(self, session: Session, *, now_ms: int, error: str) -> bool:
+        return deliveries.end_delivery(
+            session,
+            delivery_id=self.delivery.id,
+            owner=self.owner,
+            state=DeliveryState.DEAD,
+            now_ms=now_ms,
+            error=error,
+        )
+
+
 def is_hopeless(error: Exception) -> bool:
     """Whether no wait helps: the receiver said so, or the settings must change.
 
@@ -292,10 +312,13 @@ def is_hopeless(error: Exception) -> bool:
     return isinstance(error, (DeliveryRefusedError, ConfigError))
 
 
-def _compute_floor_s(error: Exception) -> float | None:
-    if isinstance(error, UnknownOutcomeError):
-        return _UNKNOWN_OUTCOME_WAIT_S
-    return error.retry_after_s if isinstance(error, WatcherError) else None
+def _list_sinks(
+    configs: Mapping[str, WatchConfig], takes: Callable[[SinkConfig], bool]
+) -> frozenset[tuple[str, str]]:
+    """The sinks that are taken, as (watch, name)."""
+    return frozenset(
+        (name, sink.name) for name, config in configs.items() for sink in config.deliver.sinks if takes(sink)
+    )
 
 
 def _fetch_source(context: DeliveryContext) -> str | None:

@@ -17,14 +17,13 @@ from watcher.domain.backoff import Backoff
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import (
     ApiException,
-    CancelledError,
     ProtocolError,
     WatcherError,
 )
 from watcher.domain.models import BatchState, Run, RunState, Step
 from watcher.domain.pipeline import Discard, Done, Outcome, Snooze, compute_next_step
-from watcher.domain.redaction import redact
 from watcher.domain.tracing import compute_trace_id
+from watcher.jobs.attempts import make_attempt, record_failure
 from watcher.jobs.context import JobParts, RunContext
 from watcher.jobs.deliver import run_deliver
 from watcher.jobs.embed import embed_shard, run_embed
@@ -150,18 +149,14 @@ class Runner:
         )
         trace_id = compute_trace_id(context.watch, context.batch)
         names = {"watch": context.watch.name, "batch": context.batch.key}
-        try:
+
+        def work() -> Outcome:
             with self._parts.tracing.run(
                 trace_id=trace_id, step=run.step.value, facts={**names, "attempt": run.attempt}
             ) as tracer:
-                outcome: Outcome | Exception = (SHARDS if run.shard else STEPS)[run.step](
-                    context.traced_by(tracer)
-                )
-        except WatcherError as error:
-            outcome = error
-        except Exception as error:
-            log.exception("run.crashed")
-            outcome = error
+                return (SHARDS if run.shard else STEPS)[run.step](context.traced_by(tracer))
+
+        outcome = make_attempt(work, on_crash=lambda error: log.error("run.crashed", exc_info=error))
         duration_s = clock.monotonic_s() - begun_s
         with self._parts.database.write() as session:
             label, held = self._record(session, context, outcome)
@@ -223,61 +218,47 @@ class Runner:
         """Writes what became of the attempt; returns the outcome's label and whether the run was still ours."""
         run, now_ms = context.run, self._now_ms()
         if isinstance(outcome, Done):
-            held = self._end(session, run, RunState.DONE, now_ms, result=outcome.result)
+            held = self._end(session, run, now_ms, result=outcome.result)
             if held:
                 self._advance(session, context, now_ms)
             return "done", held
         if isinstance(outcome, Discard):
-            held = self._end(session, run, RunState.DONE, now_ms, error=outcome.reason)
+            held = self._end(session, run, now_ms, error=outcome.reason)
             if held:
                 self._finish_batch(session, context, BatchState.DONE, now_ms)
             return "discarded", held
-        if isinstance(outcome, (Snooze, CancelledError)):
-            wait_ms = int(outcome.seconds * 1000) if isinstance(outcome, Snooze) else 0
-            held = runs.postpone_run(
-                session,
-                run_id=run.id,
-                owner=self._owner,
-                available_ms=now_ms + wait_ms,
-                error=None,
-                count_attempt=False,
-            )
-            return ("snoozed" if isinstance(outcome, Snooze) else "interrupted"), held
-        return self._record_failure(session, context, outcome, now_ms)
 
-    def _record_failure(
-        self, session: Session, context: RunContext, error: Exception, now_ms: int
-    ) -> tuple[str, bool]:
-        run = context.run
-        text = redact(f"{type(error).__name__}: {error}")
-        if run.shard:
-            place = f"shard {run.shard}, samples {run.first_sample_id} to {run.last_sample_id}"
-            text = f"{text} ({place})"
-        if is_final(error, attempt=run.attempt, backoff=self._rules.backoff):
-            held = self._end(session, run, RunState.DEAD, now_ms, error=text)
-            if held:
-                self._finish_batch(session, context, BatchState.DEAD, now_ms)
-            return "dead", held
-        delay_s = self._rules.backoff.compute_delay_s(
-            attempt=run.attempt,
-            jitter=self._parts.rng.random(),
-            floor_s=error.retry_after_s if isinstance(error, WatcherError) else None,
+        def finish(session: Session, now_ms: int) -> None:
+            self._finish_batch(session, context, BatchState.DEAD, now_ms)
+
+        row = _HeldRun(run, self._owner, finish)
+        if isinstance(outcome, Snooze):
+            wait_ms = int(outcome.seconds * 1000)
+            return "snoozed", row.postpone(
+                session, available_ms=now_ms + wait_ms, error=None, count_attempt=False
+            )
+        place = (
+            f" (shard {run.shard}, samples {run.first_sample_id} to {run.last_sample_id})"
+            if run.shard
+            else ""
         )
-        held = runs.postpone_run(
+        backoff = self._rules.backoff
+        failure = record_failure(
             session,
-            run_id=run.id,
-            owner=self._owner,
-            available_ms=now_ms + int(delay_s * 1000),
-            error=text,
-            count_attempt=True,
+            row,
+            outcome,
+            now_ms=now_ms,
+            jitter=self._parts.rng.random(),
+            is_final=is_final(outcome, attempt=run.attempt, backoff=backoff),
+            backoff=backoff,
+            place=place,
         )
-        return "retried", held
+        return failure.label, failure.held
 
     def _end(
         self,
         session: Session,
         run: Run,
-        state: RunState,
         now_ms: int,
         *,
         result: dict[str, object] | None = None,
@@ -287,7 +268,7 @@ class Runner:
             session,
             run_id=run.id,
             owner=self._owner,
-            state=state,
+            state=RunState.DONE,
             now_ms=now_ms,
             result=result or {},
             error=error,
@@ -325,6 +306,45 @@ class Runner:
 
     def _now_ms(self) -> int:
         return int(self._parts.clock.now_s() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldRun:
+    """A run as `record_failure` sees it; `finish` ends its batch with it."""
+
+    run: Run
+    owner: str
+    finish: Callable[[Session, int], None] = lambda _session, _now_ms: None
+
+    @property
+    def attempt(self) -> int:
+        return self.run.attempt
+
+    def postpone(
+        self, session: Session, *, available_ms: int, error: str | None, count_attempt: bool
+    ) -> bool:
+        return runs.postpone_run(
+            session,
+            run_id=self.run.id,
+            owner=self.owner,
+            available_ms=available_ms,
+            error=error,
+            count_attempt=count_attempt,
+        )
+
+    def bury(self, session: Session, *, now_ms: int, error: str) -> bool:
+        held = runs.end_run(
+            session,
+            run_id=self.run.id,
+            owner=self.owner,
+            state=RunState.DEAD,
+            now_ms=now_ms,
+            result={},
+            error=error,
+        )
+        if held:
+            self.finish(session, now_ms)
+        return held
 
 
 def is_final(error: Exception, *, attempt: int, backoff: Backoff) -> bool:

@@ -10,12 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, delete, func, insert, select, update
+from sqlalchemy import Select, and_, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from watcher.domain.delivery import Delivery, DeliveryState, SinkKind
 from watcher.store.tables import batches, delivered_tasks, handovers, watches
 
+_MOST_TRIES = 5
 _OPEN = (DeliveryState.READY, DeliveryState.RUNNING)
 
 
@@ -54,7 +55,13 @@ def promise_deliveries(
 
 
 def claim_delivery(
-    session: Session, *, owner: str, now_ms: int, lease_ms: int, watch_names: Collection[str]
+    session: Session,
+    *,
+    owner: str,
+    now_ms: int,
+    lease_ms: int,
+    watch_names: Collection[str],
+    sinks: Collection[tuple[str, str]] | None = None,
 ) -> Delivery | None:
     """Takes the longest ready delivery under a lease, and counts an attempt; None if there is none.
 
@@ -67,12 +74,47 @@ def claim_delivery(
         now_ms: the present.
         lease_ms: how long the claim lasts without a heartbeat.
         watch_names: only deliveries of these watches.
+        sinks: only deliveries to these, as (watch name, sink); None for any.
     """
+    _release_expired(session, now_ms=now_ms)
+    ready = _select_ready(now_ms=now_ms, watch_names=watch_names, sinks=sinks)
+    for _ in range(_MOST_TRIES):
+        found = session.execute(ready.limit(1).with_for_update(of=handovers, skip_locked=True)).one_or_none()
+        if found is None:
+            return None
+        # From here on other claims for this sink wait, so that what is asked again below stays true.
+        _lock_sink(session, watch_id=found.watch_id, sink=found.sink)
+        still = ready.where(handovers.c.id == found.id).subquery()
+        claimed: Any = session.execute(
+            update(handovers)
+            .where(handovers.c.id == found.id, handovers.c.id.in_(select(still.c.id)))
+            .values(
+                state=DeliveryState.RUNNING,
+                attempt=handovers.c.attempt + 1,
+                started_ms=now_ms,
+                lease_owner=owner,
+                lease_until_ms=now_ms + lease_ms,
+            )
+        )
+        if claimed.rowcount == 1:
+            return load_delivery(session, delivery_id=found.id)
+    return None
+
+
+def _release_expired(session: Session, *, now_ms: int) -> None:
+    is_expired = and_(handovers.c.state == DeliveryState.RUNNING, handovers.c.lease_until_ms < now_ms)
+    expired = select(handovers.c.id).where(is_expired).with_for_update(skip_locked=True)
     session.execute(
         update(handovers)
-        .where(handovers.c.state == DeliveryState.RUNNING, handovers.c.lease_until_ms < now_ms)
+        .where(handovers.c.id.in_(expired), is_expired)
         .values(state=DeliveryState.READY, lease_owner=None, lease_until_ms=None, error="the lease ran out")
     )
+
+
+def _select_ready(
+    *, now_ms: int, watch_names: Collection[str], sinks: Collection[tuple[str, str]] | None
+) -> Select[Any]:
+    """The deliveries that may be claimed, the next one first, as (id, watch_id, sink)."""
     other = aliased(handovers)
     is_sink_busy = (
         select(other.c.id)
@@ -84,8 +126,8 @@ def claim_delivery(
         .correlate(handovers)
         .exists()
     )
-    delivery_id = session.execute(
-        select(handovers.c.id)
+    statement = (
+        select(handovers.c.id, handovers.c.watch_id, handovers.c.sink)
         .join(watches, watches.c.id == handovers.c.watch_id)
         .where(
             handovers.c.state == DeliveryState.READY,
@@ -95,23 +137,19 @@ def claim_delivery(
             watches.c.name.in_(watch_names),
         )
         .order_by(handovers.c.available_ms, handovers.c.id)
-        .limit(1)
-        .with_for_update(of=handovers, skip_locked=True)
-    ).scalar()
-    if delivery_id is None:
-        return None
-    claimed: Any = session.execute(
-        update(handovers)
-        .where(handovers.c.id == delivery_id, handovers.c.state == DeliveryState.READY)
-        .values(
-            state=DeliveryState.RUNNING,
-            attempt=handovers.c.attempt + 1,
-            started_ms=now_ms,
-            lease_owner=owner,
-            lease_until_ms=now_ms + lease_ms,
-        )
     )
-    return load_delivery(session, delivery_id=delivery_id) if claimed.rowcount == 1 else None
+    if sinks is not None:
+        statement = statement.where(tuple_(watches.c.name, handovers.c.sink).in_(sorted(sinks)))
+    return statement
+
+
+def _lock_sink(session: Session, *, watch_id: int, sink: str) -> None:
+    """SQLite has one writer anyway."""
+    if session.get_bind().dialect.name != "sqlite":
+        session.execute(
+            text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
+            {"name": f"delivery {watch_id} {sink}"},
+        )
 
 
 def release_all(session: Session, *, now_ms: int, owner_start: str | None = None) -> int:

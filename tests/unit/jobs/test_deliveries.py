@@ -69,7 +69,7 @@ class Bench:
         self.folder = folder
         self.rng = random.Random(1)
 
-    def build(self, *, owner: str = "me", lease_s: float = 60.0) -> Deliverer:
+    def build(self, *, owner: str = "me", lease_s: float = 60.0, **others: Any) -> Deliverer:
         nothing: Any = None
         parts = JobParts(
             database=self.database,
@@ -87,6 +87,7 @@ class Bench:
             owner=owner,
             limits=DeliveryLimits(lease_s=lease_s, time_limit_s=100.0, retry_base_s=2.0),
             stop=self.stop,
+            **others,
         )
 
     def add(self, *names: str, sinks: tuple[str, ...] = ("a",)) -> None:
@@ -217,6 +218,23 @@ def test_sink_that_is_no_longer_configured_is_dead_with_the_way_out(bench):
     dead = bench.load()
     assert dead.state is DeliveryState.DEAD
     assert "has no sink 'retired' any more: configure it again, then `watcher replay gate`" in dead.error
+
+
+def test_deliverer_for_some_sinks_leaves_the_others_to_somebody_else(bench):
+    bench.add(sinks=("a", "b", "retired"))
+    deliverer = bench.build(takes=lambda sink: sink.name == "b")
+    assert deliverer.run_next(beat=lambda: None)
+    assert not deliverer.run_next(beat=lambda: None)
+    assert (len(bench.sinks["a"].seen), len(bench.sinks["b"].seen)) == (0, 1)
+
+
+def test_deliverer_takes_none_of_a_watch_that_it_understands_otherwise_than_the_leader(bench):
+    bench.add()
+    refused = {"gate"}
+    deliverer = bench.build(find_refused=lambda: refused)
+    assert not deliverer.run_next(beat=lambda: None)
+    refused.clear()
+    assert deliverer.run_next(beat=lambda: None)
 
 
 def test_progress_is_there_for_the_next_attempt(bench):

@@ -10,6 +10,7 @@ import pytest
 from tests.builders import NOW_MS, add_batch
 from watcher.dispatch import local
 from watcher.dispatch.local import LocalDispatcher
+from watcher.domain.clock import SystemClock
 from watcher.domain.errors import StoreUnavailableError
 from watcher.domain.models import Step
 from watcher.domain.pipeline import Done, Snooze
@@ -47,6 +48,25 @@ def test_workers_run_what_is_ready_and_what_becomes_ready_and_end_when_asked(ben
     bench.stop.set()
     assert dispatcher.join(timeout_s=5)
     assert {"worker-0", "worker-1"} <= set(beats.names)
+
+
+def test_idle_worker_looks_at_once_when_it_is_nudged(bench):
+    looks: list[int] = []
+
+    class Looking:
+        def run_next(self, *, beat):
+            looks.append(1)
+            return False
+
+    dispatcher = LocalDispatcher(
+        Looking(), n_workers=1, stop=bench.stop, beat=Beats(), clock=SystemClock(), idle_wait_s=600
+    )
+    dispatcher.start()
+    wait_until(lambda: len(looks) == 1)
+    dispatcher.nudge()
+    wait_until(lambda: len(looks) == 2)
+    bench.stop.set()
+    assert dispatcher.join(timeout_s=10)
 
 
 def test_worker_at_its_limit_says_that_it_still_runs(bench, steps):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from tests.builders import NOW_MS, add_batch, add_delivery, add_watch, claim_delivery, deliver, load
@@ -64,6 +66,41 @@ def test_sink_gets_one_delivery_at_a_time_and_others_are_not_held_up(database, w
     assert claim_delivery(database, now_ms=NOW_MS + 9) is None
     assert end(database, first)
     assert claim_delivery(database, now_ms=NOW_MS + 9).batch_id == second.id
+
+
+def test_two_claims_at_one_moment_give_a_sink_one_delivery(database, watch, batch):
+    add_delivery(database, batch, sink="slow")
+    add_delivery(database, add_batch(database, watch, ["b"]), sink="slow")
+    taken = []
+    other = threading.Thread(target=lambda: taken.append(claim_delivery(database, owner="other")))
+    with database.write() as session:
+        first = deliveries.claim_delivery(
+            session, owner="me", now_ms=NOW_MS, lease_ms=60_000, watch_names=["gate"]
+        )
+        other.start()
+        other.join(timeout=0.3)  # it waits for this one, which it cannot see yet
+    other.join(timeout=30)
+    assert first.sink == "slow"
+    assert taken == [None]
+
+
+def test_claim_for_some_sinks_leaves_the_others_alone(database, watch, batch):
+    add_delivery(database, batch, sink="folder")
+    add_delivery(database, batch, sink="hook", now_ms=NOW_MS + 1)
+    with database.write() as session:
+        found = deliveries.claim_delivery(
+            session,
+            owner="me",
+            now_ms=NOW_MS + 1,
+            lease_ms=60_000,
+            watch_names=["gate"],
+            sinks=[("gate", "hook"), ("roof", "folder")],
+        )
+        none = deliveries.claim_delivery(
+            session, owner="me", now_ms=NOW_MS + 1, lease_ms=60_000, watch_names=["gate"], sinks=[]
+        )
+    assert found.sink == "hook"
+    assert none is None
 
 
 def test_same_name_in_another_watch_is_another_sink(database, watch, batch):
