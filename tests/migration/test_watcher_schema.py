@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import alembic.autogenerate
 import alembic.command
 import alembic.config
@@ -100,15 +102,29 @@ def test_schema_that_is_older_is_refused_with_the_command(database):
 
 
 @pytest.mark.parametrize("act", [check_schema, upgrade_schema])
-def test_schema_that_is_newer_is_refused_with_the_ways_out_and_left_alone(database, act):
+def test_schema_that_is_newer_is_accepted_from_its_floor_on_and_else_refused_with_the_ways_out(database, act):
     upgrade_schema(database, SCHEMA)
     set_version(database, "9999")
+    assert act(database, SCHEMA) == "9999"
+    with database.write() as session:
+        session.execute(text(f"UPDATE {SCHEMA.version_table} SET floor = '9998'"))
     with pytest.raises(
         SchemaMismatchError, match=r"at version 9999, which this program does not know.*newer release"
     ):
         act(database, SCHEMA)
     set_version(database, HEAD)
     assert check_schema(database, SCHEMA) == HEAD
+
+
+def test_migration_that_takes_something_away_says_which_programs_do_without():
+    files = sorted(SCHEMA.migrations_dir.parent.glob("*/versions/*.py"))
+    assert len(files) > 8
+    takes_away = re.compile(
+        r"op\.(drop_(table|column|constraint)|alter_column|rename_table)|\bDROP (TABLE|COLUMN)"
+    )
+    for path in files:
+        code = path.read_text(encoding="utf-8").partition("def downgrade")[0]
+        assert not takes_away.search(code) or "\noldest_compatible = " in code, path.name
 
 
 @pytest.mark.scenario(number=38)

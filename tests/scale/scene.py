@@ -14,6 +14,7 @@ import requests
 from sqlalchemy import func, select
 
 from tests.acceptance.forge import Forge
+from tests.scale.releases import Release
 from watcher.database import Database, build_database
 from watcher.lightly import datasets, datasources, samples
 from watcher.lightly.transport import Transport
@@ -28,7 +29,9 @@ START_LIMIT_S = 60.0
 class Member:
     """One process: a replica, a worker, or the platform."""
 
-    def __init__(self, forge: Forge, arguments: list[str], environ: dict[str, str], place: Path) -> None:
+    def __init__(
+        self, forge: Forge | Release, arguments: list[str], environ: dict[str, str], place: Path
+    ) -> None:
         self._forge = forge
         self._arguments = arguments
         self._environ = environ
@@ -161,21 +164,28 @@ class Scene:
             **variables,
         }
 
-    def _add(self, name: str, arguments: list[str], environ: dict[str, str]) -> Member:
-        member = Member(self.forge, arguments, environ, self.root / name)
+    def _add(
+        self, name: str, arguments: list[str], environ: dict[str, str], release: Release | None = None
+    ) -> Member:
+        member = Member(release or self.forge, arguments, environ, self.root / name)
         self.members.append(member)
         return member
 
-    def add_replica(self, **variables: str) -> Member:
-        return self._add_with_folder("replica", ["run"], variables)
+    def add_replica(self, *, release: Release | None = None, **variables: str) -> Member:
+        """A replica of this code, or of another release."""
+        return self._add_with_folder("replica", ["run"], variables, release)
 
-    def add_worker(self, *options: str, **variables: str) -> Member:
-        return self._add_with_folder("worker", ["worker", *options], variables)
+    def add_worker(self, *options: str, release: Release | None = None, **variables: str) -> Member:
+        """A worker of this code, or of another release."""
+        return self._add_with_folder("worker", ["worker", *options], variables, release)
 
-    def _add_with_folder(self, kind: str, arguments: list[str], variables: dict[str, str]) -> Member:
+    def _add_with_folder(
+        self, kind: str, arguments: list[str], variables: dict[str, str], release: Release | None
+    ) -> Member:
         name = f"{kind}{len(self.members)}"
         data_dir = self.root / f"{name}-data"
-        return self._add(name, arguments, {**self.environ, "WATCHER_DATA_DIR": str(data_dir), **variables})
+        environ = {**self.environ, "WATCHER_DATA_DIR": str(data_dir), **variables}
+        return self._add(name, arguments, environ, release)
 
     def put_pictures(self, n: int, *, start: int = 0) -> None:
         """As many names for one small picture, a second apart."""

@@ -39,8 +39,12 @@ class FolderSchema(Schema):
         return self.folder
 
 
-def add_migration(folder: Path, revision: str, before: str | None, body: str) -> None:
+def add_migration(
+    folder: Path, revision: str, before: str | None, body: str, *, oldest: str | None = None
+) -> None:
     text_of_it = MIGRATION.format(revision=revision, before=before, body=body)
+    if oldest is not None:
+        text_of_it += f'\noldest_compatible = "{oldest}"\n'
     (folder / "versions" / f"{revision}_test.py").write_text(text_of_it)
 
 
@@ -106,10 +110,40 @@ def test_schema_that_is_older_is_refused_with_the_command_and_then_brought_up(da
 
 
 @pytest.mark.parametrize("act", [check_schema, upgrade_schema])
-def test_schema_that_is_newer_is_refused_and_left_alone(database, schema, act):
+def test_schema_that_is_newer_and_only_adds_is_fit_for_a_program_of_before(database, schema, act):
     add_migration(schema.folder, "0002", "0001", create_table("second"))
     upgrade_schema(database, schema)
     (schema.folder / "versions" / "0002_test.py").unlink()
+    assert act(database, schema) == "0002"
+    assert "second" in tables_of(database)
+    with database.read() as session:
+        assert session.execute(text("SELECT version_num FROM test_version")).scalar_one() == "0002"
+
+
+@pytest.mark.parametrize("act", [check_schema, upgrade_schema])
+def test_schema_that_took_something_away_is_refused_by_programs_that_need_it(database, schema, act):
+    upgrade_schema(database, schema)
+    add_migration(schema.folder, "0002", "0001", create_table("second"))
+    add_migration(schema.folder, "0003", "0002", 'op.drop_table("first")', oldest="0002")
+    add_migration(schema.folder, "0004", "0003", create_table("fourth"))
+    upgrade_schema(database, schema)
+    versions = schema.folder / "versions"
+    for revision in ("0004", "0003"):  # a program of 0003, then one of 0002
+        (versions / f"{revision}_test.py").unlink()
+        assert act(database, schema) == "0004"
+    (versions / "0002_test.py").unlink()
+    with pytest.raises(
+        SchemaMismatchError,
+        match=r"is at version 0004, which this program does not know.*newer release, and wants programs from version 0002",
+    ):
+        act(database, schema)
+
+
+@pytest.mark.parametrize("act", [check_schema, upgrade_schema])
+def test_schema_that_is_newer_and_tells_no_floor_is_refused_and_left_alone(database, schema, act):
+    upgrade_schema(database, schema)
+    with database.write() as session:
+        session.execute(text("UPDATE test_version SET version_num = '0002', floor = NULL"))
     with pytest.raises(
         SchemaMismatchError, match=r"is at version 0002, which this program does not know.*newer release"
     ):
