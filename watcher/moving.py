@@ -32,6 +32,7 @@ from sqlalchemy.orm import Session
 
 from watcher.database import Database
 from watcher.database_schema import upgrade_schema
+from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.leadership import Leadership
 from watcher.logs import get_logger
@@ -166,6 +167,7 @@ def _copy_table(source: Database, target: Database, table: Table) -> None:
         with target.write() as session:
             _insert(session, table, rows)
             _note(session, table, last_key=_key_of(table, rows[-1]))
+        crash_point("moving.part_copied")
     with target.write() as session:
         _note(session, table, state="done")
 

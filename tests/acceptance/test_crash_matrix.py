@@ -135,6 +135,8 @@ LED_TO_ELSEWHERE = {
     "deliveries.tasks_recorded",
     "label_studio.project_created",
     "label_studio.tasks_imported",
+    # A command between two stores: `tests/scale/test_move.py`.
+    "moving.part_copied",
 }
 
 

@@ -46,6 +46,7 @@ NAMES = frozenset(
         "manifest.written",
         "metadata.sent",
         "metadata.set_aside",
+        "moving.part_copied",
         "novelty.chunk_recorded",
         "novelty.index_written",
         "novelty.others_packed",
