@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import struct
 import threading
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from tests.scale.scene import wait_for
 from watcher.database import build_database
@@ -51,6 +53,57 @@ def test_worker_with_other_settings_of_a_watch_takes_none_of_its_runs(build_scen
     same.start()
     scene.wait_until_done(3, limit_s=60)
     assert not other.read_metric("watcher_runs_total")
+
+
+def test_replica_with_other_settings_than_the_leader_says_so(build_scene):
+    scene = build_scene()
+    replica = scene.add_replica()
+    replica.start()
+    other = scene.add_replica(WATCHER_WATCHES__CAMS__BATCH__SHARD_SAMPLES="7")
+    other.start()
+    wait_for(
+        lambda: "settings differ from the leader's" in other.read_log(),
+        limit_s=60,
+        what="it says so",
+        explain=scene.explain,
+    )
+    assert "settings differ" not in replica.read_log()
+
+
+@pytest.mark.deep
+def test_server_that_turns_read_only_for_a_while_stops_everything_and_loses_nothing(
+    build_scene, postgres_url
+):
+    scene = build_scene()
+    replica, worker = scene.add_replica(), scene.add_worker()
+    replica.start()
+    worker.start()
+    scene.put_pictures(20)
+    scene.wait_until_done(20, limit_s=60)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        name = connection.info.dbname
+
+        def turn(mode: str) -> None:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = {mode}')
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+        turn("on")
+        scene.put_pictures(20, start=20)
+        wait_for(
+            lambda: replica.read_metric("watcher_leader") == 0,
+            limit_s=60,
+            what="nobody leads",
+            explain=scene.explain,
+        )
+        assert "read-only transaction" in replica.read_log()
+        assert scene.count_states() == {"done": 20}
+        turn("off")
+    scene.wait_until_done(40, limit_s=90)
+    scene.check_exactly_once(40)
 
 
 class Pooler:
@@ -115,6 +168,29 @@ def test_server_with_too_few_connections_is_refused_with_the_numbers(postgres_ur
     with pytest.raises(ConfigError, match=r"allows \d+, \d+ are in use, and this process needs up to 100000"):
         check_server(database, n_connections=100_000)
     database.close()
+
+
+@pytest.mark.parametrize("limited", ["role", "database"])
+def test_connections_of_the_role_and_the_database_count_too(postgres_url, limited):
+    role = f"clerk_{secrets.token_hex(6)}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'clerk'")
+        name = connection.info.dbname
+        target = f"ROLE {role}" if limited == "role" else f'DATABASE "{name}"'
+        connection.execute(f"ALTER {target} CONNECTION LIMIT 3")
+    url = make_url(postgres_url).set(username=role, password="clerk")
+    database = build_database(url.render_as_string(hide_password=False))
+    try:
+        check_server(database, n_connections=2)
+        with pytest.raises(
+            ConfigError,
+            match=rf"allows 3, \d are in use.*up to 4. Raise the CONNECTION LIMIT of the {limited}",
+        ):
+            check_server(database, n_connections=4)
+    finally:
+        database.close()
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(f"DROP ROLE {role}")
 
 
 def test_server_that_is_read_only_is_refused_by_name(postgres_url):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import pytest
 from sqlalchemy import text
@@ -41,7 +42,13 @@ def test_leader_that_was_frozen_writes_nothing_when_it_wakes(build_scene):
     old = scene.find_leader(replicas)
     new = next(replica for replica in replicas if replica is not old)
     assert new.read_metric("watcher_leader") == 0
+    # It is frozen in the middle of a poll: what the server answers then, it would write when it wakes.
+    n_polls = old.read_metric("watcher_polls_total")
+    wait_for(lambda: old.read_metric("watcher_polls_total") > n_polls, limit_s=30, what="it polls")
+    scene.platform.signal(signal.SIGSTOP)
+    time.sleep(2)  # four times the interval of its polls
     old.signal(signal.SIGSTOP)
+    scene.platform.signal(signal.SIGCONT)
     try:
         wait_for(
             lambda: new.read_metric("watcher_leader") == 1,
@@ -58,6 +65,7 @@ def test_leader_that_was_frozen_writes_nothing_when_it_wakes(build_scene):
     wait_for(
         lambda: old.read_metric("watcher_leader") == 0, limit_s=30, what="it knows", explain=scene.explain
     )
+    assert old.read_metric("watcher_fenced_writes_total") >= 1
     scene.put_pictures(5, start=5)
     scene.wait_until_done(10, limit_s=60)
     scene.check_exactly_once(10)
