@@ -30,9 +30,12 @@ def database(database_url):
     opened.close()
 
 
-def set_version(database, version: str) -> None:
+def set_version(database, version: str, *, floor: str = "0001") -> None:
     with database.write() as session:
-        session.execute(text(f"UPDATE {SCHEMA.version_table} SET version_num = :v"), {"v": version})
+        session.execute(
+            text(f"UPDATE {SCHEMA.version_table} SET version_num = :v, floor = :f"),
+            {"v": version, "f": floor},
+        )
 
 
 def describe(database) -> dict[str, object]:
@@ -106,8 +109,7 @@ def test_schema_that_is_newer_is_accepted_from_its_floor_on_and_else_refused_wit
     upgrade_schema(database, SCHEMA)
     set_version(database, "9999")
     assert act(database, SCHEMA) == "9999"
-    with database.write() as session:
-        session.execute(text(f"UPDATE {SCHEMA.version_table} SET floor = '9998'"))
+    set_version(database, "9999", floor="9998")
     with pytest.raises(
         SchemaMismatchError, match=r"at version 9999, which this program does not know.*newer release"
     ):
@@ -185,7 +187,7 @@ def test_command_migrate_makes_the_schema_and_the_others_refuse_one_that_is_not_
     assert (done.exit_code, done.stderr) == (0, "")
     assert f"store: version {HEAD}" in done.stdout
     assert run_command("status", **environ).exit_code == 0
-    set_version(database, "9999")
+    set_version(database, "9999", floor="9998")
     for command in ("status", "migrate", "poll"):
         refused = run_command(command, **environ)
         assert refused.exit_code == 1

@@ -110,7 +110,7 @@ class SharedThrottle:
         self._places: deque[tuple[float, float]] = deque()  # when each is due, and until when it is good
         self._size = 1
         self._n_used = 0
-        self._ends_s = float("-inf")
+        self._taken_s = self._ends_s = float("-inf")
 
     def wait(self, url: str) -> None:
         """Returns when the request may be sent.
@@ -137,10 +137,9 @@ class SharedThrottle:
                         self._n_used += 1
                         return place
                     self._size = max(1, self._n_used)
-                if now_s < self._ends_s:
-                    # More was wanted than the slice held, and another process may be waiting for its own.
-                    self._size = min(2 * self._size, self._most)
-                    self._sleep_until(self._ends_s)
+                if now_s < max(self._ends_s, self._taken_s + self._size * self._gap_s):
+                    self._size = min(2 * self._size, self._most)  # it was used up faster than the rate
+                self._sleep_until(self._ends_s)  # another process may be waiting for its own
                 self._take_slice()
 
     def _take_slice(self) -> None:
@@ -150,6 +149,7 @@ class SharedThrottle:
             due_s = now_s + delay_s + number * self._gap_s
             self._places.append((due_s, max(due_s, now_s) + _KEPT_S))
         self._n_used = 0
+        self._taken_s = now_s
         self._ends_s = now_s + delay_s + self._size * self._gap_s
 
     def _sleep_until(self, due_s: float) -> None:
