@@ -35,7 +35,7 @@ from watcher.metrics import Metrics
 from watcher.moving import refuse_unfinished_move
 from watcher.platform.settings import PlatformConfig
 from watcher.platform.store.tables import SCHEMA as PLATFORM_SCHEMA
-from watcher.request_rate import build_rate_limit
+from watcher.request_rate import limit_rate
 from watcher.settings import Settings
 from watcher.sinks.base import SinkParts
 from watcher.sinks.building import build_sink
@@ -248,11 +248,7 @@ def build_transport(
         stop=stop,
     )
     if settings.api.requests_per_s is not None:
-        transport.connections.limit_rate(
-            build_rate_limit(
-                database, server=server, requests_per_s=settings.api.requests_per_s, clock=clock, stop=stop
-            )
-        )
+        limit_rate(transport, database, settings.api.requests_per_s, clock=clock, stop=stop)
     return transport
 
 

@@ -7,7 +7,24 @@ import threading
 from watcher.database import Database
 from watcher.domain.clock import Clock
 from watcher.lightly.throttle import SHARED_BURST_S, RateLimit, SharedThrottle, Throttle, read_server_name
+from watcher.lightly.transport import Transport
 from watcher.store.request_rates import reserve_places
+
+
+def limit_rate(
+    transport: Transport,
+    database: Database | None,
+    requests_per_s: float,
+    *,
+    clock: Clock,
+    stop: threading.Event,
+) -> None:
+    """From now on the requests of `transport` to its server keep to the rate; see `build_rate_limit`."""
+    transport.connections.limit_rate(
+        build_rate_limit(
+            database, server=transport.server, requests_per_s=requests_per_s, clock=clock, stop=stop
+        )
+    )
 
 
 def build_rate_limit(
