@@ -234,10 +234,7 @@ processes = Table(
 
 # Until when the requests of all processes to a server are given away, in microseconds of the database's clock.
 request_rates = Table(
-    "request_rates",
-    metadata,
-    Column("server", Text, primary_key=True),
-    Column("due_us", BigInteger, nullable=False),
+    "request_rates", metadata, Column("server", Text, primary_key=True), Column("due_us", BigInteger)
 )
 
 # How the leader understands each watch; a process that understands it otherwise takes no run of it.

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 
 
 def upgrade() -> None:
@@ -12,6 +12,6 @@ def upgrade() -> None:
     op.create_table(
         "request_rates",
         sa.Column("server", sa.Text(), nullable=False),
-        sa.Column("due_us", sa.BigInteger(), nullable=False),
+        sa.Column("due_us", sa.BigInteger()),
         sa.PrimaryKeyConstraint("server", name="pk_request_rates"),
     )
