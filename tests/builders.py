@@ -122,7 +122,7 @@ def add_batch(
     list_names(database, watch, names, now_ms=now_ms)
     assert cut(database, watch, config, now_ms=now_ms) == 1
     with database.read() as session:
-        return batches.load_recent_batches(session, watch_id=watch.id, limit=1)[0]
+        return batches.load_recent_batches(session, watch_id=watch.id, limit=1)[watch.id][0]
 
 
 def load(database: Database, watch: Watch, name: str) -> Sample:

@@ -30,10 +30,11 @@ from watcher.ops.changes import apply_change, find_watch, name_actor
 from watcher.ops.control import Control
 from watcher.ops.tokens import LOCAL
 from watcher.settings import Settings
-from watcher.store import deliveries, polls, reconciles, runs, samples, watches
+from watcher.store import deliveries, polls, reconciles, runs, watches
 from watcher.store.control import load_audit_log
 from watcher.store.lock import FileLock
 from watcher.store.reconciles import ReconcileReport
+from watcher.store.troubled import load_troubled
 
 _POLL_WAIT_S = 300.0
 _AUDIT_WAIT_S = 3600.0
@@ -112,7 +113,7 @@ def _poll_beside_daemon(settings: Settings, names: list[str]) -> None:
 def _load_last_poll(database: Database, name: str) -> Poll | None:
     with database.read() as session:
         row = watches.load_watch(session, name=name)
-        recent = [] if row is None else polls.load_recent_polls(session, watch_id=row.id, limit=1)
+        recent = [] if row is None else polls.load_recent_polls(session, watch_id=row.id, limit=1)[row.id]
     return recent[0] if recent else None
 
 
@@ -236,10 +237,9 @@ def dead(*, as_json: JsonOption = False) -> None:
             with database.read() as session:
                 dead_runs = runs.load_dead_runs(session, limit=1000)
                 dead_deliveries = deliveries.load_dead_deliveries(session, limit=1000)
+                found = load_troubled(session, limit=1000)
                 troubled = [
-                    (row.name, sample)
-                    for row in watches.load_watches(session)
-                    for sample in samples.load_troubled(session, watch_id=row.id, limit=1000)
+                    (row.name, sample) for row in watches.load_watches(session) for sample in found[row.id]
                 ]
         finally:
             database.close()

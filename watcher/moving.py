@@ -44,7 +44,7 @@ _log = get_logger("moving")
 PROGRESS_TABLE = "move_progress"
 # Who leads, who lives and what was asked of the server just now is true of the old place alone; the counts are kept by
 # triggers, also while rows come in.
-_LEFT_OUT = frozenset({"leadership", "processes", "request_rates", "sample_counts"})
+_LEFT_OUT = frozenset({"leadership", "processes", "request_rates", "sample_counts", "dark_counts"})
 _PART = 5000
 _LIVE_MS = 60_000
 

@@ -38,6 +38,7 @@ from watcher.settings_watch import (
     DEFAULT_WATCH,
     WatchName,
     WatchSettings,
+    find_bad_datasets,
     find_bad_folders,
     find_bad_outputs,
     find_twins,
@@ -140,6 +141,8 @@ class Settings(BaseSettings):
             except ConfigError as error:
                 problems.append(str(error))
         problems += find_twins(configs)
+        if self.is_embedded:  # another server's datasets are there already
+            problems += find_bad_datasets(configs)
         problems += find_bad_folders(configs)
         problems += find_bad_outputs(configs, data_dir=self.data_dir)
         if problems:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
+import msgspec
 from pydantic import BeforeValidator, Field
 
 from watcher.domain.cron import build_cron_trigger
@@ -21,6 +22,7 @@ from watcher.domain.pipeline import order_steps
 from watcher.domain.poll_rules import OverwritePolicy, PollRules
 from watcher.domain.sampling_rules import NoveltyRules
 from watcher.domain.step_rules import EmbedRules
+from watcher.lightly.wire.base import DatasetName
 from watcher.scheduler import build_trigger
 from watcher.settings_groups import Group
 from watcher.settings_sampling import NoveltySettings, SamplingSettings, check_sampling
@@ -32,6 +34,7 @@ _POLL, _BATCH, _UPLOAD = PollRules(), BatchRules(), UploadRules()
 _WATCH = WatchConfig(name="-", dataset="-")
 WatchName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
 DEFAULT_WATCH = "incoming"
+_MOST_DATASET_CHARACTERS = 255
 # Below the data directory, beside the watched folders: see `bootstrap`.
 _OWN_FOLDERS = ("neighbours", "platform", "selected", "work")
 
@@ -243,6 +246,24 @@ def find_twins(configs: list[WatchConfig]) -> list[str]:
                     f"the watches {seen[value]!r} and {config.name!r} both name the {field} {value!r}"
                 )
             seen[value] = config.name
+    return problems
+
+
+def find_bad_datasets(configs: list[WatchConfig]) -> list[str]:
+    """Datasets that are to be made under names which the platform refuses."""
+    problems = []
+    for config in configs:
+        try:
+            msgspec.convert(config.dataset, DatasetName)
+            is_good = len(config.dataset) <= _MOST_DATASET_CHARACTERS
+        except msgspec.ValidationError:
+            is_good = False
+        if not is_good:
+            problems.append(
+                f"watch {config.name!r}: the platform makes no dataset of the name {config.dataset[:300]!r}: set "
+                f"WATCHER_WATCHES__{config.name.upper()}__DATASET to 3 to {_MOST_DATASET_CHARACTERS} letters, digits, "
+                "spaces, _ and - that begin with a letter or a digit"
+            )
     return problems
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from watcher import __version__
 from watcher.domain.errors import StoreError, UnknownWatchError, WatcherError
 from watcher.domain.models import Watch
 from watcher.logs import get_logger
+from watcher.ops.bounded import Limited
 from watcher.ops.changes import apply_change, find_watch, name_actor
 from watcher.ops.faults import Fault
 from watcher.ops.life import load_lives
@@ -35,10 +37,13 @@ from watcher.ops.operations import (
 from watcher.ops.overview import load_overview
 from watcher.ops.parts import OpsParts, build_json
 from watcher.planning import plan_watch
-from watcher.store import control, reconciles, runs, samples, watches
+from watcher.store import control, reconciles, runs, watches
+from watcher.store.troubled import load_last_troubled
 
 _log = get_logger("control")
 _MOST_BODY_BYTES = 10_000
+_PLAN_LIMIT_S = 300.0
+_MOST_PLANS = 2
 _MOST_NAME_CHARACTERS = 4096
 
 
@@ -59,8 +64,12 @@ class Ask:
 class Api:
     """Answers the operations of the table."""
 
-    def __init__(self, parts: OpsParts) -> None:
+    def __init__(self, parts: OpsParts, *, readings: Limited, changes: Limited) -> None:
+        """Keeps the values; `readings` runs whatever reads the store, `changes` whatever changes it."""
         self._parts = parts
+        self._readings = readings
+        self._changes = changes
+        self._plans = Limited(limit_s=_PLAN_LIMIT_S, most=_MOST_PLANS, what="the listing of the datasource")
         self._document = build_document(
             OPERATIONS, version=__version__, reading_needs_token=parts.read_needs_token
         )
@@ -119,7 +128,8 @@ class Api:
     def _answer(self, operation: Operation, ask: Ask) -> object:
         try:
             if not operation.changes:
-                return self._readers[operation.name](ask)
+                limited = self._plans if operation.name == "getPlan" else self._readings
+                return limited.run(partial(self._readers[operation.name], ask))
             return self.change(
                 operation,
                 watch=ask.path["watch"],
@@ -141,7 +151,11 @@ class Api:
 
         Raises:
             WatcherError: it is refused; an unknown watch is an UnknownWatchError.
+            StoreUnavailableError: the store does not answer; the change may be carried out later.
         """
+        return self._changes.run(partial(self._change, operation, watch, request, caller))
+
+    def _change(self, operation: Operation, watch: str, request: ChangeRequest, caller: str) -> ChangeDone:
         verb = operation.verb
         who_when: dict[str, Any] = {
             "actor": name_actor(caller, request.actor),
@@ -245,19 +259,10 @@ class Api:
 
 def load_failures(session: Any, *, watch: Watch | None, limit: int) -> Failures:
     """What was given up, of one watch or of all."""
-    of = [watch] if watch is not None else watches.load_watches(session)
-    troubled = [
-        FailedSample(
-            watch=row.name,
-            file_name=sample.file_name,
-            state=sample.state.value,
-            reason=sample.reason,
-            changed_ms=sample.changed_ms,
-        )
-        for row in of
-        for sample in samples.load_troubled(session, watch_id=row.id, limit=limit)
-    ]
-    dead = runs.load_dead_runs(session, watch_id=None if watch is None else watch.id, limit=limit)
+    of = None if watch is None else watch.id
+    names = {row.id: row.name for row in watches.load_watches(session)}
+    troubled = load_last_troubled(session, watch_id=of, limit=limit)
+    dead = runs.load_dead_runs(session, watch_id=of, limit=limit)
     return Failures(
         runs=[
             FailedRun(
@@ -271,7 +276,16 @@ def load_failures(session: Any, *, watch: Watch | None, limit: int) -> Failures:
             )
             for name, run in dead
         ],
-        samples=sorted(troubled, key=lambda sample: sample.changed_ms, reverse=True)[:limit],
+        samples=[
+            FailedSample(
+                watch=names[sample.watch_id],
+                file_name=sample.file_name,
+                state=sample.state.value,
+                reason=sample.reason,
+                changed_ms=sample.changed_ms,
+            )
+            for sample in troubled
+        ],
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,29 +14,51 @@ from starlette.routing import Route
 from watcher.database_schema import check_schema
 from watcher.domain.errors import StoreError
 from watcher.ops.api import Api
-from watcher.ops.bounded import Bounded
+from watcher.ops.bounded import Bounded, Limited
 from watcher.ops.faults import Fault
 from watcher.ops.pages import Pages
 from watcher.ops.parts import OpsParts, build_json
 from watcher.store import SCHEMA
 
 _STORE_LIMIT_S = 2.0
+_MOST_READINGS = 16
+_MOST_CHANGES = 8
+_MAY_FOLLOW = " The change may still be carried out: the log tells, and to ask for it again does no harm"
 
 
-def build_app(parts: OpsParts, *, probes: bool = True, control: bool = True) -> Starlette:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreLimits:
+    """How long the store is waited for.
+
+    Attributes:
+        read_s: by a page or an answer of the API.
+        change_s: by a change; longer than the wait for the lock of SQLite.
+    """
+
+    read_s: float = 5.0
+    change_s: float = 20.0
+
+
+def build_app(
+    parts: OpsParts, *, probes: bool = True, control: bool = True, limits: StoreLimits = StoreLimits()
+) -> Starlette:
     """The application; its handlers run in threads, since the store is synchronous.
 
     Args:
         parts: what the handlers need.
         probes: serve metrics and health.
         control: serve the control API and the status page.
+        limits: how long the store is waited for.
     """
     routes: list[Route] = []
     if probes:
         routes += _Probes(parts).build_routes()
     if control:
-        api = Api(parts)
-        routes += api.build_routes() + Pages(parts, api, has_probes=probes).build_routes()
+        readings = Limited(limit_s=limits.read_s, most=_MOST_READINGS, what="the store")
+        changes = Limited(limit_s=limits.change_s, most=_MOST_CHANGES, what="the store", then=_MAY_FOLLOW)
+        api = Api(parts, readings=readings, changes=changes)
+        pages = Pages(parts, api, readings=readings, has_probes=probes)
+        routes += api.build_routes() + pages.build_routes()
     return Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
 
 
@@ -69,7 +93,8 @@ class _Probes:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._parts.registry), headers={"Content-Type": content_type})
 
-    def _live(self, _request: Request) -> Response:
+    async def _live(self, _request: Request) -> Response:
+        # In the loop itself: threads that wait for a store that hangs do not make this answer late.
         stalled = self._parts.heartbeats.find_stalled()
         if not stalled:
             return build_json({"status": "ok"})

@@ -8,10 +8,11 @@ from datetime import datetime
 import msgspec
 
 from watcher.database import Database
-from watcher.domain.delivery import Delivery
-from watcher.domain.models import Batch, BatchNovelty, Pick, Poll, Run, RunState, Sample, SampleState, Via
-from watcher.store import batches, deliveries, novelty, picks, polls, runs, samples, watches
+from watcher.domain.models import Batch, Pick, Poll, RunState, Sample, SampleState, Via
+from watcher.store import batches, picks, polls, samples, watches
+from watcher.store.batch_progress import BatchProgress, RunGroup, load_progress
 from watcher.store.counts import load_counts
+from watcher.store.troubled import load_troubled
 
 _WORST_FIRST = (RunState.DEAD, RunState.RUNNING, RunState.READY, RunState.DONE)
 _POLLS, _BATCHES, _PICKS, _TROUBLED = 5, 8, 12, 10
@@ -23,7 +24,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         state: of its last run; while the shards of a large batch are under way, the worst of theirs.
         attempt: the most that any of its runs had.
-        error: the first there is.
+        error: of one of its runs, if any has one.
         n_shards: 0 for a batch that is worked on in one piece.
     """
 
@@ -145,53 +146,46 @@ def load_overview(
     next_polls: Mapping[str, datetime] | None = None,
     only: str | None = None,
 ) -> Overview:
-    """Reads the state of every watch, or of `only` one, in one transaction."""
+    """Reads the state of every watch, or of `only` one, in one transaction.
+
+    The number of statements is the same for any number of watches, and none of them walks through the ledger.
+    """
+    next_polls = next_polls or {}
     with database.read() as session:
+        rows = [row for row in watches.load_watches(session) if only in (None, row.name)]
+        of = rows[0].id if only is not None and rows else None
         counts = load_counts(session)
         oldest = samples.load_oldest_pending(session)
-        views = []
-        for watch in watches.load_watches(session):
-            if only is not None and watch.name != only:
-                continue
-            next_poll = (next_polls or {}).get(watch.name)
-            recent = polls.load_recent_polls(session, watch_id=watch.id, limit=_POLLS)
-            batch_rows = batches.load_recent_batches(session, watch_id=watch.id, limit=_BATCHES)
-            views.append(
-                WatchView(
-                    name=watch.name,
-                    dataset_id=watch.dataset_id,
-                    mark_s=watch.mark_s,
-                    remote_mark_s=watch.remote_mark_s,
-                    lag_s=None if watch.mark_s is None else round(now_ms / 1000 - watch.mark_s, 1),
-                    last_polled_ms=watch.last_polled_ms,
-                    paused_ms=watch.paused_ms,
-                    overlap_s=next(
-                        (poll.overlap_s for poll in recent if poll.via is not Via.RECONCILE), None
-                    ),
-                    listing=None if watch.listing_unit is None else str(watch.listing),
-                    problem=watch.problem,
-                    next_poll_s=None if next_poll is None else next_poll.timestamp(),
-                    oldest_pending_ms=oldest.get(watch.name),
-                    samples={state.value: counts[watch.name, state] for state in SampleState},
-                    polls=[_poll(p) for p in recent],
-                    batches=[
-                        _batch(
-                            batch,
-                            runs.load_batch_runs(session, batch_id=batch.id),
-                            deliveries.load_deliveries(session, batch_id=batch.id),
-                            novelty.load_batch_novelty(session, batch_id=batch.id),
-                        )
-                        for batch in batch_rows
-                    ],
-                    picks=[
-                        _pick(p) for p in picks.load_latest_picks(session, watch_id=watch.id, limit=_PICKS)
-                    ],
-                    troubled=[
-                        _trouble(s)
-                        for s in samples.load_troubled(session, watch_id=watch.id, limit=_TROUBLED)
-                    ],
-                )
+        recent_polls = polls.load_recent_polls(session, limit=_POLLS, watch_id=of)
+        recent_batches = batches.load_recent_batches(session, limit=_BATCHES, watch_id=of)
+        progress = load_progress(session, limit=_BATCHES, watch_id=of)
+        latest_picks = picks.load_latest_picks(session, limit=_PICKS, watch_id=of)
+        troubled = load_troubled(session, limit=_TROUBLED, watch_id=of)
+    views = []
+    for watch in rows:
+        next_poll = next_polls.get(watch.name)
+        recent = recent_polls[watch.id]
+        views.append(
+            WatchView(
+                name=watch.name,
+                dataset_id=watch.dataset_id,
+                mark_s=watch.mark_s,
+                remote_mark_s=watch.remote_mark_s,
+                lag_s=None if watch.mark_s is None else round(now_ms / 1000 - watch.mark_s, 1),
+                last_polled_ms=watch.last_polled_ms,
+                paused_ms=watch.paused_ms,
+                overlap_s=next((poll.overlap_s for poll in recent if poll.via is not Via.RECONCILE), None),
+                listing=None if watch.listing_unit is None else str(watch.listing),
+                problem=watch.problem,
+                next_poll_s=None if next_poll is None else next_poll.timestamp(),
+                oldest_pending_ms=oldest.get(watch.name),
+                samples={state.value: counts[watch.name, state] for state in SampleState},
+                polls=[_poll(poll) for poll in recent],
+                batches=[_batch(batch, progress[batch.id]) for batch in recent_batches[watch.id]],
+                picks=[_pick(pick) for pick in latest_picks[watch.id]],
+                troubled=[_trouble(sample) for sample in troubled[watch.id]],
             )
+        )
     return Overview(now_ms=now_ms, watches=views)
 
 
@@ -208,9 +202,7 @@ def _poll(poll: Poll) -> PollView:
     )
 
 
-def _batch(
-    batch: Batch, batch_runs: list[Run], made: list[Delivery], measured: BatchNovelty | None
-) -> BatchView:
+def _batch(batch: Batch, progress: BatchProgress) -> BatchView:
     return BatchView(
         key=batch.key,
         state=batch.state.value,
@@ -218,8 +210,8 @@ def _batch(
         created_ms=batch.created_ms,
         finished_ms=batch.finished_ms,
         sampling_tag=batch.sampling_tag_name,
-        runs=_steps(batch_runs),
-        manifests=[delivery.location for delivery in made if delivery.location is not None],
+        runs=_steps(progress.runs),
+        manifests=[delivery.location for delivery in progress.deliveries if delivery.location is not None],
         deliveries=[
             DeliveryView(
                 sink=delivery.sink,
@@ -229,29 +221,29 @@ def _batch(
                 location=delivery.location,
                 error=delivery.error,
             )
-            for delivery in made
+            for delivery in progress.deliveries
         ],
-        novelty=None if measured is None else measured.ratio,
-        n_near_duplicates=None if measured is None else measured.n_near_duplicates,
+        novelty=progress.ratio,
+        n_near_duplicates=progress.n_near_duplicates,
     )
 
 
-def _steps(batch_runs: list[Run]) -> list[RunView]:
-    by_step: dict[str, list[Run]] = {}
-    for run in batch_runs:
-        by_step.setdefault(run.step.value, []).append(run)
+def _steps(groups: list[RunGroup]) -> list[RunView]:
+    by_step: dict[str, list[RunGroup]] = {}
+    for group in groups:
+        by_step.setdefault(group.step.value, []).append(group)
     views = []
-    for step, step_runs in by_step.items():
-        shards = [run for run in step_runs if run.shard]
-        told = [run for run in step_runs if not run.shard] or shards
+    for step, of_step in by_step.items():
+        shards = [group for group in of_step if group.is_shard]
+        told = [group for group in of_step if not group.is_shard] or shards
         views.append(
             RunView(
                 step=step,
-                state=min(told, key=lambda run: _WORST_FIRST.index(run.state)).state.value,
-                attempt=max(run.attempt for run in told),
-                error=next((run.error for run in told if run.error), None),
-                n_shards=len(shards),
-                n_shards_done=sum(run.state is RunState.DONE for run in shards),
+                state=min(told, key=lambda group: _WORST_FIRST.index(group.state)).state.value,
+                attempt=max(group.attempt for group in told),
+                error=next((group.error for group in told if group.error), None),
+                n_shards=sum(group.n for group in shards),
+                n_shards_done=sum(group.n for group in shards if group.state is RunState.DONE),
             )
         )
     return views

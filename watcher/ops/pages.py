@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -18,6 +19,7 @@ from watcher import __version__
 from watcher.domain.errors import StoreError, WatcherError
 from watcher.ops.api import Api, read_body
 from watcher.ops.arrivals import Arrivals
+from watcher.ops.bounded import Limited
 from watcher.ops.changes import find_watch
 from watcher.ops.faults import Fault
 from watcher.ops.formats import format_moment, format_number, format_span
@@ -49,13 +51,15 @@ Handler = Callable[[Request, Login | None], Response]
 class Pages:
     """Server-rendered, read without script; the script only fetches the same page again."""
 
-    def __init__(self, parts: OpsParts, api: Api, *, has_probes: bool) -> None:
+    def __init__(self, parts: OpsParts, api: Api, *, readings: Limited, has_probes: bool) -> None:
+        """Keeps the values; `readings` runs whatever reads the store."""
         self._parts = parts
+        self._readings = readings
         self._api = api
         self._has_probes = has_probes
         self._arrivals = Arrivals()
         self._sessions = Sessions(parts.tokens, parts.clock)
-        self._thumbnails = Thumbnails(parts)
+        self._thumbnails = Thumbnails(parts, readings)
         self._operations = {operation.verb: operation for operation in OPERATIONS if operation.changes}
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_HERE / "templates"),
@@ -80,7 +84,8 @@ class Pages:
             Route("/watches/{watch}", self._reading(self._watch)),
             Route("/files", self._reading(self._file)),
             Route("/log", self._reading(self._log)),
-            Route("/thumbnails/{sample_id:int}", self._reading(self._thumbnails.answer)),
+            # It asks the server too, which has limits of its own.
+            Route("/thumbnails/{sample_id:int}", self._reading(self._thumbnails.answer, limits_itself=True)),
             Route("/login", self._login_form, methods=["GET"]),
             Route("/login", self._posting(self._login), methods=["POST"]),
             Route("/logout", self._posting(self._logout), methods=["POST"]),
@@ -88,7 +93,7 @@ class Pages:
             Route("/static/{name}", self._static),
         ]
 
-    def _reading(self, handler: Handler) -> Callable[[Request], Response]:
+    def _reading(self, handler: Handler, *, limits_itself: bool = False) -> Callable[[Request], Response]:
         def handle(request: Request) -> Response:
             login = self._find_login(request)
             if self._parts.read_needs_token and login is None:
@@ -96,11 +101,14 @@ class Pages:
                     return PlainTextResponse("log in first\n", status_code=401, headers=_HEADERS)
                 return RedirectResponse("/login", status_code=303, headers=_HEADERS)
             try:
-                return handler(request, login)
+                if limits_itself:
+                    return handler(request, login)
+                return self._readings.run(partial(handler, request, login))
             except StoreError as error:
-                return self._render("refused", login, status=503, text=f"The store cannot be read: {error}")
+                text = f"The store cannot be read: {error}"
+                return self._render("refused", login, status=503, text=text, passes=True)
             except WatcherError as error:
-                return self._render("refused", login, status=404, text=str(error))
+                return self._render("refused", login, status=404, text=str(error), passes=False)
 
         return handle
 

@@ -200,6 +200,7 @@ def _read_watches(session: Session, reading: Reading, known: list[Watch], now_ms
         if name in names:
             reading.add(SAMPLES, [name, state.value], n)
     batch_counts = batches.count_by_state(session)
+    overlaps = polls.load_last_overlaps(session)
     last_missing = reconciles.load_last_missing(session)
     looks = source_checks.load_last_checks(session)
     waiting = queue.load_queues(session, now_ms=now_ms)
@@ -210,9 +211,8 @@ def _read_watches(session: Session, reading: Reading, known: list[Watch], now_ms
             reading.add(
                 BATCHES, [watch.name, batch_state.value], batch_counts.get((watch.name, batch_state), 0)
             )
-        overlap_s = polls.load_last_overlap(session, watch_id=watch.id)
-        if overlap_s is not None:
-            reading.add(OVERLAP, [watch.name], overlap_s)
+        if watch.id in overlaps:
+            reading.add(OVERLAP, [watch.name], overlaps[watch.id])
         reading.add(PAUSED, [watch.name], 0 if watch.paused_ms is None else 1)
         if watch.name in looks:
             checked_ms, n_ahead = looks[watch.name]

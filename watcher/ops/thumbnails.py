@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from watcher.domain.errors import StoreError, WatcherError
+from watcher.domain.models import Sample, Watch
 from watcher.lightly import samples as remote_samples
+from watcher.ops.bounded import Limited
 from watcher.ops.parts import OpsParts
 from watcher.store import samples, watches
 
@@ -16,17 +20,15 @@ _MAX_BYTES = 1_000_000
 class Thumbnails:
     """`/thumbnails/{sample_id}`: always WEBP, at most a megabyte."""
 
-    def __init__(self, parts: OpsParts) -> None:
+    def __init__(self, parts: OpsParts, readings: Limited) -> None:
+        """Keeps the values; `readings` runs whatever reads the store."""
         self._parts = parts
+        self._readings = readings
 
     def answer(self, request: Request, _login: object) -> Response:
         """The picture; 404 without one, 502 if the server does not give it."""
         try:
-            with self._parts.database.read() as session:
-                sample = samples.load_sample_by_id(session, sample_id=request.path_params["sample_id"])
-                watch = (
-                    None if sample is None else watches.load_watch_by_id(session, watch_id=sample.watch_id)
-                )
+            sample, watch = self._readings.run(partial(self._load, request.path_params["sample_id"]))
         except StoreError as error:
             return PlainTextResponse(f"{error}\n", status_code=503)
         if sample is None or watch is None or sample.remote_id is None:
@@ -45,3 +47,10 @@ class Thumbnails:
             return PlainTextResponse("the thumbnail is no WEBP image\n", status_code=502)
         headers = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
         return Response(body, media_type="image/webp", headers=headers)
+
+    def _load(self, sample_id: int) -> tuple[Sample | None, Watch | None]:
+        with self._parts.database.read() as session:
+            sample = samples.load_sample_by_id(session, sample_id=sample_id)
+            if sample is None:
+                return None, None
+            return sample, watches.load_watch_by_id(session, watch_id=sample.watch_id)

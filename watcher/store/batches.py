@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from watcher.domain.models import Batch, BatchState, RunState, Step
+from watcher.store.newest import select_newest
 from watcher.store.tables import batches, runs, watches
 
 
@@ -132,12 +134,21 @@ def finish_batch(session: Session, *, batch_id: int, state: BatchState, now_ms: 
     _update(session, batch_id, state=state, finished_ms=now_ms)
 
 
-def load_recent_batches(session: Session, *, watch_id: int, limit: int) -> list[Batch]:
-    """The last batches of a watch, newest first."""
-    statement = (
-        select(batches).where(batches.c.watch_id == watch_id).order_by(batches.c.id.desc()).limit(limit)
-    )
-    return [_batch(row) for row in session.execute(statement)]
+def load_recent_batches(
+    session: Session, *, limit: int, watch_id: int | None = None
+) -> defaultdict[int, list[Batch]]:
+    """The last batches of a watch, or of each, by the watch's id, newest first."""
+    recent: defaultdict[int, list[Batch]] = defaultdict(list)
+    for row in session.execute(select_recent(session, limit=limit, watch_id=watch_id)):
+        recent[row.watch_id].append(_batch(row))
+    for found in recent.values():
+        found.sort(key=lambda batch: batch.number, reverse=True)
+    return recent
+
+
+def select_recent(session: Session, *, limit: int, watch_id: int | None) -> Select[Any]:
+    """The rows of the last batches of a watch, or of each, for statements that join them with other tables."""
+    return select_newest(session, batches, limit=limit, watch_id=watch_id, by="number")
 
 
 def count_by_state(session: Session) -> dict[tuple[str, BatchState], int]:

@@ -18,6 +18,8 @@ from watcher.domain.models import BatchState, PollState, RunState, SampleState, 
 from watcher.store.tables import (
     audit_log,
     batches,
+    dark_counts,
+    dark_samples,
     handovers,
     picks,
     polls,
@@ -95,6 +97,7 @@ def iter_faults(session: Session) -> Iterator[Fault]:
     for table in (runs, handovers):
         yield from _check_leases(session, table)
     yield from _check_counts(session)
+    yield from _check_dark_counts(session)
 
 
 def _find(session: Session, statement: Select[Any], table: str, tell: Any) -> Iterator[Fault]:
@@ -253,3 +256,16 @@ def _check_counts(session: Session) -> Iterator[Fault]:
         yield Fault(
             "sample_counts", f"{watch_id}/{state}", f"it counts {int(n_counted)}, and there are {int(n_rows)}"
         )
+
+
+def _check_dark_counts(session: Session) -> Iterator[Fault]:
+    truth = select(func.count()).where(dark_samples.c.watch_id == watches.c.id).scalar_subquery()
+    kept = (
+        select(func.coalesce(func.sum(dark_counts.c.n), 0))
+        .where(dark_counts.c.watch_id == watches.c.id)
+        .scalar_subquery()
+    )
+    for watch_id, n_rows, n_counted in session.execute(
+        select(watches.c.id, truth, kept).where(truth != kept)
+    ):
+        yield Fault("dark_counts", str(watch_id), f"it counts {int(n_counted)}, and there are {n_rows}")

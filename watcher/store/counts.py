@@ -3,7 +3,7 @@
 Triggers of the database keep `sample_counts` in the transaction of each change, whoever makes it. SQLite has one row
 for each watch and state. In Postgres each statement appends its differences, so that workers do not wait for each
 other's counts; `fold_counts` puts them together now and then. Either way the sum of the rows is the truth, and
-`correct_counts` proves it.
+`correct_counts` proves it. Dark samples are counted in `dark_counts` the same way.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ _FOLD = """
 WITH taken AS (DELETE FROM sample_counts RETURNING watch_id, state, n)
 INSERT INTO sample_counts (watch_id, state, n)
 SELECT watch_id, state, sum(n) FROM taken GROUP BY watch_id, state HAVING sum(n) <> 0
+"""
+_FOLD_DARK = """
+WITH taken AS (DELETE FROM dark_counts RETURNING watch_id, n)
+INSERT INTO dark_counts (watch_id, n) SELECT watch_id, sum(n) FROM taken GROUP BY watch_id HAVING sum(n) <> 0
 """
 
 
@@ -43,6 +47,7 @@ def fold_counts(session: Session) -> None:
     """Puts the differences that Postgres gathered together; harmless at any time, and nothing to do on SQLite."""
     if session.get_bind().dialect.name != "sqlite":
         session.execute(text(_FOLD))
+        session.execute(text(_FOLD_DARK))
 
 
 def correct_counts(session: Session, *, watch_id: int) -> dict[SampleState, int]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, delete, func, insert, select
+from sqlalchemy import Select, delete, func, insert, select, true, tuple_
 from sqlalchemy.orm import Session
 
 from watcher.domain.models import Pick
-from watcher.store.tables import batches, picks, samples
+from watcher.store.tables import batches, picks, samples, watches
 
 
 def replace_picks(
@@ -38,15 +39,39 @@ def load_picks(session: Session, *, batch_id: int) -> list[Pick]:
     return [_pick(row) for row in session.execute(_select().where(picks.c.batch_id == batch_id))]
 
 
-def load_latest_picks(session: Session, *, watch_id: int, limit: int) -> list[Pick]:
-    """The newest picks of a watch, best first within a batch."""
-    statement = (
-        _select(newest_first=True)
-        .join(batches, batches.c.id == picks.c.batch_id)
-        .where(batches.c.watch_id == watch_id)
+def load_latest_picks(
+    session: Session, *, limit: int, watch_id: int | None = None
+) -> defaultdict[int, list[Pick]]:
+    """The newest picks of a watch, or of each, by the watch's id, best first within a batch.
+
+    In one statement: of each watch the newest batches that were sampled are read, until there are enough.
+    """
+    batch, pick = batches.alias("sampled"), picks.alias("newest")
+    newest = (
+        select(pick.c.batch_id, pick.c.sample_id)
+        .join(batch, batch.c.id == pick.c.batch_id)
+        .where(batch.c.watch_id == watches.c.id, batch.c.sampling_tag_id.is_not(None))
+        .order_by(batch.c.id.desc(), pick.c.rank)
         .limit(limit)
+        .correlate(watches)
     )
-    return [_pick(row) for row in session.execute(statement)]
+    if session.get_bind().dialect.name == "sqlite":  # it knows no LATERAL, see `watcher.store.newest`
+        chosen = watches.join(picks, tuple_(picks.c.batch_id, picks.c.sample_id).in_(newest))
+    else:
+        found = newest.lateral("found")
+        is_chosen = (picks.c.batch_id == found.c.batch_id) & (picks.c.sample_id == found.c.sample_id)
+        chosen = watches.join(found, true()).join(picks, is_chosen)
+    statement = select(
+        picks, samples.c.file_name, samples.c.remote_id, watches.c.id.label("watch_id")
+    ).select_from(chosen.join(samples, samples.c.id == picks.c.sample_id))
+    if watch_id is not None:
+        statement = statement.where(watches.c.id == watch_id)
+    latest: defaultdict[int, list[Pick]] = defaultdict(list)
+    for row in session.execute(statement):
+        latest[row.watch_id].append(_pick(row))
+    for made in latest.values():
+        made.sort(key=lambda pick: (-pick.batch_id, pick.rank))
+    return latest
 
 
 def load_picks_of_sample(session: Session, *, sample_id: int) -> list[Pick]:
@@ -105,12 +130,11 @@ def load_picks_after(session: Session, *, batch_id: int, rank: int, limit: int) 
     return [_pick(row) for row in session.execute(statement)]
 
 
-def _select(*, newest_first: bool = False) -> Select[Any]:
-    order = (picks.c.batch_id.desc(), picks.c.rank) if newest_first else (picks.c.batch_id, picks.c.rank)
+def _select() -> Select[Any]:
     return (
         select(picks, samples.c.file_name, samples.c.remote_id)
         .join(samples, samples.c.id == picks.c.sample_id)
-        .order_by(*order)
+        .order_by(picks.c.batch_id, picks.c.rank)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from sqlalchemy import delete, insert, select, update
@@ -9,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from watcher.domain.models import Poll, PollState, SampleState, Via
 from watcher.domain.window import Window
+from watcher.store.newest import select_newest
 from watcher.store.tables import polls, samples
 
 
@@ -59,21 +61,28 @@ def load_unfinished_poll(session: Session, *, watch_id: int) -> Poll | None:
     return None if row is None else _poll(row)
 
 
-def load_recent_polls(session: Session, *, watch_id: int, limit: int) -> list[Poll]:
-    """The last polls of a watch, newest first."""
-    statement = select(polls).where(polls.c.watch_id == watch_id).order_by(polls.c.id.desc()).limit(limit)
-    return [_poll(row) for row in session.execute(statement)]
+def load_recent_polls(
+    session: Session, *, limit: int, watch_id: int | None = None
+) -> defaultdict[int, list[Poll]]:
+    """The last polls of a watch, or of each, by the watch's id, newest first."""
+    recent: defaultdict[int, list[Poll]] = defaultdict(list)
+    for row in session.execute(select_newest(session, polls, limit=limit, watch_id=watch_id)):
+        recent[row.watch_id].append(_poll(row))
+    for found in recent.values():
+        found.sort(key=lambda poll: poll.id, reverse=True)
+    return recent
 
 
-def load_last_overlap(session: Session, *, watch_id: int) -> int | None:
-    """Length of the overlap of the last poll, in seconds; None if it had none."""
-    row = session.execute(
-        select(polls.c.from_s - 1 - polls.c.overlap_from_s)
-        .where(polls.c.watch_id == watch_id, polls.c.via != Via.RECONCILE)
-        .order_by(polls.c.id.desc())
-        .limit(1)
-    ).scalar()
-    return None if row is None else int(row)
+def load_last_overlaps(session: Session) -> dict[int, int]:
+    """Length of the overlap of each watch's last poll, in seconds, by the watch's id; left out if it had none."""
+    statement = select_newest(
+        session, polls, limit=1, watch_id=None, where=lambda poll: poll.c.via != Via.RECONCILE
+    )
+    return {
+        row.watch_id: row.from_s - 1 - row.overlap_from_s
+        for row in session.execute(statement)
+        if row.overlap_from_s is not None
+    }
 
 
 def load_newest_urls(session: Session, *, watch_id: int, poll_id: int, limit: int) -> list[str]:

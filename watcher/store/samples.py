@@ -140,13 +140,13 @@ def load_sample(session: Session, *, watch_id: int, file_name: str) -> Sample | 
     row = session.execute(
         select(samples).where(samples.c.watch_id == watch_id, samples.c.file_name == file_name)
     ).one_or_none()
-    return None if row is None else _sample(row)
+    return None if row is None else build_sample(row)
 
 
 def load_sample_by_id(session: Session, *, sample_id: int) -> Sample | None:
     """The ledger's row of that id."""
     row = session.execute(select(samples).where(samples.c.id == sample_id)).one_or_none()
-    return None if row is None else _sample(row)
+    return None if row is None else build_sample(row)
 
 
 def load_samples_named(session: Session, *, watch_id: int, file_names: Sequence[str]) -> dict[str, Sample]:
@@ -155,7 +155,7 @@ def load_samples_named(session: Session, *, watch_id: int, file_names: Sequence[
     for start in range(0, len(file_names), 500):
         chunk = file_names[start : start + 500]
         statement = select(samples).where(samples.c.watch_id == watch_id, samples.c.file_name.in_(chunk))
-        found.update((row.file_name, _sample(row)) for row in session.execute(statement))
+        found.update((row.file_name, build_sample(row)) for row in session.execute(statement))
     return found
 
 
@@ -175,7 +175,7 @@ def find_samples(
     if not exact and not whole:
         ending = samples.c.file_name.endswith(f"/{file_name}", autoescape=True)
         exact = session.execute(statement.where(ending)).all()
-    return [(row.watch_name, _sample(row)) for row in exact]
+    return [(row.watch_name, build_sample(row)) for row in exact]
 
 
 def load_oldest_waiting(session: Session, *, watch_id: int, now_ms: int) -> int | None:
@@ -289,7 +289,7 @@ def load_batch_page(
         statement = statement.where(samples.c.id <= last_id)
     if pending_only:
         statement = statement.where(samples.c.remote_id.is_(None))
-    return [_sample(row) for row in session.execute(statement)]
+    return [build_sample(row) for row in session.execute(statement)]
 
 
 def count_registered(session: Session, *, batch_id: int) -> int:
@@ -399,22 +399,12 @@ def load_newest_discovered(session: Session) -> dict[str, int]:
     return newest
 
 
-def load_troubled(session: Session, *, watch_id: int, limit: int) -> list[Sample]:
-    """Quarantined and vanished samples, newest first."""
-    found: list[Sample] = []
-    # One state at a time, so that the index on (watch, state, id) gives the newest without a sort.
-    for state in (SampleState.QUARANTINED, SampleState.GONE):
-        statement = select(samples).where(samples.c.watch_id == watch_id, samples.c.state == state)
-        newest = statement.order_by(samples.c.id.desc()).limit(limit)
-        found += [_sample(row) for row in session.execute(newest)]
-    return sorted(found, key=lambda sample: sample.id, reverse=True)[:limit]
-
-
 def _update(session: Session, sample_id: int, **values: object) -> None:
     session.execute(update(samples).where(samples.c.id == sample_id).values(**values))
 
 
-def _sample(row: Any) -> Sample:
+def build_sample(row: Any) -> Sample:
+    """The sample of a whole row."""
     values = {column.name: getattr(row, column.name) for column in samples.c}
     values["state"] = SampleState(values["state"])
     values["via"] = Via(values["via"])

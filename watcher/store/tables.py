@@ -101,6 +101,13 @@ batches = Table(
         sqlite_where=text("state = 'open'"),
         postgresql_where=text("state = 'open'"),
     ),
+    Index(
+        "ix_batches_sampled",
+        "watch_id",
+        "id",
+        sqlite_where=text("sampling_tag_id IS NOT NULL"),
+        postgresql_where=text("sampling_tag_id IS NOT NULL"),
+    ),
 )
 
 samples = Table(
@@ -311,6 +318,16 @@ dark_samples = Table(
     Column("brightness", Float, nullable=False),
     Column("contrast", Float, nullable=False),
     Column("seen_ms", BigInteger, nullable=False),
+    Index(None, "watch_id"),
+)
+
+# Kept by triggers on `dark_samples`, as `sample_counts` is.
+dark_counts = Table(
+    "dark_counts",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("watch_id", ForeignKey("watches.id"), nullable=False),
+    Column("n", BigInteger, nullable=False),
     Index(None, "watch_id"),
 )
 

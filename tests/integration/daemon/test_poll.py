@@ -102,7 +102,8 @@ def test_poll_that_resumes_without_a_page_is_given_up_for_a_new_one(
         with _failing_after(monkeypatch, n_pages=n_pages), pytest.raises(TransportError):
             poller.run_cycle()
     with scene.database.read() as session:
-        (last, *_) = polls.load_recent_polls(session, watch_id=scene.load_watch().id, limit=1)
+        watch_id = scene.load_watch().id
+        (last,) = polls.load_recent_polls(session, watch_id=watch_id, limit=1)[watch_id]
     assert last.state is PollState.FAILED
     report = poller.run_cycle()
     assert not report.resumed

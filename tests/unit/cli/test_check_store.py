@@ -171,6 +171,10 @@ S, R, B, H, P, W = tables.samples, tables.runs, tables.batches, tables.handovers
             update(tables.sample_counts).where(tables.sample_counts.c.state == "quarantined").values(n=9),
             [("sample_counts", "1/quarantined", "it counts 9, and there are 1")],
         ),
+        (
+            insert(tables.dark_counts).values(watch_id=2, n=3),
+            [("dark_counts", "2", "it counts 3, and there are 0")],
+        ),
     ],
 )
 def test_row_that_a_hand_broke_is_named_with_what_is_wrong(database, watch, statement, expected):

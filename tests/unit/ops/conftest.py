@@ -21,7 +21,7 @@ from watcher.domain.backoff import Backoff
 from watcher.domain.models import Step
 from watcher.lightly.transport import Transport
 from watcher.metrics import Metrics
-from watcher.ops.app import build_app
+from watcher.ops.app import StoreLimits, build_app
 from watcher.ops.collector import StoreCollector
 from watcher.ops.health import AccessWatch, Heartbeats
 from watcher.ops.parts import OpsParts
@@ -80,6 +80,7 @@ class Ops:
         stack: ExitStack,
         *,
         read_needs_token: bool = False,
+        store_limit_s: float = 20.0,
     ) -> None:
         self.database = database
         self.lightly = lightly
@@ -124,7 +125,7 @@ class Ops:
             next_polls=lambda: self.next_polls,
             configs={name: build_config(name) for name in ("gate", "roof")},
         )
-        pages.app = build_app(parts)
+        pages.app = build_app(parts, limits=StoreLimits(read_s=store_limit_s, change_s=store_limit_s))
         self.url = pages.url
         self.session = stack.enter_context(requests.Session())
         self.session.trust_env = False

@@ -68,38 +68,48 @@ def test_watch_of_another_server_with_a_folder_is_refused():
 
 @pytest.mark.parametrize("field", ["DATASET", "FOLDER"])
 def test_watches_of_one_dataset_or_folder_are_refused_by_both_names(field):
-    text = refusal({f"WATCHER_WATCHES__A__{field}": "x", f"WATCHER_WATCHES__B__{field}": "x"})
-    assert text == f"the watches 'a' and 'b' both name the {field.lower()} 'x'"
+    text = refusal({f"WATCHER_WATCHES__GATE__{field}": "same", f"WATCHER_WATCHES__ROOF__{field}": "same"})
+    assert text == f"the watches 'gate' and 'roof' both name the {field.lower()} 'same'"
 
 
 @pytest.mark.parametrize("folder", ["/etc", "..", "../x", "a/../../x", ".", "./", "a/..", "", "  "])
 def test_watch_whose_folder_leads_out_of_the_data_directory_is_refused(folder):
     if folder == "":
-        assert (
-            watches({"WATCHER_WATCHES__A__FOLDER": folder, "WATCHER_WATCHES__A__DATASET": "a"})["a"].folder
-            == "a"
-        )
+        assert watches({"WATCHER_WATCHES__GATE__FOLDER": folder})["gate"].folder == "gate"
         return
-    text = refusal({"WATCHER_WATCHES__A__FOLDER": folder})
-    assert "watch 'a'" in text
+    text = refusal({"WATCHER_WATCHES__GATE__FOLDER": folder})
+    assert "watch 'gate'" in text
     assert repr(folder) in text
 
 
 @pytest.mark.scenario(number=30)
 @pytest.mark.parametrize("folder", ["selected", "work", "platform", "selected/a", "platform/uploads"])
 def test_watch_whose_folder_holds_what_the_daemon_writes_is_refused(folder):
-    assert "the daemon itself writes" in refusal({"WATCHER_WATCHES__A__FOLDER": folder})
+    assert "the daemon itself writes" in refusal({"WATCHER_WATCHES__GATE__FOLDER": folder})
 
 
 def test_watch_by_the_name_of_a_folder_the_daemon_writes_needs_another_folder():
-    assert "the daemon itself writes" in refusal({"WATCHER_WATCHES__SELECTED__DATASET": "a"})
+    assert "the daemon itself writes" in refusal({"WATCHER_WATCHES__SELECTED__DATASET": "cameras"})
     assert watches({"WATCHER_WATCHES__SELECTED__FOLDER": "in"})["selected"].folder == "in"
 
 
+@pytest.mark.parametrize("dataset", ["ab", "-gate", "cameras/gate", "Kamera Süd", "a" * 256, "gate\n"])
+def test_watch_whose_dataset_the_platform_would_not_make_is_refused_by_its_variable(dataset):
+    text = refusal({"WATCHER_WATCHES__GATE__DATASET": dataset})
+    assert text.startswith(f"watch 'gate': the platform makes no dataset of the name {dataset!r}: ")
+    assert "set WATCHER_WATCHES__GATE__DATASET to 3 to 255 letters" in text
+    assert watches({**REMOTE, "WATCHER_WATCHES__GATE__DATASET": dataset})["gate"].dataset == dataset
+
+
+def test_watch_with_a_name_that_is_no_dataset_needs_a_dataset_of_its_own():
+    assert "makes no dataset of the name 'g'" in refusal({"WATCHER_WATCHES__G__STEPS": "upload"})
+    assert watches({"WATCHER_WATCHES__G__DATASET": "gate"})["g"].dataset == "gate"
+
+
 def test_watches_one_inside_the_folder_of_another_are_refused():
-    text = refusal({"WATCHER_WATCHES__A__FOLDER": "in", "WATCHER_WATCHES__B__FOLDER": "in/b"})
+    text = refusal({"WATCHER_WATCHES__GATE__FOLDER": "in", "WATCHER_WATCHES__ROOF__FOLDER": "in/b"})
     assert "'in/b' lies in 'in'" in text
-    assert len(watches({"WATCHER_WATCHES__A__FOLDER": "in", "WATCHER_WATCHES__B__FOLDER": "in-b"})) == 2
+    assert len(watches({"WATCHER_WATCHES__GATE__FOLDER": "in", "WATCHER_WATCHES__ROOF__FOLDER": "in-b"})) == 2
 
 
 @pytest.mark.parametrize(
@@ -142,9 +152,9 @@ def test_watch_with_an_impossible_cron_line_is_refused_by_name(cron):
 
 
 def test_watches_with_several_problems_are_all_told_at_once():
-    text = refusal({"WATCHER_WATCHES__A__STEPS": "embed", "WATCHER_WATCHES__B__SCHEDULE__CRON": "x"})
-    assert "watch 'a'" in text
-    assert "watch 'b'" in text
+    text = refusal({"WATCHER_WATCHES__GATE__STEPS": "embed", "WATCHER_WATCHES__ROOF__SCHEDULE__CRON": "x"})
+    assert "watch 'gate'" in text
+    assert "watch 'roof'" in text
 
 
 @pytest.mark.parametrize("name", ["É", "A B", "a/b", "-A", "_A", ""])
@@ -154,4 +164,4 @@ def test_watch_with_an_odd_name_is_refused(name):
 
 def test_watch_with_a_name_longer_than_a_label_is_refused():
     assert "WATCHER_WATCHES__" in refusal({f"WATCHER_WATCHES__{'A' * 64}__DATASET": "x"})
-    assert len(watches({f"WATCHER_WATCHES__{'A' * 63}__DATASET": "x"})) == 1
+    assert len(watches({f"WATCHER_WATCHES__{'A' * 63}__DATASET": "cameras"})) == 1

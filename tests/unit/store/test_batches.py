@@ -13,7 +13,7 @@ from watcher.store import batches, runs, samples
 
 def load_batches(database, watch):
     with database.read() as session:
-        return batches.load_recent_batches(session, watch_id=watch.id, limit=100)[::-1]
+        return batches.load_recent_batches(session, watch_id=watch.id, limit=100)[watch.id][::-1]
 
 
 def names_in(database, batch):

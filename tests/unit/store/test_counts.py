@@ -10,6 +10,7 @@ from tests.builders import NOW_MS, add_batch, add_watch, list_names, load
 from watcher.domain.models import BatchState, SampleState
 from watcher.store import batches, samples, tables
 from watcher.store.counts import correct_counts, fold_counts, load_counts
+from watcher.store.troubled import load_troubled
 
 
 def counts(database):
@@ -78,7 +79,7 @@ def test_troubled_samples_are_listed_newest_first(database, watch):
             samples.record_gone(session, sample_id=load(database, watch, name).id, reason=name, now_ms=1)
         samples.record_quarantined(session, sample_id=load(database, watch, "d").id, reason="d", now_ms=1)
     with database.read() as session:
-        found = samples.load_troubled(session, watch_id=watch.id, limit=2)
+        found = load_troubled(session, watch_id=watch.id, limit=2)[watch.id]
     assert [(sample.file_name, sample.reason) for sample in found] == [("d", "d"), ("c", "c")]
 
 

@@ -15,7 +15,7 @@ from watcher.store.cutting import is_batch_due
 
 def sizes(database, watch) -> list[int]:
     with database.read() as session:
-        recent = batches.load_recent_batches(session, watch_id=watch.id, limit=100)
+        recent = batches.load_recent_batches(session, watch_id=watch.id, limit=100)[watch.id]
     return [batch.n_samples for batch in recent[::-1]]
 
 

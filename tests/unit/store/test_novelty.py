@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import delete
 
 from tests.builders import NOW_MS, add_batch, add_watch, load
 from watcher.domain.models import SampleNovelty
 from watcher.store import novelty
+from watcher.store.counts import fold_counts
+from watcher.store.tables import dark_samples
 
 
 def measure(database, watch, batch, distances, *, near_at=0.2, repeat_at=0.01, n_history=20):
@@ -88,20 +91,34 @@ def test_counts_are_sums_over_all_batches_by_watch(database, watch):
         assert novelty.load_last_ratios(session) == {"gate": pytest.approx(0.225 / 0.0525)}
 
 
+def darken(database, watch, name):
+    with database.write() as session:
+        novelty.record_dark_sample(
+            session,
+            sample_id=load(database, watch, name).id,
+            watch_id=watch.id,
+            brightness=0.01,
+            contrast=0.002,
+            now_ms=NOW_MS,
+        )
+
+
 def test_dark_samples_are_counted_once(database, watch):
-    add_batch(database, watch, ["a", "b"])
+    other = add_watch(database, "other")
+    add_batch(database, watch, ["a", "b", "c"])
+    add_batch(database, other, ["a"])
+    for of, name in ((watch, "a"), (watch, "a"), (watch, "c"), (other, "a")):
+        darken(database, of, name)
     for _ in range(2):
+        with database.read() as session:
+            assert novelty.count_dark_samples(session) == {"gate": 2, "other": 1}
         with database.write() as session:
-            novelty.record_dark_sample(
-                session,
-                sample_id=load(database, watch, "a").id,
-                watch_id=watch.id,
-                brightness=0.01,
-                contrast=0.002,
-                now_ms=NOW_MS,
-            )
+            fold_counts(session)
+    with database.write() as session:
+        session.execute(delete(dark_samples).where(dark_samples.c.watch_id == other.id))
+        session.execute(delete(dark_samples).where(dark_samples.c.sample_id == 3))
+        assert {k: n for k, n in novelty.count_dark_samples(session).items() if n} == {"gate": 1}
     with database.read() as session:
-        assert novelty.count_dark_samples(session) == {"gate": 1}
         assert novelty.load_dark_sample(session, sample_id=load(database, watch, "a").id) == (
             0.01,
             0.002,

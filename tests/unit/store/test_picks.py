@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from tests.builders import add_batch, add_watch, load
-from watcher.store import picks, samples, vectors
+from watcher.store import batches, picks, samples, vectors
 
 
 def pick(database, watch, batch, names):
     rows = [(load(database, watch, name).id, rank, {"why": name}) for rank, name in enumerate(names, 1)]
     with database.write() as session:
         picks.replace_picks(session, batch_id=batch.id, rows=rows)
+        batches.record_sampling_tag(session, batch_id=batch.id, tag_id="t", tag_name=batch.key)
 
 
 def names_picked(database, batch):
@@ -61,7 +62,7 @@ def test_latest_picks_are_those_of_the_newest_batches_best_first(database, watch
             now_ms=1,
         )
     with database.read() as session:
-        latest = picks.load_latest_picks(session, watch_id=watch.id, limit=3)
+        latest = picks.load_latest_picks(session, watch_id=watch.id, limit=3)[watch.id]
         of_a = picks.load_picks_of_sample(session, sample_id=load(database, watch, "a").id)
     assert [(p.file_name, p.rank, p.remote_id) for p in latest] == [
         ("d", 1, "r"),

@@ -100,7 +100,7 @@ def test_polls_are_listed_newest_first(database, watch):
     made = [create(database, watch) for _ in range(4)]
     create(database, add_watch(database, "roof"))
     with database.read() as session:
-        recent = polls.load_recent_polls(session, watch_id=watch.id, limit=3)
+        recent = polls.load_recent_polls(session, watch_id=watch.id, limit=3)[watch.id]
     assert [poll.id for poll in recent] == [poll.id for poll in made[:0:-1]]
 
 
