@@ -60,6 +60,6 @@ VOLUME /data
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=6s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('WATCHER_HTTP__PORT', '8080')), timeout=5); c.request('GET', '/health/live'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["watcher", "health"]
 ENTRYPOINT ["watcher"]
 CMD ["run"]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from watcher import healthcheck
+
 
 def main() -> None:
     """Runs the command line."""
+    if sys.argv[1:2] == ["health"]:  # asked every few seconds, so without the libraries of the other commands
+        sys.exit(healthcheck.main(sys.argv[2:]))
     try:
         from watcher.cli import app  # noqa: PLC0415 - the client alone is installed without these libraries
     except ModuleNotFoundError as error:

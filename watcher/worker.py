@@ -40,6 +40,7 @@ from watcher.ops.tokens import ControlTokens
 from watcher.presence import Presence
 from watcher.serving import ThreadedServer
 from watcher.settings import Settings
+from watcher.site import read_tls
 
 _log = get_logger("worker")
 
@@ -228,6 +229,7 @@ class Worker:
             port=self.settings.worker.port,
             name="worker's health and metrics",
             setting="WATCHER_WORKER__PORT",
+            tls=read_tls(self.settings),
         )
 
     def _take(self, run_id: int, step: Step) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from watcher.healthcheck import find_target
 from watcher.settings import load_settings
 
 ROOT = Path(__file__).parents[3]
@@ -46,7 +47,7 @@ def test_dockerfile_starts_the_daemon_as_somebody_else_and_without_a_shell():
     assert instructions("ENTRYPOINT") == ['["watcher"]']
     assert instructions("CMD") == ['["run"]']
     assert instructions("VOLUME") == ["/data"]
-    assert re.search(r"HEALTHCHECK .*CMD \[\"python\"", re.sub(r"\\\n", "", DOCKERFILE))
+    assert re.search(r"HEALTHCHECK .*CMD \[\"watcher\", \"health\"\]", re.sub(r"\\\n", "", DOCKERFILE))
 
 
 def test_dockerfile_installs_only_by_hash_and_its_bases_can_be_replaced():
@@ -189,7 +190,18 @@ def test_variables_of_image_and_compose_are_settings_that_fit_together(name, sec
     assert instructions("EXPOSE") == [str(settings.http.port)]
     ports = {"platform": settings.platform.port, "worker": settings.worker.port}
     port = ports.get(service.get("command", ["run"])[0], settings.http.port)
-    assert name in ONCE or f"'127.0.0.1', {port}," in service["healthcheck"]["test"][3]
+    if name not in ONCE:
+        assert service["healthcheck"]["test"][:3] == ["CMD", "watcher", "health"]
+        asked = ask_health(service, variables)
+        assert (asked.port, asked.tls) == (port, False)
+        assert asked.path in {"/health/ready", "/v1/versions/pip/minimum"}
+
+
+def ask_health(service, variables):
+    """Where the service's health check asks, by the arguments it has."""
+    arguments = service["healthcheck"]["test"][3:]
+    process = arguments[arguments.index("--of") + 1] if "--of" in arguments else "run"
+    return find_target(variables, process=process, question="ready" if "ready" in arguments else "live")
 
 
 def test_rule_files_of_prometheus_are_mounted_beside_its_configuration():

@@ -14,6 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from watcher.healthcheck import find_target
 from watcher.settings import load_settings
 
 ROOT = Path(__file__).parents[3]
@@ -28,7 +29,7 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 Resource = dict[str, Any]
 
 
-def build(overlay: str) -> list[Resource]:
+def build(overlay: str | Path) -> list[Resource]:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         if os.environ.get("CI"):
@@ -193,3 +194,54 @@ def test_no_manifest_holds_a_secret(resources):
             assert not re.search(r"(?i)(password|token|secret[_-]?key)\s*[:=]\s*\S{12,}", path.read_text()), (
                 path
             )
+
+
+@pytest.fixture(scope="module", params=OVERLAYS)
+def tls_resources(request, tmp_path_factory) -> list[Resource]:
+    """An overlay of one's own with the component for HTTPS, as docs/container.md shows it."""
+    folder = tmp_path_factory.mktemp("overlay").resolve()
+    own = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "datasource-watcher",
+        "resources": [os.path.relpath(FOLDER / request.param, folder)],
+        "components": [os.path.relpath(FOLDER / "tls", folder)],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(own))
+    return build(folder)
+
+
+def test_component_for_https_turns_probes_scrapes_and_pages_to_it_together(tls_resources, tmp_path):
+    for resource in tls_resources:
+        if resource["kind"] not in OF_THE_OPERATOR:
+            kubernetes_validate.validate(resource, SCHEMA_VERSIONS[-1], strict=True)
+    (monitor,) = [r for r in tls_resources if r["kind"] == "ServiceMonitor"]
+    assert [endpoint["scheme"] for endpoint in monitor["spec"]["endpoints"]] == ["https"]
+    for workload in workloads(tls_resources):
+        pod = workload["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        schemes = {
+            container[f"{name}Probe"]["httpGet"].get("scheme", "HTTP")
+            for name in ("liveness", "readiness", "startup")
+        }
+        variables = variables_of(container, tls_resources)
+        asked = find_target(variables, process=container["args"][0], question="live")
+        assert schemes == {"HTTPS" if asked.tls else "HTTP"}
+        assert asked.tls == (container["args"][0] != "platform")
+        if asked.tls:
+            volumes = {volume["name"]: volume for volume in pod["volumes"]}
+            (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "tls"]
+            assert volumes["tls"]["secret"]["secretName"] == "watcher-tls"
+            for name in ("CERT", "KEY"):
+                assert variables[f"WATCHER_HTTP__TLS_{name}_FILE"].startswith(mount["mountPath"] + "/")
+
+
+def test_scrapes_leave_out_the_platform_which_has_no_metrics(resources):
+    (monitor,) = [r for r in resources if r["kind"] == "ServiceMonitor"]
+    (rule,) = monitor["spec"]["selector"]["matchExpressions"]
+    chosen = {
+        r["metadata"]["name"]
+        for r in resources
+        if r["kind"] == "Service" and r["metadata"]["labels"][rule["key"]] in rule["values"]
+    }
+    assert chosen and chosen <= {"watcher", "worker"}
