@@ -6,13 +6,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psycopg
 import pytest
+import requests
 from psycopg import sql
 
 from tests import postgres
+from tests.leaks import OUTPUTS
 
 # A machine under load takes its time; what is drawn is as hard either way.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -32,7 +35,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = yield
     if report.skipped and not hasattr(report, "wasxfail"):
         _refuse_skip(report)
+    if report.when == "teardown":
+        _refuse_leaks(report)
     return report
+
+
+def _refuse_leaks(report: pytest.TestReport) -> None:
+    """No token and no signature in what the test's processes wrote, in pages it fetched, or in its own output."""
+    for title, text in report.sections:
+        if "log" not in title:  # what pytest itself takes down of a log line is from before it was cleaned
+            OUTPUTS.search(text, title)
+    if (found := OUTPUTS.take()) and report.passed:
+        report.outcome = "failed"
+        report.longrepr = "secrets in the output:\n" + "\n".join(found)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -51,6 +66,22 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     report.longrepr = (
         f"{reason}\nNo test may be skipped here: install what it needs, or set {ALLOW_SKIPS_VARIABLE}=1."
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _answers_are_searched() -> Iterator[None]:
+    """Whatever page of a daemon a test fetches."""
+    send = requests.Session.send
+
+    def send_and_search(self: requests.Session, request: Any, **options: Any) -> requests.Response:
+        answer = send(self, request, **options)
+        if not options.get("stream"):
+            OUTPUTS.search_answer(answer)
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(requests.Session, "send", send_and_search)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,50 +6,34 @@ import contextlib
 import os
 import random
 import threading
-from collections.abc import Callable, Collection, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import make_url
 
-from watcher.data_folder import make_folders, read_or_make_secret, work_dir
+from watcher.data_folder import make_folders, read_or_make_secret
 from watcher.database import Database, build_database
 from watcher.database_schema import check_schema, has_schema, upgrade_schema
 from watcher.database_server import check_server
-from watcher.dispatch.queue import RunQueue, check_queue, upgrade_queue
-from watcher.domain.backoff import Backoff
+from watcher.dispatch.queue import check_queue, upgrade_queue
 from watcher.domain.clock import Clock
-from watcher.domain.delivery import SinkConfig
 from watcher.domain.errors import ConfigError
-from watcher.domain.models import WatchConfig
-from watcher.embedders.choosing import build_embedders
-from watcher.jobs.context import JobParts
-from watcher.jobs.deliveries import Deliverer, DeliveryLimits
-from watcher.jobs.embed import refuse_changes
-from watcher.jobs.room import Room
-from watcher.jobs.runner import Runner, RunRules
 from watcher.lightly.transport import RequestSeen, Transport
 from watcher.logs import get_logger
-from watcher.metrics import Metrics
 from watcher.moving import refuse_unfinished_move
 from watcher.platform.settings import PlatformConfig
 from watcher.platform.store.tables import SCHEMA as PLATFORM_SCHEMA
 from watcher.request_rate import limit_rate
+from watcher.serving import watch_refusals
 from watcher.settings import Settings
-from watcher.sinks.base import SinkParts
-from watcher.sinks.building import build_sink
 from watcher.store import SCHEMA
-from watcher.traces import NO_TRACING, Tracing, open_tracing
+from watcher.traces import NO_TRACING, Tracing
 
 if TYPE_CHECKING:
     from watcher.platform.server import PlatformServer
 
 _log = get_logger("bootstrap")
-
-# What the names of those begin with who hold runs: threads of a leader, or workers.
-LOCAL_OWNER = "leader of "
-WORKER_OWNER = "worker of "
 
 
 def build_platform_config(
@@ -113,16 +97,22 @@ def needing_platform() -> Iterator[None]:
 
 
 def build_platform_server(
-    config: PlatformConfig, *, clock: Clock | None = None, tracing: Tracing = NO_TRACING
+    config: PlatformConfig,
+    *,
+    clock: Clock | None = None,
+    tracing: Tracing = NO_TRACING,
+    on_refused: Callable[[], None] = lambda: None,
 ) -> PlatformServer:
     """The platform, not started. Its libraries are loaded here, so that a daemon of another server does without.
+
+    `on_refused` is called, and must be quick, when a token was refused.
 
     Raises:
         ConfigError: this installation has no platform.
     """
     with needing_platform():
         from watcher.platform.server import PlatformServer  # noqa: PLC0415 - see above
-    return PlatformServer(config, clock=clock, wrap=tracing.wrap)
+    return PlatformServer(config, clock=clock, wrap=lambda app: watch_refusals(tracing.wrap(app), on_refused))
 
 
 def open_store(settings: Settings, *, n_connections: int | None = None) -> Database:
@@ -250,126 +240,3 @@ def build_transport(
     if settings.api.requests_per_s is not None:
         limit_rate(transport, database, settings.api.requests_per_s, clock=clock, stop=stop)
     return transport
-
-
-def build_queue(configs: list[WatchConfig], *, database: Database, clock: Clock) -> RunQueue:
-    """The queue of runs; from now on the transactions of `database` tell it what became ready."""
-    limits = {c.name: c.batch.max_running for c in configs if c.batch.max_running is not None}
-    queue = RunQueue(database, clock=clock, most_running=limits)
-    queue.attach(database)
-    return queue
-
-
-def build_runner(
-    settings: Settings,
-    configs: list[WatchConfig],
-    *,
-    database: Database,
-    transport: Transport,
-    metrics: Metrics,
-    clock: Clock,
-    rng: random.Random,
-    stop: threading.Event,
-    changing: str | None = None,
-    owner_start: str = LOCAL_OWNER,
-    find_refused: Callable[[], Collection[str]] = frozenset,
-) -> Runner:
-    """What claims and runs the steps of the configured watches, under a name of its own.
-
-    Args:
-        settings: for limits and places.
-        configs: the watches.
-        database: the store.
-        transport: the API.
-        metrics: where runs are counted.
-        clock: where time comes from.
-        rng: jitter.
-        stop: set when the process shuts down.
-        changing: a watch whose embedder is about to be changed.
-        owner_start: what the name begins with under which runs are held.
-        find_refused: names watches of which no run may be taken at present.
-
-    Raises:
-        ConfigError: a model cannot be used.
-        EmbedderChangedError: a watch has another embedder than its dataset's vectors.
-    """
-    embedders = build_embedders(
-        configs, work_dir=work_dir(settings), clock=clock, ca_certs=settings.lightly_ca_certs
-    )
-    refuse_changes(database, embedders, changing=changing)
-    parts = JobParts(
-        database=database,
-        transport=transport,
-        configs={config.name: config for config in configs},
-        embedders=embedders,
-        work_dir=work_dir(settings),
-        index_dir=settings.data_dir / "neighbours",
-        clock=clock,
-        metrics=metrics,
-        rng=rng,
-        tracing=open_tracing(settings.traces.endpoint),
-        file_room=Room(settings.runs.max_bytes_in_flight),
-        pixel_room=Room(settings.runs.max_pixels_in_flight),
-    )
-    rules = settings.runs
-    return Runner(
-        parts,
-        owner=f"{owner_start}{database.name}",
-        rules=RunRules(
-            lease_s=rules.lease_s,
-            time_limit_s=rules.time_limit_s,
-            backoff=Backoff(
-                base_s=rules.retry_base_s, cap_s=rules.retry_cap_s, max_attempts=rules.max_attempts
-            ),
-        ),
-        stop=stop,
-        find_refused=find_refused,
-    )
-
-
-def build_deliverer(
-    settings: Settings,
-    configs: list[WatchConfig],
-    *,
-    database: Database,
-    transport: Transport,
-    metrics: Metrics,
-    clock: Clock,
-    rng: random.Random,
-    stop: threading.Event,
-    owner_start: str = LOCAL_OWNER,
-    takes: Callable[[SinkConfig], bool] | None = None,
-    find_refused: Callable[[], Collection[str]] = frozenset,
-) -> Deliverer:
-    """What claims and makes deliveries of the configured watches, under a name of its own; see `Deliverer`."""
-    parts = JobParts(
-        database=database,
-        transport=transport,
-        configs={config.name: config for config in configs},
-        embedders={},
-        work_dir=work_dir(settings),
-        clock=clock,
-        metrics=metrics,
-        rng=rng,
-        tracing=open_tracing(settings.traces.endpoint),
-    )
-    sink_parts = SinkParts(
-        data_dir=settings.data_dir,
-        work_dir=parts.work_dir,
-        clock=clock,
-        connect_timeout_s=settings.api.connect_timeout_s,
-        ca_certs=settings.lightly_ca_certs,
-    )
-    return Deliverer(
-        parts,
-        build_sink=partial(build_sink, parts=sink_parts),
-        owner=f"{owner_start}{database.name}",
-        limits=DeliveryLimits(
-            lease_s=settings.runs.lease_s,
-            time_limit_s=settings.runs.time_limit_s,
-            retry_base_s=settings.runs.retry_base_s,
-        ),
-        stop=stop,
-        takes=takes,
-        find_refused=find_refused,
-    )

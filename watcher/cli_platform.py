@@ -19,6 +19,7 @@ from watcher.domain.clock import SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.platform import users as platform_users
 from watcher.platform.secrets import KEY_FILE
+from watcher.rotation import Rotation
 from watcher.traces import open_tracing
 
 if TYPE_CHECKING:
@@ -68,8 +69,14 @@ def platform(
             out.print(f"platform: version {bootstrap.migrate_platform(config)}")
             return
         tracing = open_tracing(settings.traces.endpoint)
-        server = bootstrap.build_platform_server(config, clock=SystemClock(), tracing=tracing)
+        rotation = Rotation(settings)
+        server = bootstrap.build_platform_server(
+            config, clock=SystemClock(), tracing=tracing, on_refused=rotation.wake
+        )
         server.start()
+        if token is None:
+            rotation.follow_platform(server)
+            rotation.start(asked)
         out.print(f"Platform {__version__} at {server.url}", markup=False)
         out.print(f"  datasources below  {config.datasource_root}", markup=False)
         out.print(f"  data               {config.data_dir}", markup=False)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from watcher.bootstrap import (
     build_platform_config,
     build_platform_server,
-    build_queue,
     build_transport,
     open_store,
 )
+from watcher.bootstrap_jobs import build_queue
 from watcher.data_folder import make_folders
 from watcher.database import Database
 from watcher.dispatch.queue import RunQueue
@@ -131,7 +131,10 @@ class Daemon:
         if self.settings.is_embedded:
             platform_config = build_platform_config(self.settings)
             self._platform = build_platform_server(
-                platform_config, clock=self._clock, tracing=open_tracing(self.settings.traces.endpoint)
+                platform_config,
+                clock=self._clock,
+                tracing=open_tracing(self.settings.traces.endpoint),
+                on_refused=self._rotation.wake,
             )
             self._platform.start()
             server, token = self._platform.url, platform_config.token
@@ -203,6 +206,7 @@ class Daemon:
                 tokens=ControlTokens(
                     local=self._control_token,
                     configured=lambda: self._configured_token,
+                    look=self._rotation.look,
                     name=self.settings.control.name,
                 ),
                 configs={config.name: config for config in self.configs},
@@ -245,25 +249,24 @@ class Daemon:
 
     def _follow_secrets(self, store: Database, transport: Transport, site: Site) -> None:
         """Takes up secrets in files that change while this process runs; `docs/control.md` tells which."""
-        follow = self._rotation.follow_secret
-        follow("LIGHTLY_TOKEN", transport.secret.replace)
-        follow("WATCHER_STORE__URL", store.credentials.replace)
-        follow("WATCHER_CONTROL__TOKEN", self._take_control_token)
+        rotation = self._rotation
+        rotation.follow_access(transport, store)
+        rotation.follow_secret("WATCHER_CONTROL__TOKEN", self._take_control_token)
+        rotation.follow_watches(self._take_watch_secrets)
         if self._platform is not None:
-            follow("WATCHER_PLATFORM__TOKEN", partial(self._take_platform_token, self._platform, transport))
-        for variable, path in zip(
-            ("WATCHER_HTTP__TLS_CERT_FILE", "WATCHER_HTTP__TLS_KEY_FILE"), site.tls or (), strict=False
-        ):
-            self._rotation.follow_file(variable, str(path), site.reload_tls)
-        self._rotation.start(self._stop)
+            rotation.follow_platform(self._platform, also=transport.secret.replace)
+        rotation.follow_tls(site.tls, site.reload_tls)
+        rotation.start(self._stop)
+
+    def _take_watch_secrets(self) -> None:
+        configs = self.settings.reload().build_watch_configs()
+        self.configs[:] = configs
+        if self._term is not None:
+            self._term.replace_secrets(configs)
 
     def _take_control_token(self, token: str) -> None:
         check_control_token(token)
         self._configured_token = token
-
-    def _take_platform_token(self, platform: PlatformServer, transport: Transport, token: str) -> None:
-        platform.replace_token(token)
-        transport.secret.replace(token)
 
     def _start_standby(self, *, leads: bool) -> None:
         assert self._leadership is not None
@@ -295,6 +298,7 @@ class Daemon:
             clock=self._clock,
             rng=self._rng,
             changing=self._changing,
+            on_failure=self._rotation.wake,
         )
         return self._term
 

@@ -35,6 +35,11 @@ class Credentials:
         self._url = url
         self._named: dict[str, str] = {}
 
+    @property
+    def named(self) -> dict[str, str]:
+        """User and password that took the place of the URL's, as arguments of psycopg; empty while none did."""
+        return dict(self._named)
+
     def replace(self, url: str) -> None:
         """Opens new connections with the user and the password of the URL; open ones stay as they are.
 

@@ -1,19 +1,29 @@
-"""Secrets in files, taken up while the process runs: looked at each minute, and at once when a server says 401."""
+"""Secrets in files, taken up while the process runs: looked at each minute, and at once when one is refused."""
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from watcher.database import Database
 from watcher.domain.errors import WatcherError
+from watcher.lightly.transport import Transport
 from watcher.logs import get_logger
 from watcher.settings import Settings
 from watcher.settings_variables import read_secret
 
+if TYPE_CHECKING:
+    from watcher.platform.server import PlatformServer
+
 _log = get_logger("rotation")
 _CHECK_S = 60.0
+_LEAST_S = 1.0
+_WATCHES = "WATCHER_WATCHES__"
 
 
 @dataclass(slots=True)
@@ -31,6 +41,8 @@ class Rotation:
         self._files = settings.secret_files
         self._followed: list[_Followed] = []
         self._lock = threading.Lock()
+        self._refused = threading.Event()
+        self._looked_s = 0.0
 
     def follow_secret(self, variable: str, take_up: Callable[[str], None]) -> None:
         """Calls `take_up` with each new secret; nothing happens if the variable was not set by a file."""
@@ -41,6 +53,48 @@ class Rotation:
     def follow_file(self, variable: str, path: str, take_up: Callable[[str], None]) -> None:
         """Calls `take_up` with the path whenever the file changed."""
         self._followed.append(_Followed(variable, path, take_up, _look(path)))
+
+    def follow_watches(self, take_up: Callable[[], None]) -> None:
+        """Calls `take_up` whenever a secret of a watch changed: of a sink or an embedder."""
+        for variable in self._files:
+            if variable.startswith(_WATCHES):
+                self.follow_secret(variable, lambda _secret: take_up())
+
+    def follow_access(self, transport: Transport, store: Database) -> None:
+        """The token for the server, and user and password of the store."""
+        self.follow_secret("LIGHTLY_TOKEN", transport.secret.replace)
+        self.follow_secret("WATCHER_STORE__URL", store.credentials.replace)
+
+    def follow_platform(
+        self, platform: PlatformServer, *, also: Callable[[str], None] = lambda _token: None
+    ) -> None:
+        """The token of a platform that was started, and user and password of its database.
+
+        `also` is told the token after the platform took it.
+        """
+
+        def take_token(token: str) -> None:
+            platform.replace_token(token)
+            also(token)
+
+        self.follow_secret("WATCHER_PLATFORM__TOKEN", take_token)
+        self.follow_secret("WATCHER_PLATFORM__DATABASE_URL", platform.platform.database.credentials.replace)
+
+    def follow_tls(self, tls: tuple[Path, Path] | None, take_up: Callable[[str], None]) -> None:
+        """Certificate and key, if there are any."""
+        for name, path in zip(("CERT", "KEY"), tls or (), strict=False):
+            self.follow_file(f"WATCHER_HTTP__TLS_{name}_FILE", str(path), take_up)
+
+    def look(self) -> None:
+        """Checks, but not more than once a second: for where strangers may be refused as often as they like."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s >= _LEAST_S:
+            self._looked_s = now_s
+            self.check()
+
+    def wake(self) -> None:
+        """Checks soon, in the thread: for where nothing may be waited for."""
+        self._refused.set()
 
     def check(self) -> None:
         """Takes up what changed. What cannot be used is logged, and the old one stays."""
@@ -61,13 +115,17 @@ class Rotation:
                     _log.info("secret.changed", variable=each.variable)
 
     def start(self, stop: threading.Event) -> None:
-        """Checks each minute in a thread of its own, until `stop` is set."""
+        """Checks each minute, and when woken, in a thread of its own, until `stop` is set."""
         if self._followed:
             threading.Thread(target=self._run, args=(stop,), name="rotation", daemon=True).start()
 
     def _run(self, stop: threading.Event) -> None:
-        while not stop.wait(_CHECK_S):
-            self.check()
+        while not stop.is_set():
+            self._refused.wait(_CHECK_S)
+            self._refused.clear()
+            if not stop.is_set():
+                self.check()
+            stop.wait(_LEAST_S)
 
 
 def _look(path: str) -> tuple[int, ...]:

@@ -6,10 +6,11 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watcher.domain.errors import ConfigError, DeadlineExceededError
 
@@ -135,6 +136,20 @@ class ThreadedServer:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def watch_refusals(app: ASGIApp, on_refused: Callable[[], None]) -> ASGIApp:
+    """The application, with a call after each answer 401; it must be quick."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def watch(message: Message) -> None:
+            await send(message)
+            if message["type"] == "http.response.start" and message["status"] == 401:
+                on_refused()
+
+        await app(scope, receive, watch)
+
+    return answer
 
 
 def _load_tls(cert_file: Path, key_file: Path) -> ssl.SSLContext:

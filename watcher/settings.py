@@ -87,6 +87,7 @@ class Settings(BaseSettings):
     watches: dict[WatchName, WatchSettings] = Field(default_factory=dict, description="the watches by name")
 
     _secret_files: dict[str, str] = PrivateAttr(default_factory=dict)
+    _environ: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def settings_customise_sources(
@@ -105,6 +106,14 @@ class Settings(BaseSettings):
     def secret_files(self) -> dict[str, str]:
         """Where the secrets that lie in files were found, by variable."""
         return dict(self._secret_files)
+
+    def reload(self) -> Settings:
+        """The same settings, with the secrets that lie in files read again.
+
+        Raises:
+            ConfigError: one of the files cannot be used, or holds what the settings refuse.
+        """
+        return load_settings(self._environ)
 
     @property
     def is_embedded(self) -> bool:
@@ -184,6 +193,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     if problems or settings is None:
         raise ConfigError("\n".join(problems))
     settings._secret_files.update(secrets.paths)  # noqa: SLF001 - no setting, but where they came from
+    settings._environ.update(secrets.environ)  # noqa: SLF001 - likewise
     return settings
 
 

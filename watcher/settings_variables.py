@@ -83,11 +83,13 @@ class SecretFiles:
     Attributes:
         paths: by variable, where each secret was found.
         problems: what is wrong with others.
+        environ: the variables that concern us, as they were given.
     """
 
     def __init__(self, model: type[BaseModel]) -> None:
         self.paths: dict[str, str] = {}
         self.problems: list[str] = []
+        self.environ: dict[str, str] = {}
         self._patterns = [_pattern(v.name + "_FILE") for v in iter_variables(model) if v.is_secret]
 
     def resolve(self, environ: Mapping[str, str]) -> dict[str, str]:
@@ -103,6 +105,7 @@ class SecretFiles:
             for name, value in environ.items()
             if any(pattern.fullmatch(name) for pattern in self._patterns)
         }
+        self.environ = {name: value for name, value in {**resolved, **files}.items() if value != ""}
         for name, path in files.items():
             target = name.removesuffix("_FILE")
             resolved.pop(name, None)

@@ -8,11 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from watcher.bootstrap import (
-    LOCAL_OWNER,
-    build_deliverer,
-    build_runner,
-)
+from watcher.bootstrap_jobs import LOCAL_OWNER, build_deliverer, build_runner
 from watcher.data_folder import clear_work_dir, read_or_make_statement_key, work_dir
 from watcher.database import Database
 from watcher.dispatch.local import LocalDispatcher
@@ -60,6 +56,7 @@ class Term:
         clock: Clock,
         rng: random.Random,
         changing: str | None = None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         """Takes over what an earlier leader left; afterwards polls and runs can be made in the foreground.
 
@@ -98,13 +95,14 @@ class Term:
             "clock": clock,
             "rng": rng,
             "stop": self._ended,
+            "on_failure": on_failure,
         }
         rules = settings.runs
-        runner = build_runner(settings, configs, **parts, changing=changing)
-        deliverer = build_deliverer(settings, configs, **parts)
-        self._runs = self._build_dispatcher(runner, n_workers=rules.workers, name="worker")
+        self._runner = build_runner(settings, configs, **parts, changing=changing)
+        self._deliverer = build_deliverer(settings, configs, **parts)
+        self._runs = self._build_dispatcher(self._runner, n_workers=rules.workers, name="worker")
         self._deliveries = self._build_dispatcher(
-            deliverer, n_workers=rules.delivery_workers, name="delivery"
+            self._deliverer, n_workers=rules.delivery_workers, name="delivery"
         )
         metrics.leader.set(1)
 
@@ -167,6 +165,11 @@ class Term:
             self._heartbeats.expect(f"delivery-{number}", within_s=self._settings.health.run_limit_s)
         self._deliveries.start()
         scheduler.start()
+
+    def replace_secrets(self, configs: list[WatchConfig]) -> None:
+        """Takes up the secrets of sinks and embedders; all else of the watches is as it was."""
+        self._runner.replace_secrets(configs)
+        self._deliverer.replace_secrets(configs)
 
     def run_ready(self) -> int:
         """Runs in the foreground whatever is ready, then delivers; returns the number of attempts at both."""

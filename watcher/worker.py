@@ -11,14 +11,8 @@ from typing import Any
 
 from prometheus_client import PlatformCollector, ProcessCollector
 
-from watcher.bootstrap import (
-    WORKER_OWNER,
-    build_deliverer,
-    build_queue,
-    build_runner,
-    build_transport,
-    open_store,
-)
+from watcher.bootstrap import build_transport, open_store
+from watcher.bootstrap_jobs import WORKER_OWNER, build_deliverer, build_queue, build_runner
 from watcher.data_folder import clear_work_dir, make_folders
 from watcher.database import Database
 from watcher.dispatch.local import LocalDispatcher
@@ -38,6 +32,7 @@ from watcher.ops.health import AccessWatch, Heartbeats
 from watcher.ops.parts import OpsParts
 from watcher.ops.tokens import ControlTokens
 from watcher.presence import Presence
+from watcher.rotation import Rotation
 from watcher.serving import ThreadedServer
 from watcher.settings import Settings
 from watcher.site import read_tls
@@ -94,10 +89,12 @@ class Worker:
         self._access = AccessWatch(self._clock)
         self._stop = threading.Event()
         self._interrupt = threading.Event()
+        self._rotation = Rotation(settings)
         self._database: Database | None = None
         self._transport: Transport | None = None
         self._queue: RunQueue | None = None
         self._runner: Runner | None = None
+        self._deliverer: Deliverer | None = None
         self._deliveries: LocalDispatcher | None = None
         self._presence: Presence | None = None
         self._http: ThreadedServer | None = None
@@ -159,16 +156,18 @@ class Worker:
             "stop": self._interrupt,
             "owner_start": WORKER_OWNER,
             "find_refused": lambda: presence.refused,
+            "on_failure": self._rotation.wake,
         }
         self._runner = build_runner(settings, self.configs, **parts)
         if Step.DELIVER in self._steps:
             # The folders of the data directory are the leader's: here is another disk.
-            deliverer = build_deliverer(
+            deliverer = self._deliverer = build_deliverer(
                 settings, self.configs, **parts, takes=lambda sink: not sink.is_folder
             )
             self._deliveries = self._build_deliveries(deliverer, presence)
         self._http = self._build_http(database, transport)
         self._http.start()
+        self._follow_secrets(transport, database, self._http)
         presence.start()
         for loop in ("presence", "worker"):
             self._heartbeats.expect(loop, within_s=_LOOP_LIMIT_S)
@@ -206,6 +205,20 @@ class Worker:
             clock=self._clock,
             idle_wait_s=settings.worker.sweep_s,
         )
+
+    def _follow_secrets(self, transport: Transport, database: Database, http: ThreadedServer) -> None:
+        """Takes up secrets in files that change while this process runs, as the daemon does."""
+        rotation = self._rotation
+        rotation.follow_access(transport, database)
+        rotation.follow_watches(self._take_watch_secrets)
+        rotation.follow_tls(read_tls(self.settings), lambda _path: http.reload_tls())
+        rotation.start(self._stop)
+
+    def _take_watch_secrets(self) -> None:
+        configs = self.settings.reload().build_watch_configs()
+        for work in (self._runner, self._deliverer):
+            if work is not None:
+                work.replace_secrets(configs)
 
     def _build_http(self, database: Database, transport: Transport) -> ThreadedServer:
         registry = self._metrics.registry
@@ -282,3 +295,5 @@ class Worker:
     def _observe(self, seen: RequestSeen) -> None:
         self._metrics.observe_request(**asdict(seen))
         self._access.observe(endpoint=seen.endpoint, code=seen.code)
+        if seen.code == "401":
+            self._rotation.check()

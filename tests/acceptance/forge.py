@@ -16,6 +16,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from tests.leaks import OUTPUTS
+
 
 class Forge:
     """The process that forks; one request at a time."""
@@ -33,6 +35,7 @@ class Forge:
 
     def start(self, arguments: list[str], *, environ: dict[str, str], out: Path, log: Path) -> int:
         """Runs `watcher` with these arguments; returns the process's id."""
+        OUTPUTS.watch(out, log, environ=environ, arguments=arguments)
         pid = self._ask(arguments=arguments, environ=environ, out=str(out), log=str(log))
         assert pid is not None
         return pid

@@ -14,7 +14,7 @@ from tests.simulation.profile import Profile
 from tests.simulation.server import API, TOKEN
 from tests.simulation.stand_ins import SimDatabase
 from watcher.attach import attach_watch
-from watcher.bootstrap import build_deliverer, build_runner
+from watcher.bootstrap_jobs import build_deliverer, build_runner
 from watcher.database import Database, build_database
 from watcher.dispatch.local import Work
 from watcher.domain.crash_points import crash_point

@@ -120,6 +120,7 @@ def build_connection_options(database: Database) -> dict[str, Any]:
         "user": url.username,
         "password": url.password,
         "dbname": url.database,
+        **database.credentials.named,
         **{name: value for name, value in url.query.items() if isinstance(value, str)},
     }
     options["options"] = f"-c search_path={SCHEMA_NAME}"

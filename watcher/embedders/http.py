@@ -40,6 +40,7 @@ class HttpEmbedder:
         assert rules.dim is not None
         self._rules = rules
         self._url = rules.url
+        self._token = rules.token
         self._limits = limits
         self._clock = clock
         self._connections = Connections(
@@ -53,6 +54,10 @@ class HttpEmbedder:
         self.name = f"http-{rules.version}"
         self.dim = rules.dim
         self.batch_size = rules.batch_size
+
+    def replace_token(self, token: str | None) -> None:
+        """Sends another token from the next request on."""
+        self._token = token
 
     def prepare(self, content: bytes) -> bytes:
         """The file that the service will get; see `shrink_picture`."""
@@ -83,8 +88,8 @@ class HttpEmbedder:
             "Content-Length": str(len(body)),
             "User-Agent": f"datasource-watcher/{__version__}",
         }
-        if self._rules.token is not None:
-            headers["Authorization"] = f"Bearer {self._rules.token}"
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
         try:
             response = self._connections.exchange(
                 "POST",

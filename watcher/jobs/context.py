@@ -26,17 +26,18 @@ class JobParts:
     """What all runs of a daemon share.
 
     Attributes:
-        configs: the watches by name.
+        configs: the watches by name; one is replaced when its secrets change.
         embedders: by the name of the watch; only of watches with the step `embed`.
         work_dir: for temporary files; on the same disk as the data.
         index_dir: for indexes of vectors, which are made anew when they are gone; None keeps none.
         file_room: bytes of files in work at once.
         pixel_room: pixels decoded at once; each takes 4 to 8 bytes.
+        on_failure: called when an attempt failed, for a secret may have changed; must be quick.
     """
 
     database: Database
     transport: Transport
-    configs: Mapping[str, WatchConfig]
+    configs: dict[str, WatchConfig]
     embedders: Mapping[str, Embedder]
     work_dir: Path
     clock: Clock
@@ -46,6 +47,7 @@ class JobParts:
     tracing: Tracing = NO_TRACING
     file_room: Room = field(default_factory=lambda: Room(64_000_000))
     pixel_room: Room = field(default_factory=lambda: Room(24_000_000))
+    on_failure: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ other receivers nor the next batches.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,16 @@ class Deliverer:
         self._sinks: dict[tuple[str, str], Sink] = {}
         self._lock = threading.Lock()
 
+    def replace_secrets(self, configs: Iterable[WatchConfig]) -> None:
+        """Takes the sinks of these watches anew from the next attempt on; one under way ends with the old ones."""
+        with self._lock:
+            for config in configs:
+                known = self._parts.configs.get(config.name)
+                if known is not None and known.deliver != config.deliver:
+                    self._parts.configs[config.name] = config
+                    for place in [place for place in self._sinks if place[0] == config.name]:
+                        del self._sinks[place]
+
     def run_next(self, *, beat: Callable[[], None]) -> bool:
         """Claims and makes one delivery.
 
@@ -161,6 +171,8 @@ class Deliverer:
         with self._parts.database.write() as session:
             label, facts = self._record(session, context, outcome)
         crash_point("deliveries.recorded")
+        if isinstance(outcome, Exception):
+            self._parts.on_failure()
         metrics = self._parts.metrics
         metrics.delivery_attempts.labels(watch=watch.name, sink=delivery.sink, outcome=label).inc()
         duration_s = clock.monotonic_s() - begun_s
@@ -198,12 +210,13 @@ class Deliverer:
         )
 
     def _get_sink(self, watch: str, name: str) -> Sink:
-        config = next((sink for sink in self._parts.configs[watch].deliver.sinks if sink.name == name), None)
-        if config is None:
-            raise DeliveryRefusedError(
-                f"watch {watch!r} has no sink {name!r} any more: configure it again, then `watcher replay {watch}`"
-            )
         with self._lock:
+            sinks = self._parts.configs[watch].deliver.sinks
+            config = next((sink for sink in sinks if sink.name == name), None)
+            if config is None:
+                raise DeliveryRefusedError(
+                    f"watch {watch!r} has no sink {name!r} any more: configure it again, then `watcher replay {watch}`"
+                )
             if (watch, name) not in self._sinks:
                 self._sinks[watch, name] = self._build_sink(config)
             return self._sinks[watch, name]

@@ -8,7 +8,7 @@ nobody foresaw is retried a few times and logged as a bug.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
@@ -20,9 +20,10 @@ from watcher.domain.errors import (
     ProtocolError,
     WatcherError,
 )
-from watcher.domain.models import BatchState, Run, RunState, Step
+from watcher.domain.models import BatchState, Run, RunState, Step, WatchConfig
 from watcher.domain.pipeline import Discard, Done, Outcome, Snooze, compute_next_step
 from watcher.domain.tracing import compute_trace_id
+from watcher.embedders.http import HttpEmbedder
 from watcher.jobs.attempts import make_attempt, record_failure
 from watcher.jobs.context import JobParts, RunContext
 from watcher.jobs.deliver import run_deliver
@@ -92,6 +93,15 @@ class Runner:
             for name, config in parts.configs.items()
             if config.batch.max_running is not None
         }
+
+    def replace_secrets(self, configs: Iterable[WatchConfig]) -> None:
+        """Takes the secrets of these watches from the next call of an embedder on."""
+        for config in configs:
+            embedder = self._parts.embedders.get(config.name)
+            if isinstance(embedder, HttpEmbedder):
+                embedder.replace_token(config.embed.token)
+            if config.name in self._parts.configs:
+                self._parts.configs[config.name] = config
 
     def run_next(self, *, beat: Callable[[], None], steps: Collection[Step] | None = None) -> bool:
         """Claims and runs one run.
@@ -178,6 +188,7 @@ class Runner:
             facts["reason"] = outcome.reason
         elif isinstance(outcome, Exception):
             facts |= describe_error(outcome)
+            self._parts.on_failure()
         (log.info if label in {"done", "snoozed", "discarded", "interrupted"} else log.warning)(
             "run.ended", **facts
         )

@@ -20,7 +20,6 @@ from watcher.ops.pages import Pages
 from watcher.ops.parts import OpsParts, build_json
 from watcher.store import SCHEMA
 
-_STORE_LIMIT_S = 2.0
 _MOST_READINGS = 16
 _MOST_CHANGES = 8
 _MAY_FOLLOW = " The change may still be carried out: the log tells, and to ask for it again does no harm"
@@ -33,10 +32,12 @@ class StoreLimits:
     Attributes:
         read_s: by a page or an answer of the API.
         change_s: by a change; longer than the wait for the lock of SQLite.
+        health_s: by the answer whether this process is ready.
     """
 
     read_s: float = 5.0
     change_s: float = 20.0
+    health_s: float = 2.0
 
 
 def build_app(
@@ -52,7 +53,7 @@ def build_app(
     """
     routes: list[Route] = []
     if probes:
-        routes += _Probes(parts).build_routes()
+        routes += _Probes(parts, limits).build_routes()
     if control:
         readings = Limited(limit_s=limits.read_s, most=_MOST_READINGS, what="the store")
         changes = Limited(limit_s=limits.change_s, most=_MOST_CHANGES, what="the store", then=_MAY_FOLLOW)
@@ -76,10 +77,10 @@ def _refuse(request: Request, error: Exception) -> Response:
 
 
 class _Probes:
-    def __init__(self, parts: OpsParts) -> None:
+    def __init__(self, parts: OpsParts, limits: StoreLimits) -> None:
         self._parts = parts
         self._check_store = Bounded(
-            lambda: check_schema(parts.database, SCHEMA), limit_s=_STORE_LIMIT_S, what="the store"
+            lambda: check_schema(parts.database, SCHEMA), limit_s=limits.health_s, what="the store"
         )
 
     def build_routes(self) -> list[Route]:

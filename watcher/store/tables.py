@@ -32,6 +32,12 @@ metadata = MetaData(
 # SQLite only counts up by itself on a column of type INTEGER.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
 
+
+def _partial_index(name: str, *columns: str, where: str) -> Index:
+    """An index over the rows for which a condition holds that both databases understand."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 watches = Table(
     "watches",
     metadata,
@@ -94,20 +100,8 @@ batches = Table(
     Column("sampling_tag_id", String(24)),
     Column("sampling_tag_name", String(150)),
     UniqueConstraint("watch_id", "number"),
-    Index(
-        "ix_batches_open",
-        "watch_id",
-        "id",
-        sqlite_where=text("state = 'open'"),
-        postgresql_where=text("state = 'open'"),
-    ),
-    Index(
-        "ix_batches_sampled",
-        "watch_id",
-        "id",
-        sqlite_where=text("sampling_tag_id IS NOT NULL"),
-        postgresql_where=text("sampling_tag_id IS NOT NULL"),
-    ),
+    _partial_index("ix_batches_open", "watch_id", "id", where="state = 'open'"),
+    _partial_index("ix_batches_sampled", "watch_id", "id", where="sampling_tag_id IS NOT NULL"),
 )
 
 samples = Table(
@@ -136,22 +130,9 @@ samples = Table(
     Column("overwritten_ms", BigInteger),
     UniqueConstraint("watch_id", "file_name"),
     Index(None, "watch_id", "state", "id"),
-    Index(
-        "ix_samples_waiting",
-        "watch_id",
-        "available_ms",
-        "id",
-        sqlite_where=text("state = 'waiting'"),
-        postgresql_where=text("state = 'waiting'"),
-    ),
+    _partial_index("ix_samples_waiting", "watch_id", "available_ms", "id", where="state = 'waiting'"),
     Index(None, "batch_id"),
-    Index(
-        "ix_samples_relisted",
-        "watch_id",
-        "relisted_ms",
-        sqlite_where=text("relisted_ms IS NOT NULL"),
-        postgresql_where=text("relisted_ms IS NOT NULL"),
-    ),
+    _partial_index("ix_samples_relisted", "watch_id", "relisted_ms", where="relisted_ms IS NOT NULL"),
 )
 
 # Kept by triggers on `samples` (see `store/counts.py`): whoever copies that table leaves this one out.
@@ -186,26 +167,9 @@ runs = Table(
     Column("result", Text, nullable=False, server_default="{}"),
     Column("dispatched_ms", BigInteger),
     UniqueConstraint("batch_id", "step", "shard"),
-    Index(
-        "ix_runs_claimable",
-        "available_ms",
-        sqlite_where=text("state IN ('ready', 'running')"),
-        postgresql_where=text("state IN ('ready', 'running')"),
-    ),
-    Index(
-        "ix_runs_ready",
-        "batch_id",
-        "available_ms",
-        "id",
-        sqlite_where=text("state = 'ready'"),
-        postgresql_where=text("state = 'ready'"),
-    ),
-    Index(
-        "ix_runs_running",
-        "lease_until_ms",
-        sqlite_where=text("state = 'running'"),
-        postgresql_where=text("state = 'running'"),
-    ),
+    _partial_index("ix_runs_claimable", "available_ms", where="state IN ('ready', 'running')"),
+    _partial_index("ix_runs_ready", "batch_id", "available_ms", "id", where="state = 'ready'"),
+    _partial_index("ix_runs_running", "lease_until_ms", where="state = 'running'"),
 )
 
 # When a run of each watch was claimed last: a row of its own, so that claims do not wait for a poll's lock.
@@ -392,12 +356,7 @@ handovers = Table(
     Column("error", Text),
     Column("progress", Text, nullable=False, server_default="{}"),
     UniqueConstraint("batch_id", "sink"),
-    Index(
-        "ix_handovers_claimable",
-        "available_ms",
-        sqlite_where=text("state IN ('ready', 'running')"),
-        postgresql_where=text("state IN ('ready', 'running')"),
-    ),
+    _partial_index("ix_handovers_claimable", "available_ms", where="state IN ('ready', 'running')"),
 )
 
 delivered_tasks = Table(

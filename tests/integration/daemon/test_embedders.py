@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.daemon.test_pipeline import Pipeline, _put_pictures, pipeline
-from watcher.bootstrap import build_runner
+from watcher.bootstrap_jobs import build_runner
 from watcher.domain.clock import SystemClock
 from watcher.domain.errors import EmbedderChangedError
 from watcher.domain.models import BatchState, RunState, Step

@@ -123,7 +123,9 @@ def test_migrate_of_a_file_that_is_no_database_is_told(command, data_dir):
 
 
 def test_poll_of_an_unknown_watch_names_the_known_ones(command):
-    done = command("poll", "door", WATCHER_WATCHES__GATE__DATASET="g", WATCHER_WATCHES__ROOF__DATASET="r")
+    done = command(
+        "poll", "door", WATCHER_WATCHES__GATE__DATASET="gate", WATCHER_WATCHES__ROOF__DATASET="roof"
+    )
     assert done.exit_code == 2
     assert "there is no watch 'door'; configured are: gate, roof" in done.stderr
 
@@ -133,7 +135,7 @@ def test_poll_of_an_unreachable_server_is_told_and_fails(command, free_port):
         "poll",
         LIGHTLY_TOKEN="5ecr3t",
         LIGHTLY_SERVER_LOCATION=f"http://127.0.0.1:{free_port}",
-        WATCHER_WATCHES__GATE__DATASET="g",
+        WATCHER_WATCHES__GATE__DATASET="gate",
     )
     assert done.exit_code == 1
     assert "gate: " in done.stderr

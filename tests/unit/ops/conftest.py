@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from tests.builders import NOW_S, ManualClock, build_config
+from tests.leaks import OUTPUTS
 from tests.stores import migrated_file, migrated_url, store_url
 from tests.unit.lightly.servers import Reply, Seen, Server, serve
 from watcher.database import Database, build_database
@@ -33,6 +34,7 @@ __all__ = ["migrated_file", "migrated_url", "store_url"]
 CONTROL_TOKEN = "c0ntrol-t0ken"
 CONFIGURED_TOKEN = "c0nfigured-t0ken"
 API_TOKEN = "4pi-t0ken"
+OUTPUTS.know(CONTROL_TOKEN, CONFIGURED_TOKEN, API_TOKEN)
 SIGNED_PATH = "/objects/read/thumb.webp?expires=1&signature=s1gned"
 WEBP = b"RIFF\x1a\x00\x00\x00WEBPVP8L" + b"\x00" * 14
 
@@ -125,7 +127,9 @@ class Ops:
             next_polls=lambda: self.next_polls,
             configs={name: build_config(name) for name in ("gate", "roof")},
         )
-        pages.app = build_app(parts, limits=StoreLimits(read_s=store_limit_s, change_s=store_limit_s))
+        pages.app = build_app(
+            parts, limits=StoreLimits(read_s=store_limit_s, change_s=store_limit_s, health_s=store_limit_s)
+        )
         self.url = pages.url
         self.session = stack.enter_context(requests.Session())
         self.session.trust_env = False

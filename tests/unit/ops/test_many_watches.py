@@ -15,7 +15,7 @@ from watcher.domain.window import Window
 from watcher.ops.overview import load_overview
 from watcher.store import batches, picks, polls, runs, samples
 
-READERS = ("/api/v1/status", "/api/v1/failures", "/metrics", "/", "/watches/cam-00", "/api/v1/watches/cam-00")
+READERS = ("/api/v1/status", "/api/v1/failures", "/metrics", "/", "/watches/gate", "/api/v1/watches/gate")
 
 
 @contextmanager
@@ -31,9 +31,32 @@ def noting(database) -> Iterator[list[tuple[str, object]]]:
     event.remove(database.engine, "before_cursor_execute", note)
 
 
+def name_of(number):
+    return f"gate-{number:02d}" if number else "gate"
+
+
 def fill(database, number, *, n_batches=3):
     """A watch with polls, batches, a sharded step, deliveries, picks, and samples that were set aside."""
-    watch = add_watch(database, f"cam-{number:02d}")
+    watch = add_watch(database, name_of(number))
+    for at in range(n_batches):
+        names = [f"{at}-{name}.jpg" for name in range(6)]
+        batch = add_batch(database, watch, names)
+        with database.write() as session:
+            runs.create_shards(
+                session, batch_id=batch.id, step=Step.EMBED, bounds=[(1, 3), (4, 6)], now_ms=NOW_MS
+            )
+        if number == 0:
+            deliver(database, batch, location=f"{watch.name}-{at}.jsonl", now_ms=NOW_MS)
+        with database.write() as session:
+            rows = [(load(database, watch, name).id, rank, {}) for rank, name in enumerate(names[:5], 1)]
+            picks.replace_picks(session, batch_id=batch.id, rows=rows)
+            batches.record_sampling_tag(session, batch_id=batch.id, tag_id="t", tag_name=batch.key)
+        with database.write() as session:
+            for name in names[4:]:
+                sample = load(database, watch, name)
+                samples.record_quarantined(session, sample_id=sample.id, reason=f"{at}", now_ms=NOW_MS + at)
+            gone = load(database, watch, names[0])
+            samples.record_gone(session, sample_id=gone.id, reason="gone", now_ms=NOW_MS + 100 - number)
     for at in range(7):
         window = Window(100 * at + 1, 100 * at + 99, 100 * at - number)
         with database.write() as session:
@@ -45,24 +68,6 @@ def fill(database, number, *, n_batches=3):
                 now_ms=NOW_MS,
                 error=f"{number}" if at else None,
             )
-    for at in range(n_batches):
-        names = [f"{at}-{name}.jpg" for name in range(6)]
-        batch = add_batch(database, watch, names)
-        with database.write() as session:
-            runs.create_shards(
-                session, batch_id=batch.id, step=Step.EMBED, bounds=[(1, 3), (4, 6)], now_ms=NOW_MS
-            )
-        deliver(database, batch, location=f"{watch.name}-{at}.jsonl", now_ms=NOW_MS) if number == 0 else None
-        with database.write() as session:
-            rows = [(load(database, watch, name).id, rank, {}) for rank, name in enumerate(names[:5], 1)]
-            picks.replace_picks(session, batch_id=batch.id, rows=rows)
-            batches.record_sampling_tag(session, batch_id=batch.id, tag_id="t", tag_name=batch.key)
-        with database.write() as session:
-            for name in names[4:]:
-                sample = load(database, watch, name)
-                samples.record_quarantined(session, sample_id=sample.id, reason=f"{at}", now_ms=NOW_MS + at)
-            gone = load(database, watch, names[0])
-            samples.record_gone(session, sample_id=gone.id, reason="gone", now_ms=NOW_MS + 100 - number)
     return watch
 
 
@@ -70,7 +75,7 @@ def test_readers_take_as_many_statements_for_thirty_watches_as_for_three(ops):
     counts: dict[str, list[int]] = {path: [] for path in READERS}
     for upto, first in ((3, 0), (30, 3)):
         for number in range(first, upto):
-            add_watch(ops.database, f"cam-{number:02d}")
+            add_watch(ops.database, name_of(number))
         for number in range(first, first + 3):
             fill(ops.database, number, n_batches=1)
         for path in READERS:
@@ -93,16 +98,16 @@ def test_status_of_all_watches_tells_of_each_what_its_own_page_tells(ops):
             session, run_id=run.id, owner="me", state=RunState.DEAD, now_ms=NOW_MS, result={}, error="gave up"
         )
     every = load_overview(ops.database, now_ms=NOW_MS).watches
-    assert [view.name for view in every] == ["cam-00", "cam-01", "cam-02", "empty"]
+    assert [view.name for view in every] == ["empty", "gate", "gate-01", "gate-02"]
     for view in every:
         (alone,) = load_overview(ops.database, now_ms=NOW_MS, only=view.name).watches
         assert alone == view
-    first, last, empty = every[0], every[2], every[3]
+    empty, first, last = every[0], every[1], every[3]
     assert (empty.polls, empty.batches, empty.picks, empty.troubled) == ([], [], [], [])
     assert [poll.from_s for poll in last.polls] == [601, 501, 401, 301, 201]
     assert {poll.error for poll in last.polls} == {"2"}
     assert last.overlap_s == 2
-    assert [batch.key for batch in last.batches] == ["cam-02-000003", "cam-02-000002", "cam-02-000001"]
+    assert [batch.key for batch in last.batches] == ["gate-02-000003", "gate-02-000002", "gate-02-000001"]
     assert [(pick.file_name, pick.rank) for pick in last.picks] == [
         (f"{at}-{name}.jpg", name + 1) for at in (2, 1, 0) for name in range(5)
     ][:12]
@@ -111,7 +116,7 @@ def test_status_of_all_watches_tells_of_each_what_its_own_page_tells(ops):
     ]
     embed = next(step for step in last.batches[0].runs if step.step == "embed")
     assert (embed.state, embed.n_shards, embed.n_shards_done) == ("ready", 2, 0)
-    assert first.batches[0].manifests == ["cam-00-2.jsonl"]
+    assert first.batches[0].manifests == ["gate-2.jsonl"]
     assert first.batches[2].runs[0].error == "gave up"
     assert first.batches[2].runs[0].state == "dead"
 
@@ -143,10 +148,10 @@ def test_failures_of_all_watches_are_the_last_set_aside_first(ops):
         fill(ops.database, number)
     told = ops.get("/api/v1/failures?limit=4").json()["samples"]
     assert [(sample["watch"], sample["state"]) for sample in told] == [
-        ("cam-00", "gone"),
-        ("cam-00", "gone"),
-        ("cam-00", "gone"),
-        ("cam-01", "gone"),
+        ("gate", "gone"),
+        ("gate", "gone"),
+        ("gate", "gone"),
+        ("gate-01", "gone"),
     ]
 
 
@@ -169,10 +174,10 @@ def test_scrape_tells_the_overlap_of_the_last_poll_and_passes_over_reconciles(op
 def test_reader_walks_through_no_table_that_grows(sqlite_ops, path):
     for number in range(4):
         fill(sqlite_ops.database, number)
-    list_names(sqlite_ops.database, add_watch(sqlite_ops.database, "cam-00"), [f"{n}" for n in range(300)])
+    list_names(sqlite_ops.database, add_watch(sqlite_ops.database, "gate"), [f"{n}" for n in range(300)])
     with noting(sqlite_ops.database) as asked:
         assert sqlite_ops.get(path).status_code == 200
-    grows = "samples|newest|picks|polls|vectors|dark_samples|found"
+    grows = "samples|newest|polls|vectors|dark_samples|found"
     with sqlite_ops.database.engine.connect() as connection:
         for statement, parameters in asked:
             if not statement.lstrip().upper().startswith("SELECT"):
