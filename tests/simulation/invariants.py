@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import StaticPool, create_engine, text
+from sqlalchemy import Connection, StaticPool, create_engine
 
 from watcher.database_url import read_url
 from watcher.domain.bitmask import BitMask
@@ -25,16 +25,19 @@ class _Reader:
         self._engine = create_engine(
             read_url(world.store_url), isolation_level="AUTOCOMMIT", poolclass=StaticPool
         )
+        self._connection: Connection | None = None
 
     def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
         self._engine.dispose()
 
     def _query(self, sql: str, *values: Any) -> list[Any]:
-        named = {f"v{number}": value for number, value in enumerate(values)}
-        for name in named:
-            sql = sql.replace("?", f":{name}", 1)
-        with self._engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(text(sql), named)]
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        if self._engine.dialect.name != "sqlite":
+            sql = sql.replace("?", "%s")
+        return [tuple(row) for row in self._connection.exec_driver_sql(sql, values)]
 
     def _blame(self, text: str) -> None:
         self._world.violations.append(text)

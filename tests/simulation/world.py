@@ -26,7 +26,7 @@ from tests.simulation.replica import LEASE_S, Replica
 from tests.simulation.server import Server
 from tests.simulation.stand_ins import SimDatabase, threads_replaced
 from watcher.database import build_database
-from watcher.domain.errors import FencedError, StoreError, StoreLockedError, WatcherError
+from watcher.domain.errors import CancelledError, FencedError, StoreError, StoreLockedError, WatcherError
 from watcher.metrics import Metrics
 from watcher.store import control, watches
 
@@ -62,7 +62,7 @@ class World:
         )
         self.offsets: list[tuple[float, float]] = [(0.0, self.server.clock_offset_s)]
         self.daemons: list[Daemon | None] = [None] * n_replicas
-        self._n_daemons = 0
+        self._n_daemons = self._n_passed = 0
         self._local_offset_s = 0.0
         self._crash_rng = self.profile.build_rng("crashes")
         self._store_rng = self.profile.build_rng("store")
@@ -110,8 +110,11 @@ class World:
                 closing(self.steps),
                 closing(Ledger(self)) as ledger,
             ):
-                self._storm()
-                self._calm_down(ledger)
+                try:
+                    self._storm()
+                    self._calm_down(ledger)
+                except Exception:  # noqa: BLE001 - told with the seed, like everything that must not be
+                    self.violations.append(traceback.format_exc())
         finally:
             structlog.reset_defaults()
             for daemon in self.daemons:
@@ -170,10 +173,17 @@ class World:
 
     def _rest(self, ledger: Ledger) -> bool:
         """Lets time pass until nothing is left to do."""
-        return (
-            self.loop.run(until=lambda: bool(self.violations) or ledger.is_at_rest(), limit_s=_CALM_LIMIT_S)
-            and not self.violations
-        )
+        looked_at = -1
+
+        def is_over() -> bool:
+            nonlocal looked_at
+            # The store changes nowhere but before a crash point.
+            if self.violations or looked_at == self._n_passed:
+                return bool(self.violations)
+            looked_at = self._n_passed
+            return ledger.is_at_rest()
+
+        return self.loop.run(until=is_over, limit_s=_CALM_LIMIT_S) and not self.violations
 
     def _reconcile(self) -> None:
         """By whoever leads; one that no longer does without knowing it yet is refused, and the next one is asked."""
@@ -188,15 +198,15 @@ class World:
                 "final reconcile",
                 lambda daemon=daemon: ended.append(self._reconcile_all(daemon)),
             )
-            assert self.loop.run(until=lambda: bool(ended), limit_s=_CALM_LIMIT_S), (
-                "a comparison that never ends"
-            )
+            # One that was told to end just before the calm takes its comparison along.
+            until = lambda daemon=daemon: bool(ended) or daemon.process.dead  # noqa: E731
+            assert self.loop.run(until=until, limit_s=_CALM_LIMIT_S), "a comparison that never ends"
 
     def _reconcile_all(self, daemon: Daemon) -> bool:
         try:
             for config in self.profile.configs:
                 daemon.reconcile(config)
-        except FencedError as error:
+        except (CancelledError, FencedError) as error:
             self.note(f"not reconciled: {error}")
             self.loop.sleep(1.0)
             return False
@@ -207,6 +217,7 @@ class World:
     def _pass_point(self, name: str) -> None:
         task = self.loop.current
         self.note(f"{'-' if task is None else task.name} passes {name}")
+        self._n_passed += 1
         self.steps.check(name)
         if not self.calm and self._crash_rng.random() < self.profile.crash_rate:
             self.note(f"KILLED at {name}")
