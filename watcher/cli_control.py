@@ -152,13 +152,35 @@ def audit(
                     reports = [daemon.reconcile(name) for name in chosen]
             finally:
                 daemon.stop()
-        if as_json:
-            sys.stdout.write(msgspec.json.encode(reports).decode() + "\n")
-        else:
-            for report in reports:
-                print_reconcile(out, report)
+        _print_reports(settings, reports, as_json=as_json)
         if not all(report.is_clean for report in reports):
             raise typer.Exit(1)
+
+
+def _print_reports(settings: Settings, reports: list[ReconcileReport], *, as_json: bool) -> None:
+    """Names every sample that nothing explains; a report alone holds the first thousand."""
+    if all(report.n_unexplained == len(report.unexplained) for report in reports):
+        if as_json:
+            sys.stdout.write(msgspec.json.encode(reports).decode() + "\n")
+        for report in () if as_json else reports:
+            print_reconcile(out, report)
+        return
+    database = bootstrap.open_existing_store(settings)
+    try:
+        with database.read() as session:
+            if as_json:
+                whole = [
+                    msgspec.structs.replace(
+                        report,
+                        unexplained=dict(reconciles.iter_unexplained(session, watch=report.watch)),
+                    )
+                    for report in reports
+                ]
+                sys.stdout.write(msgspec.json.encode(whole).decode() + "\n")
+            for report in () if as_json else reports:
+                print_reconcile(out, report, reconciles.iter_unexplained(session, watch=report.watch))
+    finally:
+        database.close()
 
 
 def _audit_beside_daemon(settings: Settings, name: str) -> ReconcileReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -98,8 +98,10 @@ def _print_watch(console: Console, watch: WatchView, *, now_ms: int) -> None:
             console.print(Text(f"  last poll: {poll.error}", style="red"))
 
 
-def print_reconcile(console: Console, report: ReconcileReport) -> None:
-    """A full comparison: the sum, then every name that is not in order."""
+def print_reconcile(
+    console: Console, report: ReconcileReport, unexplained: Iterable[tuple[str, str]] | None = None
+) -> None:
+    """A full comparison: the sum, then every name that is not in order; `unexplained` gives more than the report."""
     verdict = Text("clean", style="green") if report.is_clean else Text("NOT CLEAN", style="red")
     console.print(Text.assemble((report.watch, "bold"), "  ", verdict))
     ledger = " + ".join(f"{n} {state}" for state, n in report.samples.items())
@@ -115,7 +117,7 @@ def print_reconcile(console: Console, report: ReconcileReport) -> None:
         (
             "unexplained",
             report.n_unexplained,
-            [f"{name}: {fault}" for name, fault in report.unexplained.items()] or report.done_but_not_remote,
+            (f"{name}: {fault}" for name, fault in unexplained or report.unexplained.items()),
         ),
         ("in the kept counts of states were wrong; they are right now", report.n_miscounted, []),
     ):

@@ -50,6 +50,7 @@ _TABLES = (
         for name in ("listed", "later", "remote")
     ),
     "CREATE TABLE ledger (name TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE faults (name TEXT PRIMARY KEY, fault TEXT NOT NULL) WITHOUT ROWID",
 )
 
 
@@ -135,6 +136,13 @@ class Reconciler:
                 if due
                 else None
             )
+            with self.database.write() as session:
+                reconciles.replace_unexplained(
+                    session,
+                    watch_id=watch.id,
+                    rows=names.execute("SELECT name, fault FROM faults ORDER BY name"),
+                )
+            crash_point("reconcile.unexplained_stored")
         with self.database.write() as session:
             off = correct_counts(session, watch_id=watch.id)
             counts = load_counts(session)
@@ -236,10 +244,14 @@ class Reconciler:
         found.n_no_longer_listed += sum(row.state is SampleState.DONE for row in vanished)
         found.listed.update(states[name] for name in listed)
         remote = _find(names, "remote", [row.name for row in page if row.state is SampleState.DONE])
+        faults: list[tuple[str, str]] = []
         for row in page:
             fault = row.find_fault(is_remote=row.name in remote)
             if fault is not None:
                 found.add_fault(row, fault)
+                faults.append((row.name, fault))
+        if faults:
+            _insert(names, "faults", faults)
         if keep:
             _insert(names, "ledger", ((name, state.value) for name, state in states.items()))
 

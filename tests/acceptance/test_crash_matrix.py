@@ -126,6 +126,7 @@ POINTS = {
         "reconcile.reported",
         "reconcile.returned_recorded",
         "reconcile.statement_kept",
+        "reconcile.unexplained_stored",
         "reconcile.vanished_recorded",
     ],
 }

@@ -67,6 +67,7 @@ NAMES = frozenset(
         "reconcile.reported",
         "reconcile.returned_recorded",
         "reconcile.statement_kept",
+        "reconcile.unexplained_stored",
         "reconcile.vanished_recorded",
         "reembed.csv_uploaded",
         "reembed.finished",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from watcher.domain.models import BatchState, SampleState
-from watcher.store.tables import batches, reconciles, samples, watches
+from watcher.store.tables import batches, reconciles, samples, unexplained, watches
+
+_PAGE = 1000
 
 
 class ReconcileReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +30,8 @@ class ReconcileReport(msgspec.Struct, frozen=True, kw_only=True):
         missing: some of the missing names.
         done_but_not_remote: some names that are done here and unknown there.
         listed: what became of the listed names, by state; their sum is `n_listed`.
-        unexplained: names whose state nothing explains, with what is wrong; the first thousand.
+        unexplained: names whose state nothing explains, with what is wrong; the first thousand, all of them are in
+            the table `unexplained`.
         n_unexplained: names that are neither in order nor on their way, such as done here and unknown there.
         n_miscounted: by how much the kept counts of the states differed from the rows; they are right now.
     """
@@ -104,6 +108,34 @@ def load_last_report(session: Session, *, watch_id: int) -> tuple[int, Reconcile
         .limit(1)
     ).one_or_none()
     return None if row is None else (row.id, msgspec.json.decode(row.report, type=ReconcileReport))
+
+
+def replace_unexplained(session: Session, *, watch_id: int, rows: Iterable[tuple[str, str]]) -> None:
+    """Keeps (file name, fault) of every name that nothing explains, in place of those of the comparison before."""
+    session.execute(delete(unexplained).where(unexplained.c.watch_id == watch_id))
+    left = iter(rows)
+    while page := list(itertools.islice(left, _PAGE)):
+        session.execute(
+            insert(unexplained),
+            [{"watch_id": watch_id, "file_name": name, "fault": fault} for name, fault in page],
+        )
+
+
+def iter_unexplained(session: Session, *, watch: str) -> Iterator[tuple[str, str]]:
+    """File name and fault of all that the last comparison of a watch could not explain, by name; a page at a time."""
+    after = ""
+    while True:
+        page = session.execute(
+            select(unexplained.c.file_name, unexplained.c.fault)
+            .join(watches, watches.c.id == unexplained.c.watch_id)
+            .where(watches.c.name == watch, unexplained.c.file_name > after)
+            .order_by(unexplained.c.file_name)
+            .limit(_PAGE)
+        ).all()
+        if not page:
+            return
+        yield from ((row.file_name, row.fault) for row in page)
+        after = page[-1].file_name
 
 
 def load_last_missing(session: Session) -> dict[str, int]:

@@ -381,6 +381,15 @@ reconciles = Table(
     Index(None, "watch_id", "id"),
 )
 
+# What the last comparison of each watch found that nothing explains.
+unexplained = Table(
+    "unexplained",
+    metadata,
+    Column("watch_id", ForeignKey("watches.id"), primary_key=True, autoincrement=False),
+    Column("file_name", Text, primary_key=True),
+    Column("fault", Text, nullable=False),
+)
+
 statements = Table(
     "statements",
     metadata,

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import time
 from pathlib import Path
 
+import pytest
+from rich.console import Console
 from sqlalchemy import update
 
+import watcher.reconcile
+import watcher.store.reconciles
 from tests.integration.daemon.conftest import Scene
+from watcher.cli_control import _print_reports
+from watcher.cli_views import print_reconcile
 from watcher.domain.clock import SystemClock
 from watcher.domain.models import SampleState
 from watcher.domain.statements import verify_chain
 from watcher.reconcile import Reconciler
-from watcher.store import statements, tables
+from watcher.settings import load_settings
+from watcher.store import reconciles, statements, tables
 from watcher.store.reconciles import ReconcileReport
 
 KEY = "statement key"
@@ -76,6 +85,37 @@ def test_every_row_that_nothing_explains_is_named_with_its_fault(scene: Scene, t
         "b.jpg": "in processing, but in no batch that is under way",
         "ü.jpg": "quarantined without a reason",
     }
+
+
+def test_unexplained_names_beyond_what_a_report_holds_are_kept_until_the_next_comparison(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watcher.reconcile, "_MOST_NAMED", 2)
+    monkeypatch.setattr(watcher.store.reconciles, "_PAGE", 2)
+    names = [f"{number}.jpg" for number in range(5)]
+    for name in names:
+        scene.put(name, modified_s=time.time() - 100)
+    scene.build_poller().run_cycle()
+    for name in names:
+        _set(scene, name, state="processing")
+    report = _reconcile(scene, tmp_path)
+    assert (report.n_unexplained, len(report.unexplained)) == (5, 2)
+    settings = load_settings({"WATCHER_STORE__URL": scene.database.engine.url.render_as_string(False)})
+    capsys.readouterr()
+    _print_reports(settings, [report], as_json=True)
+    (printed,) = json.loads(capsys.readouterr().out)
+    assert sorted(printed["unexplained"]) == names
+    with scene.database.read() as session:
+        kept = list(reconciles.iter_unexplained(session, watch="cams"))
+    assert kept == [(name, "in processing, but in no batch that is under way") for name in names]
+    console = Console(file=io.StringIO(), width=200)
+    print_reconcile(console, report, kept)
+    assert all(f"    {name}: in processing" in console.file.getvalue() for name in names)  # type: ignore[attr-defined]
+    for name in names[1:]:
+        _set(scene, name, state="waiting")
+    _reconcile(scene, tmp_path)
+    with scene.database.read() as session:
+        assert [name for name, _ in reconciles.iter_unexplained(session, watch="cams")] == names[:1]
 
 
 def test_vanished_sample_that_is_listed_again_waits_again(scene: Scene, tmp_path: Path) -> None:
