@@ -171,7 +171,7 @@ BREAKS = [
     ),
     Break(
         "a half-written file waits",
-        "watcher/jobs/upload.py",
+        "watcher/jobs/upload_outcomes.py",
         "        if waits:\n",
         "        if False:\n",
         f"{_DAEMON}/test_pipeline.py::test_truncated_file_waits_and_is_done_once_it_is_whole[sqlite]",

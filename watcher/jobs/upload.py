@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import (
-    ApiException,
     ImageError,
     ReadUrlRefusedError,
     SampleGoneError,
     WatcherError,
 )
-from watcher.domain.models import Sample, SampleState, UploadMode, Via
-from watcher.domain.object_facts import ObjectFacts, may_still_be_written
+from watcher.domain.models import Sample, SampleState, UploadMode
+from watcher.domain.object_facts import ObjectFacts
 from watcher.domain.pipeline import Discard, Done, Outcome
 from watcher.images import (
     ImageLimits,
@@ -36,7 +35,14 @@ from watcher.jobs.again import ensure_again_tag
 from watcher.jobs.alone import work_alone, works_alone
 from watcher.jobs.context import RunContext
 from watcher.jobs.read_urls import renew_read_urls
-from watcher.lateness import record_lateness
+from watcher.jobs.upload_outcomes import (
+    Trouble,
+    UnfitError,
+    Uploaded,
+    quarantine_refused,
+    record_uploaded,
+    set_aside,
+)
 from watcher.lightly.samples import update_sample
 from watcher.lightly.signed_urls import ReadResult, read_url_bytes
 from watcher.lightly.wire.datasets import ImageType
@@ -48,7 +54,7 @@ from watcher.lightly.workflows.register import (
     put_sample_file,
 )
 from watcher.logs import get_logger
-from watcher.store import batches, novelty, overwrites, samples
+from watcher.store import batches, samples
 
 _log = get_logger("upload")
 
@@ -58,26 +64,6 @@ _IMAGE_TYPES: dict[UploadMode, ImageType] = {
     UploadMode.FULL: "full",
 }
 _PAGE = 200
-# The server refused the sample itself, not the caller or the moment: asking again would not help.
-_REFUSALS = frozenset({400, 413, 422})
-_MOST_REFUSALS_WITHOUT_SUCCESS = 20
-
-
-class _UnfitError(ImageError):
-    """An image that cannot be used, and what its read URL told of it."""
-
-    def __init__(self, error: ImageError, seen: ObjectFacts) -> None:
-        super().__init__(str(error), truncated=error.truncated)
-        self.seen = seen
-
-
-@dataclass(frozen=True, slots=True)
-class _Uploaded:
-    sample: Sample
-    remote_id: str
-    seen: ObjectFacts
-    brightness: float
-    contrast: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,36 +74,6 @@ class _Measured:
     thumbnail: bytes | None
     brightness: float
     contrast: float
-
-
-@dataclass(slots=True)
-class _Trouble:
-    """What went wrong in one attempt.
-
-    Attributes:
-        unreadable: the read URL is refused, or nothing is behind it.
-        refused: the server will not take the sample.
-        failures: everything else; the run is repeated for these.
-        n_uploaded: samples uploaded by this attempt.
-        n_registered: samples of the whole batch that are on the server at the end.
-    """
-
-    unreadable: list[Sample] = field(default_factory=list)
-    refused: list[tuple[Sample, ApiException]] = field(default_factory=list)
-    failures: list[WatcherError] = field(default_factory=list)
-    n_uploaded: int = 0
-    n_registered: int = 0
-
-    def note(self, sample: Sample, error: WatcherError, *, most_failures: int) -> None:
-        """Sorts a failure; raises it when asking for each of the rest would not help."""
-        if isinstance(error, ApiException) and error.status in _REFUSALS:
-            self.refused.append((sample, error))
-            if not self.n_uploaded and len(self.refused) >= _MOST_REFUSALS_WITHOUT_SUCCESS:
-                raise error
-            return
-        self.failures.append(error)
-        if len(self.failures) >= most_failures:
-            raise error
 
 
 def run_upload(context: RunContext) -> Outcome:
@@ -162,8 +118,8 @@ def upload_shard(context: RunContext) -> Outcome:
     return Done({"n_uploaded": _upload_pending(context).n_uploaded})
 
 
-def _upload_pending(context: RunContext) -> _Trouble:
-    trouble = _Trouble()
+def _upload_pending(context: RunContext) -> Trouble:
+    trouble = Trouble()
     for page in _iter_pending(context):
         _upload_page(context, page, trouble)
     _retry_with_fresh_urls(context, trouble)
@@ -171,7 +127,7 @@ def _upload_pending(context: RunContext) -> _Trouble:
         raise trouble.failures[0]
     with context.database.read() as session:
         trouble.n_registered = samples.count_registered(session, batch_id=context.batch.id)
-    _quarantine_refused(context, trouble, n_registered=trouble.n_registered)
+    quarantine_refused(context, trouble, n_registered=trouble.n_registered)
     return trouble
 
 
@@ -194,7 +150,7 @@ def _iter_pending(context: RunContext) -> Iterator[list[Sample]]:
         after = page[-1].id
 
 
-def _upload_page(context: RunContext, page: list[Sample], trouble: _Trouble) -> None:
+def _upload_page(context: RunContext, page: list[Sample], trouble: Trouble) -> None:
     if not works_alone(context.run):
         _upload_together(context, page, trouble)
         return
@@ -202,31 +158,44 @@ def _upload_page(context: RunContext, page: list[Sample], trouble: _Trouble) -> 
         work_alone(context, sample, partial(_upload_together, context, [sample], trouble))
 
 
-def _upload_together(context: RunContext, page: list[Sample], trouble: _Trouble) -> None:
+def _upload_together(context: RunContext, page: list[Sample], trouble: Trouble) -> None:
     pending = deque(page)
-    running: deque[tuple[Sample, Future[_Uploaded]]] = deque()
+    running: deque[tuple[Sample, Future[Uploaded]]] = deque()
     with _pool(context) as pool:
         while pending or running:
             while pending and len(running) < 2 * context.config.upload.workers:
                 sample = pending.popleft()
                 running.append((sample, pool.submit(_upload_one, context, sample)))
-            sample, future = running.popleft()
+            wait([running[0][1]])
+            ended = [running.popleft()]
+            while running and running[0][1].done():
+                ended.append(running.popleft())
+            _take_outcomes(context, ended, trouble)
+            context.check()
+
+
+def _take_outcomes(
+    context: RunContext, ended: list[tuple[Sample, Future[Uploaded]]], trouble: Trouble
+) -> None:
+    """Records what ended meanwhile, what was uploaded in one transaction, whatever else is raised."""
+    uploaded: list[Uploaded] = []
+    try:
+        for sample, future in ended:
             try:
-                uploaded = future.result()
+                uploaded.append(future.result())
+                trouble.n_uploaded += 1
             except (ReadUrlRefusedError, SampleGoneError):
                 trouble.unreadable.append(sample)
             except ImageError as error:
-                _set_aside(context, sample, error)
+                set_aside(context, sample, error)
             except WatcherError as error:
                 context.check()
                 _log.warning(
                     "sample.failed", watch=context.watch.name, file_name=sample.file_name, error=str(error)
                 )
                 trouble.note(sample, error, most_failures=context.config.upload.workers)
-            else:
-                trouble.n_uploaded += 1
-                _record(context, uploaded)
-            context.check()
+    finally:
+        record_uploaded(context, uploaded)
 
 
 @contextmanager
@@ -238,7 +207,7 @@ def _pool(context: RunContext) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _upload_one(context: RunContext, sample: Sample) -> _Uploaded:
+def _upload_one(context: RunContext, sample: Sample) -> Uploaded:
     """Reads, measures, registers and sends one sample; of its size only the file stays in memory while it is sent."""
     rules = context.config.upload
     with context.parts.file_room.share(context.check) as share:
@@ -249,7 +218,7 @@ def _upload_one(context: RunContext, sample: Sample) -> _Uploaded:
         try:
             measured = _measure(context, sample, read.body)
         except ImageError as error:
-            raise _UnfitError(error, seen) from error
+            raise UnfitError(error, seen) from error
         return _send(context, sample, read, seen, measured)
 
 
@@ -281,7 +250,7 @@ def _measure(context: RunContext, sample: Sample, body: bytes) -> _Measured:
 
 def _send(
     context: RunContext, sample: Sample, read: ReadResult, seen: ObjectFacts, measured: _Measured
-) -> _Uploaded:
+) -> Uploaded:
     ensured = ensure_sample(
         context.transport,
         dataset_id=context.watch.dataset_id,
@@ -303,7 +272,7 @@ def _send(
         )
         crash_point("upload.sample_updated")
     _send_files(context, ensured, measured.thumbnail, read)
-    return _Uploaded(
+    return Uploaded(
         sample,
         ensured.sample_id,
         seen,
@@ -327,69 +296,7 @@ def _send_files(
         crash_point("upload.file_put")
 
 
-def _record(context: RunContext, uploaded: _Uploaded) -> None:
-    sample = uploaded.sample
-    with context.database.write() as session:
-        samples.record_registered(
-            session,
-            sample_id=sample.id,
-            remote_id=uploaded.remote_id,
-            size_bytes=uploaded.seen.size_bytes or 0,
-            modified_s=uploaded.seen.modified_s,
-            now_ms=context.now_ms(),
-        )
-        overwrites.record_seen(session, sample_id=sample.id, facts=uploaded.seen)
-        if sample.n_overwritten:
-            overwrites.forget_vectors(session, watch_id=sample.watch_id, file_name=sample.file_name)
-        if uploaded.contrast < context.config.novelty.dark_contrast:
-            novelty.record_dark_sample(
-                session,
-                sample_id=sample.id,
-                watch_id=sample.watch_id,
-                brightness=uploaded.brightness,
-                contrast=uploaded.contrast,
-                now_ms=context.now_ms(),
-            )
-    crash_point("upload.sample_recorded")
-    if sample.via in {Via.OVERLAP, Via.RECONCILE} and uploaded.seen.modified_s is not None:
-        late_s = max(0.0, sample.discovered_ms / 1000 - uploaded.seen.modified_s)
-        context.parts.metrics.sample_lateness_s.labels(watch=context.watch.name).observe(late_s)
-        record_lateness(context.database, watch_id=sample.watch_id, late_s=late_s, now_ms=context.now_ms())
-
-
-def _set_aside(context: RunContext, sample: Sample, error: ImageError) -> None:
-    """A file that ends early may still be being written, so it waits; anything else is quarantined."""
-    rules = context.config.upload
-    now_ms = context.now_ms()
-    waits = error.truncated and sample.attempts < rules.settle_attempts
-    before = ObjectFacts(size_bytes=sample.size_bytes, modified_s=sample.modified_s, etag=sample.etag)
-    seen = error.seen if isinstance(error, _UnfitError) else ObjectFacts()
-    if error.truncated and seen.is_known:
-        waits = may_still_be_written(
-            seen,
-            before=before,
-            now_s=now_ms / 1000,
-            settle_s=rules.settle_s,
-            n_looks=sample.attempts,
-            settle_attempts=rules.settle_attempts,
-        )
-    with context.database.write() as session:
-        if seen.is_known:
-            overwrites.record_seen(session, sample_id=sample.id, facts=seen)
-        if waits:
-            available_ms = now_ms + int(rules.settle_s * 1000)
-            samples.return_to_waiting(
-                session, sample_id=sample.id, reason=str(error), available_ms=available_ms, now_ms=now_ms
-            )
-            event = "sample.postponed"
-        else:
-            samples.record_quarantined(session, sample_id=sample.id, reason=str(error), now_ms=now_ms)
-            event = "sample.quarantined"
-    crash_point("upload.sample_set_aside")
-    _log.warning(event, watch=context.watch.name, file_name=sample.file_name, reason=str(error))
-
-
-def _retry_with_fresh_urls(context: RunContext, trouble: _Trouble) -> None:
+def _retry_with_fresh_urls(context: RunContext, trouble: Trouble) -> None:
     """Expired URLs are renewed before the sample is blamed; only what the datasource no longer lists is gone."""
     unreadable, trouble.unreadable = trouble.unreadable, []
     if not unreadable:
@@ -415,20 +322,3 @@ def _retry_with_fresh_urls(context: RunContext, trouble: _Trouble) -> None:
         )
         for sample in trouble.unreadable
     ]
-
-
-def _quarantine_refused(context: RunContext, trouble: _Trouble, *, n_registered: int) -> None:
-    """Samples that the server refuses are set aside, unless it takes none at all: then the fault is not theirs."""
-    if not trouble.refused:
-        return
-    if n_registered == 0 and len(trouble.refused) > 1:
-        raise trouble.refused[0][1]
-    with context.database.write() as session:
-        for sample, error in trouble.refused:
-            samples.record_quarantined(
-                session,
-                sample_id=sample.id,
-                reason=f"refused by the server: {error}",
-                now_ms=context.now_ms(),
-            )
-    crash_point("upload.refused_recorded")
