@@ -15,6 +15,7 @@ import io
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,14 +57,14 @@ def build_faces(n: int, seed: int) -> list[Image.Image]:
 
 
 def build_other_duplicate(
-    scene: Image.Image, rng: np.random.Generator, *, with_colours: bool = True
+    scene: Image.Image, rng: np.random.Generator, *, with_colours: bool = True, only: int | None = None
 ) -> Image.Image:
     """The scene under one to three changes that no number of the descriptor was tuned on.
 
     A turn by up to 3 degrees, blur, other white balance, vignetting, something in front of a hundredth to a fortieth
-    of the picture, moved corners. Without colours the third and fifth are left out.
+    of the picture, moved corners. Without colours the third and fifth are left out; `only` picks one of them.
     """
-    changes = set(rng.choice(6, size=rng.integers(1, 4), replace=False).tolist())
+    changes = {only} if only is not None else set(rng.choice(6, rng.integers(1, 4), replace=False).tolist())
     if not with_colours:
         changes -= {2, 4}
     width, height = scene.size
@@ -92,6 +93,16 @@ def build_other_duplicate(
         corners = np.array([0, 0, 0, height, width, height, width, 0]) + moves * [1, 1, 1, -1, -1, -1, -1, 1]
         scene = scene.transform(scene.size, Image.Transform.QUAD, corners.tolist(), Image.Resampling.BILINEAR)
     return scene
+
+
+def build_shadowed_duplicate(scene: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """The scene with a shadow of a soft straight edge over about half of it."""
+    width, height = scene.size
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    depth = np.clip((x * np.cos(angle) + y * np.sin(angle) - rng.uniform(-0.3, 0.3)) / 0.1, 0, 1)
+    pixels = np.asarray(scene, dtype=np.float32) * (1 - rng.uniform(0.15, 0.45) * depth)[..., None]
+    return Image.fromarray(pixels.astype(np.uint8))
 
 
 def build_colourless_duplicate(scene: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -216,10 +227,23 @@ def main() -> int:
         *((f"digits-{n}", build_digits(n, n), n, build_near_duplicate) for n in (60, 100, 150)),
         ("held out: other changes, photographs", build_scenes(84, seed=21), 21, build_other_duplicate),
         ("held out: other changes, digits", build_digits(100, 22), 22, build_other_duplicate),
-        ("held out: other pictures", build_faces(100, 23), 23, build_near_duplicate),
+        *(
+            (f"held out: other pictures-{seed}", build_faces(100, seed), seed, build_near_duplicate)
+            for seed in (23, 26, 27)
+        ),
         ("held out: other pictures and changes", build_faces(100, 24), 24, build_other_duplicate),
         ("held out: the same without colours", build_faces(100, 24), 24, build_colourless_duplicate),
         ("held out: photographs without colours", build_scenes(84, seed=21), 21, build_colourless_duplicate),
+        *(
+            (
+                f"held out: {kind} alone",
+                build_scenes(84, seed=5),
+                40,
+                partial(build_other_duplicate, only=only),
+            )
+            for only, kind in enumerate(("turn", "blur", "white balance", "vignetting", "thing", "corners"))
+        ),
+        ("held out: shadow alone", build_scenes(84, seed=5), 40, build_shadowed_duplicate),
     ]
     n_missed = 0
     for name, scenes, seed, change in sets:
