@@ -57,6 +57,8 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
         until: the last row of this shard; None if there is no end but that of the window.
         snapshot: name of the snapshot.
         relevant: name of the file that restricts the listing, or empty.
+        prefix: what listed names begin with.
+        suffix: what listed names end with, letter case aside.
     """
 
     dataset_id: str
@@ -67,6 +69,8 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
     until: Row | None
     snapshot: str
     relevant: str
+    prefix: str = ""
+    suffix: str = ""
 
 
 class Page(NamedTuple):

@@ -27,6 +27,8 @@ FROM = integer("from", maximum=MAX_SECOND)
 TO = integer("to", maximum=MAX_SECOND)
 CURSOR = text("cursor", max_length=16_384)
 RELEVANT = text("relevantFilenamesFileName", min_length=4)
+PREFIX = text("prefix", max_length=1024)
+SUFFIX = text("suffix", max_length=1024)
 REDIRECTED = boolean("useRedirectedReadUrl")
 SHARDS = integer("dncShards", minimum=1, maximum=1000, required=True)
 _MAX_RELEVANT_BYTES = 64 * 1024 * 1024
@@ -54,6 +56,12 @@ def _take(listings: Listings, objects: ObjectSource, state: Cursor) -> tuple[str
         if state.from_s > state.to_s:
             return
         found = objects.scan(from_s=state.from_s, to_s=state.to_s)
+        if state.prefix or state.suffix:
+            # Endings tell the kind of a file, and cameras write them in either case.
+            ending = state.suffix.lower()
+            found = (
+                row for row in found if row[1].startswith(state.prefix) and row[1].lower().endswith(ending)
+            )
         if not state.relevant:
             yield from found
             return
@@ -92,6 +100,8 @@ def _start(call: Call, dataset_id: str, source: Source) -> Cursor:
         until=None,
         snapshot="",
         relevant=RELEVANT.of(call) or "",
+        prefix=PREFIX.of(call) or "",
+        suffix=SUFFIX.of(call) or "",
     )
 
 
@@ -155,7 +165,7 @@ OPERATIONS = (
         list_raw_samples,
         "List objects",
         reply=RawSamplesPage,
-        query=(FROM, TO, CURSOR, RELEVANT, REDIRECTED),
+        query=(FROM, TO, CURSOR, RELEVANT, PREFIX, SUFFIX, REDIRECTED),
     ),
     Operation(
         "GET",
@@ -164,6 +174,6 @@ OPERATIONS = (
         split_listing,
         "Split a listing into shards",
         reply=DivideAndConquerCursors,
-        query=(FROM, TO, RELEVANT, SHARDS),
+        query=(FROM, TO, RELEVANT, PREFIX, SUFFIX, SHARDS),
     ),
 )

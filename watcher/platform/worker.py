@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 _IDLE_S = 1.0
+_MOST_CRASHES = 2
 _STOP_S = 20.0
 
 # Computes without touching the database; the second function stores in the transaction that ends the job.
@@ -109,7 +110,12 @@ class JobWorker:
                 self._finish(job, error=str(error) or type(error).__name__)
                 return
             except WorkerCrashedError as error:
-                self._finish(job, error=f"{error}: too little memory?")
+                # Killed, perhaps for want of memory: that may have been the fault of others, but not again and again.
+                if job.attempts < _MOST_CRASHES:
+                    _log.warning("job.process_died", job=job.id, kind=job.type, error=str(error))
+                    self._release(job, counted=True)
+                else:
+                    self._finish(job, error=f"{error}, {job.attempts} times: too little memory?")
                 return
             except FileNotFoundError:
                 self._finish(job, error="the uploaded embedding is missing on the server: upload it again")
@@ -158,9 +164,11 @@ class JobWorker:
             )
         _log.info("job.finished", job=job.id, kind=job.type, error=error)
 
-    def _release(self, job: store.JobRow) -> None:
+    def _release(self, job: store.JobRow, *, counted: bool = False) -> None:
         with self._platform.database.write() as session:
-            store.release_job(session, job_id=job.id, owner=self._owner, now_ms=self._now_ms())
+            store.release_job(
+                session, job_id=job.id, owner=self._owner, now_ms=self._now_ms(), counted=counted
+            )
 
     def _now_ms(self) -> int:
         return int(self._platform.clock.now_s() * 1000)

@@ -289,6 +289,19 @@ def test_relevant_names_restrict_the_listing(light_api, dataset, folder):
     )
 
 
+def test_prefix_and_suffix_restrict_the_listing_on_every_page_and_in_every_shard(light_api, dataset, folder):
+    wanted = ["gate/1.jpg", "gate/2.JPG", "gate/3.jpg", "gate/late/4.jpg"]
+    for name in (*wanted, "gate/5.png", "Gate/6.jpg", "yard/7.jpg", "gate.jpg"):
+        put(folder, name, 7)
+    query = {"prefix": "gate/", "suffix": ".jpg"}
+    assert list_all(light_api, dataset, **query) == wanted
+    split = light_api("GET", f"{dataset}/datasource/list/dnc", params={**query, "dncShards": 2})["cursors"]
+    assert [name for cursor in split for name in list_all(light_api, dataset, cursor=cursor)] == wanted
+    assert list_all(light_api, dataset, prefix="Gate/") == ["Gate/6.jpg"]
+    assert list_all(light_api, dataset, suffix="5.png") == ["gate/5.png"]
+    assert list_all(light_api, dataset, prefix="%") == []
+
+
 def test_redirected_url_leads_to_the_object_and_cannot_be_bent(light_api, dataset, folder):
     put(folder, "a b.jpg", 7)
     put(folder, "other.jpg", 7)

@@ -281,6 +281,16 @@ def die_in_the_process(*_arguments, **_more):
     os.kill(os.getpid(), 9)
 
 
+def die_at_first(platform, job, **more):
+    mark = platform.config.data_dir / "died"
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), 9)
+    from watcher.platform import jobs, worker
+
+    return worker._KINDS[jobs.SAMPLING][0](platform, job, **more)
+
+
 def test_process_of_a_cancelled_job_is_ended(build_server, monkeypatch, tmp_path):
     from watcher.platform import jobs, worker
 
@@ -307,7 +317,19 @@ def test_death_of_the_process_ends_the_job_and_not_the_server(build_server, monk
         dataset, _initial, embedding = prepare(api)
         job = api.wait(start(api, dataset, embedding, "picked")["jobId"])
         assert job["status"] == "FAILED"
-        assert "code -9" in job["error"]
+        assert "code -9, 2 times" in job["error"]
+
+
+def test_sampling_whose_process_was_killed_is_begun_again_and_its_tag_appears_once(build_server, monkeypatch):
+    from watcher.platform import jobs, worker
+
+    keep = worker._KINDS[jobs.SAMPLING][1]
+    monkeypatch.setitem(worker._KINDS, jobs.SAMPLING, (die_at_first, keep))
+    with Caller(build_server(isolate_jobs=True).url, TOKEN) as api:
+        dataset, _initial, embedding = prepare(api)
+        job = api.wait(start(api, dataset, embedding, "picked")["jobId"])
+        assert job["status"] == "FINISHED", job
+        assert [tag["name"] for tag in api("GET", f"{dataset}/tags")].count("picked") == 1
 
 
 def test_worker_that_lost_its_lease_stores_nothing(build_server, monkeypatch):

@@ -97,8 +97,8 @@ def finish_job(
     return bool(changed.rowcount)  # type: ignore[attr-defined]
 
 
-def release_job(session: Session, *, job_id: str, owner: str, now_ms: int) -> None:
-    """Gives the job back for the next worker, without counting the attempt."""
+def release_job(session: Session, *, job_id: str, owner: str, now_ms: int, counted: bool = False) -> None:
+    """Gives the job back for the next worker; the attempt counts only if `counted`."""
     session.execute(
         update(jobs)
         .where(jobs.c.id == job_id, jobs.c.lease_owner == owner, jobs.c.status == "RUNNING")
@@ -107,7 +107,7 @@ def release_job(session: Session, *, job_id: str, owner: str, now_ms: int) -> No
             lease_owner=None,
             lease_until=None,
             modified_at=now_ms,
-            attempts=jobs.c.attempts - 1,
+            attempts=jobs.c.attempts - (0 if counted else 1),
         )
     )
 
