@@ -326,8 +326,8 @@ BREAKS = [
     Break(
         "images beside own output are input",
         "watcher/domain/own_output.py",
-        "-[0-9]+{re.escape(f'.{sink.rules.format}')}",
-        "?.*",
+        "{re.escape(config.name)}-[0-9]+{re.escape(f'.{sink.rules.format}')}",
+        ".*",
         f"{_SCENARIOS}/test_own_output.py"
         "::test_scenario_30_manifests_below_a_listed_bucket_are_passed_over_and_images_beside_them_are_not[sqlite]",
     ),

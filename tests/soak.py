@@ -23,19 +23,23 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from sqlalchemy import func, select
 
 from tests.acceptance.daemon_process import DaemonProcess
 from tests.fast_folder import find_fast_folder
 from tests.faults.load import put_whole
 from tests.faults.platform_process import TOKEN, PlatformProcess
 from tests.faults.proxy import FaultProxy
+from watcher.database import build_database
 from watcher.demo import run_demo
 from watcher.demo.arrivals import DemoReport
+from watcher.domain.delivery import DeliveryState
 from watcher.lightly import datasets, datasources, samples
 from watcher.lightly.transport import Transport
 from watcher.lightly.wire.datasets import DatasetCreateRequest
 from watcher.lightly.wire.datasources import DatasourceLocal
 from watcher.lightly.workflows.listing import iter_pages
+from watcher.store import tables
 
 DATASET = "soak"
 WATCH = "WATCHER_WATCHES__SOAK__"
@@ -229,10 +233,21 @@ class Soak:
             counts = watch.get("samples", {})
             open_ones = counts.get("waiting", 1) + counts.get("processing", 1)
             batches_open = any(batch["state"] == "open" for batch in watch.get("batches", []))
-            if sum(counts.values()) >= n_files and not open_ones and not batches_open:
+            at_rest = sum(counts.values()) >= n_files and not open_ones and not batches_open
+            # A batch is done before its last delivery is.
+            if at_rest and not self._count_undelivered():
                 return
             time.sleep(1.0)
         say(f"no rest within {_QUIET_LIMIT_S:.0f} s: {json.dumps(self._load_watch())[:3000]}")
+
+    def _count_undelivered(self) -> int:
+        database = build_database(f"sqlite:///{self.daemon.data_dir / 'watcher.sqlite'}")
+        try:
+            with database.read() as session:
+                statement = select(func.count()).where(tables.handovers.c.state != DeliveryState.DONE)
+                return session.execute(statement).scalar_one()
+        finally:
+            database.close()
 
     def _count(self, counts: Counts) -> None:
         to_s = int(time.time()) + 86_400
@@ -262,6 +277,8 @@ def main() -> int:
         try:
             counts = soak.run(minutes=options.minutes)
             audit = soak.daemon.run_command("audit", "--json")
+            for name in sorted(counts.sound - set(counts.delivered))[:3]:
+                say(soak.daemon.run_command("why", name))
         finally:
             soak.close()
         log = soak.daemon.read_log()

@@ -22,8 +22,13 @@ def test_samples_are_done_once_by_workers_and_the_queue_may_vanish(build_scene):
     with database.write() as session:
         session.execute(text("TRUNCATE watcher_queue.procrastinate_jobs CASCADE"))
     database.close()
+    # What a worker that was killed left in the folder that the next one starts with.
+    left = scene.root / "worker1-data" / "work" / "embed-left"
+    left.mkdir(parents=True)
+    (left / "embeddings.csv").write_text("half a file")
     for worker in workers:
         worker.start()
+    assert not left.exists()
     scene.wait_until_done(120, limit_s=120)
     scene.check_exactly_once(120)
     assert workers[0].read_metric("watcher_leader") is not None

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from tests.simulation.daemon import Daemon
-from watcher.bootstrap import LOCAL_OWNER, build_deliverer, build_runner
+from watcher.bootstrap_jobs import LOCAL_OWNER, build_deliverer, build_runner
 from watcher.domain.crash_points import crash_point
 from watcher.leadership import FencedDatabase, Leadership
 from watcher.standby import Standby
