@@ -40,6 +40,10 @@ class Member:
         self.pid: int | None = None
         self.url = ""
 
+    @property
+    def data_dir(self) -> Path:
+        return Path(self._environ["WATCHER_DATA_DIR"])
+
     def start(self, *, until: str = "Ctrl-C") -> None:
         self.begin()
         self.wait_until_up(until=until)

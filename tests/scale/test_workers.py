@@ -23,7 +23,7 @@ def test_samples_are_done_once_by_workers_and_the_queue_may_vanish(build_scene):
         session.execute(text("TRUNCATE watcher_queue.procrastinate_jobs CASCADE"))
     database.close()
     # What a worker that was killed left in the folder that the next one starts with.
-    left = scene.root / "worker1-data" / "work" / "embed-left"
+    left = workers[0].data_dir / "work" / "embed-left"
     left.mkdir(parents=True)
     (left / "embeddings.csv").write_text("half a file")
     for worker in workers:
