@@ -14,6 +14,9 @@ readonly WHEELS="$WORK/wheels"
 readonly BASE_IMAGE="localhost/watcher-base:$SUITE"
 readonly IMAGE="localhost/datasource-watcher:check"
 readonly SLIM_IMAGE="localhost/datasource-watcher:check-slim"
+readonly AGAIN_IMAGE="localhost/datasource-watcher:check-again"
+# The time that every file and layer bears.
+readonly EPOCH=1700000000
 readonly PYTHON="${PYTHON:-$PWD/.venv/bin/python}"
 readonly USER_ID=10001
 readonly MOST_BYTES=250000000
@@ -101,15 +104,48 @@ fetch_wheels() {
     fi
 }
 
-# build_image IMAGE VARIANT
+# build_image IMAGE VARIANT [OPTION...]
 build_image() {
     say "building the image, $2"
     builder rmi "$1" >/dev/null 2>&1 || true
     timeout 900 buildah --root "$WORK/storage" --runroot "$WORK/run" bud --quiet --layers --isolation chroot \
-        --pull-never --format docker --build-arg "BASE_IMAGE=$BASE_IMAGE" --build-arg PIP_NO_INDEX=1 \
+        --pull-never --format docker --timestamp "$EPOCH" "${@:3}" \
+        --build-arg "BASE_IMAGE=$BASE_IMAGE" --build-arg PIP_NO_INDEX=1 \
         --build-arg PIP_FIND_LINKS=/wheels --build-arg "VARIANT=$2" --volume "$WHEELS:/wheels:ro" --tag "$1" . \
         >"$WORK/build-$2.log" 2>&1 \
         || { tail -n 40 "$WORK/build-$2.log" >&2; fail "the build of $2 ended with an error"; }
+}
+
+# Prints every file of an image: kind, rights, owner, name, where a link leads, digest of the content.
+describe_image() {
+    local root
+    container="$(builder from --pull-never "$1")"
+    root="$(builder mount "$container")"
+    (
+        cd "$root"
+        find . -xdev ! -type f -printf '%y %m %U:%G %p %l\n'
+        find . -xdev -type f -printf 'f %m %U:%G %p ' -exec sha256sum {} ';' | sed 's/ *[^ ]*$//'
+    ) | LC_ALL=C sort
+    builder umount "$container" >/dev/null
+    builder rm "$container" >/dev/null
+    container=""
+}
+
+# Builds the image once more from the start, and expects the same files and the same layers.
+build_again() {
+    build_image "$AGAIN_IMAGE" full --no-cache
+    describe_image "$IMAGE" >"$WORK/files-first.txt"
+    describe_image "$AGAIN_IMAGE" >"$WORK/files-again.txt"
+    diff "$WORK/files-first.txt" "$WORK/files-again.txt" >"$WORK/files.diff" \
+        || { head -n 20 "$WORK/files.diff" >&2; fail "two builds of the same tree give other files"; }
+    [ "$(layers_of "$IMAGE")" = "$(layers_of "$AGAIN_IMAGE")" ] || fail "two builds of the same tree give other layers"
+    say "built twice: the same $(wc -l <"$WORK/files-first.txt") files, the same layers"
+}
+
+layers_of() {
+    builder inspect --type image "$1" | "$PYTHON" -c '
+import json, sys
+print(*json.load(sys.stdin)["Docker"]["rootfs"]["diff_ids"], sep="\n")'
 }
 
 # Prints a part of the image's configuration, a list one element a line.
@@ -237,6 +273,7 @@ main() {
     make_base
     fetch_wheels
     build_image "$IMAGE" full
+    build_again
     build_image "$SLIM_IMAGE" slim
     inspect_image
     look_into "$IMAGE" full

@@ -401,6 +401,7 @@ class Daemon:
         """
         begun_s = self._clock.monotonic_s()
         self._stop.set()
+        self._rotation.wake()
 
         def left_s() -> float:
             return max(0.0, self.settings.drain_timeout_s - (self._clock.monotonic_s() - begun_s))

@@ -36,6 +36,7 @@ from watcher.rotation import Rotation
 from watcher.serving import ThreadedServer
 from watcher.settings import Settings
 from watcher.site import read_tls
+from watcher.traces import open_tracing
 
 _log = get_logger("worker")
 
@@ -267,6 +268,7 @@ class Worker:
             False if something was still under way; it goes on elsewhere when its lease ran out.
         """
         self._stop.set()
+        self._rotation.wake()
         limit_s = self.settings.drain_timeout_s
         # Most of the time for the work to end by itself, the rest for the others to come to a stop.
         drained = self._join(limit_s=limit_s * 0.8)
@@ -278,6 +280,7 @@ class Worker:
             self._http.stop(timeout_s=5.0)
         if self._transport is not None:
             self._transport.close()
+        open_tracing(self.settings.traces.endpoint).close()
         if self._database is not None:
             self._database.close()
         return drained

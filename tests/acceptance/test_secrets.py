@@ -10,7 +10,7 @@ import requests
 
 from tests.acceptance.daemon_process import DaemonProcess
 
-TOKEN = "the-first-token"
+TOKEN, NEW_TOKEN = "the-first-token", "the-second-token"
 
 
 @pytest.fixture
@@ -37,7 +37,9 @@ def _pause(daemon: DaemonProcess, token: str) -> int:
         ).status_code
 
 
-def test_control_apart_from_metrics_serves_no_metrics_and_knows_both_tokens(daemon: DaemonProcess) -> None:
+def test_control_apart_from_metrics_serves_no_metrics_and_knows_both_tokens_and_a_new_one(
+    daemon: DaemonProcess, tmp_path: Path
+) -> None:
     assert daemon.get("/metrics").status_code == 404
     assert daemon.get("/").status_code == 200
     assert _pause(daemon, "wrong-token-wrong") == 401
@@ -52,3 +54,6 @@ def test_control_apart_from_metrics_serves_no_metrics_and_knows_both_tokens(daem
         assert session.get(f"{probes.group(1)}/health/live", timeout=10).status_code == 200
         assert session.get(f"{probes.group(1)}/api/v1/status", timeout=10).status_code == 404
         assert session.get(f"{probes.group(1)}/", timeout=10).status_code == 404
+    (tmp_path / "token").write_text(NEW_TOKEN)
+    assert _pause(daemon, NEW_TOKEN) == 200  # a token that is not known yet makes the daemon look at its file
+    assert _pause(daemon, TOKEN) == 401
