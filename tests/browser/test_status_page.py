@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,7 +119,6 @@ def test_status_page_fits_a_phone_and_follows_its_scheme(
     context = browser.new_context(viewport={"width": 375, "height": 700}, color_scheme=scheme)  # type: ignore[arg-type]
     opened = context.new_page()
     opened.goto(f"{daemon.http}{path}", wait_until="networkidle")
-    _keep_picture(opened, f"phone-{scheme}{path.split('?', maxsplit=1)[0].replace('/', '-').rstrip('-')}")
     assert opened.evaluate("document.documentElement.scrollWidth") <= 375
     background = opened.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(244, 246, 248)" if scheme == "light" else "rgb(14, 19, 25)")
@@ -153,7 +151,6 @@ def test_status_page_refreshes_by_itself_without_loading_again(page: Page, daemo
     )
     assert page.evaluate("window.kept") is True
     page.locator(".picks img").first.scroll_into_view_if_needed()
-    _keep_picture(page, "desktop-light")
 
 
 def test_login_shows_buttons_and_replay_gives_a_file_another_chance(
@@ -165,7 +162,6 @@ def test_login_shows_buttons_and_replay_gives_a_file_another_chance(
     page.get_by_role("button", name="Log in").click()
     page.get_by_role("button", name="Replay what failed").click()
     assert "1 samples" in page.get_by_role("status").inner_text()
-    _keep_picture(page, "desktop-logged-in")
     wait_for(lambda: _count(daemon, "quarantined") == 1, limit_s=60, what="set aside again, with its reason")
     assert daemon.run_json("log")[0]["verb"] == "replay"
     (cookie,) = page.context.cookies()
@@ -175,10 +171,3 @@ def test_login_shows_buttons_and_replay_gives_a_file_another_chance(
     page.get_by_role("button", name="Resume").click()
     page.get_by_role("button", name="log out").click()
     assert page.get_by_role("button", name="Pause").count() == 0
-
-
-def _keep_picture(page: Page, name: str) -> None:
-    """For the docs: `STATUS_PAGE_PICTURES=docs/pictures`."""
-    folder = os.environ.get("STATUS_PAGE_PICTURES")
-    if folder:
-        page.screenshot(path=Path(folder) / f"status-{name}.png")

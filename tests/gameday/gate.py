@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import http.client
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 _HOP_HEADERS = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
@@ -17,6 +18,7 @@ class Gate:
     def __init__(self, port: int) -> None:
         self.date_shift_s = 0
         self._hanging = ""
+        self._delayed: tuple[str, float] | None = None
         self._let_go = threading.Event()
         gate = self
 
@@ -29,6 +31,9 @@ class Gate:
                     gate._let_go.wait(_LONGEST_HANG_S)
                     self.close_connection = True
                     return
+                delayed = gate._delayed
+                if delayed is not None and delayed[0] in f"{self.command} {self.path}":
+                    time.sleep(delayed[1])
                 connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
                 try:
                     connection.request(self.command, self.path, body=body or None, headers=dict(self.headers))
@@ -72,9 +77,13 @@ class Gate:
         self._let_go.clear()
         self._hanging = part
 
+    def delay(self, part: str, *, seconds: float) -> None:
+        """Requests whose `METHOD /path` holds this are passed on so much later from now on."""
+        self._delayed = part, seconds
+
     def let_go(self) -> None:
-        """Requests that hang are cut, and nothing hangs any more."""
-        self._hanging = ""
+        """Requests that hang are cut, and nothing hangs or is late any more."""
+        self._hanging, self._delayed = "", None
         self._let_go.set()
 
     def close(self) -> None:
