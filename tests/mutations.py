@@ -130,14 +130,14 @@ BREAKS = [
     Break(
         "a run whose lease ran out is taken up",
         "watcher/store/claims.py",
-        "    release_expired(session, now_ms=now_ms)\n    claimable",
-        "    claimable",
+        "    release_expired(session, now_ms=now_ms)\n    limits",
+        "    limits",
         f"{_STORE}/test_claims.py::test_lease_that_ran_out_lets_another_take_the_run_and_refuses_the_first[sqlite]",
     ),
     Break(
         "the batches of a watch go one after another",
         "watcher/store/claims.py",
-        "                    runs.c.batch_id == head.c.batch_id,\n",
+        "        batches.c.id == head.c.batch_id,\n",
         "",
         f"{_STORE}/test_claims.py::test_claim_takes_only_of_the_oldest_open_batch_of_a_watch[sqlite]",
     ),
@@ -151,8 +151,8 @@ BREAKS = [
     Break(
         "the watch that was served longest ago comes next",
         "watcher/store/claims.py",
-        "n_running, func.coalesce(turns.c.served_ms, 0), ",
-        "",
+        "n_running, func.coalesce(turns.c.served_ms, 0), taken.c.available_ms",
+        "taken.c.available_ms",
         f"{_STORE}/test_fairness.py::test_watch_with_a_long_queue_does_not_keep_others_waiting[sqlite]",
     ),
     Break(
