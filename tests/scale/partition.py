@@ -43,18 +43,17 @@ class Way:
 
     def _serve(self, client: socket.socket) -> None:
         self._wait()
-        try:
-            server = self._connect()
-        except OSError:
-            client.close()
-            return
-        threading.Thread(target=self._pass, args=(server, client), daemon=True).start()
-        self._pass(client, server)
-
-    def _connect(self) -> socket.socket:
-        server = socket.create_connection(self._target, timeout=10)
-        server.settimeout(None)
-        return server
+        with client:
+            try:
+                server = socket.create_connection(self._target, timeout=10)
+            except OSError:
+                return
+            with server:
+                server.settimeout(None)
+                back = threading.Thread(target=self._pass, args=(server, client), daemon=True)
+                back.start()
+                self._pass(client, server)
+                back.join()
 
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
