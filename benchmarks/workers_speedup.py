@@ -30,7 +30,9 @@ def main() -> int:
     client = postgres.Client(f"bench-{os.getpid()}")
     forge = Forge()
     try:
-        taken = {n: _run(client.server, forge, n_workers=n) for n in (1, 2)}
+        taken = {
+            n: run_once(client.server, forge, n_workers=n, n_pictures=N_PICTURES, shard=SHARD) for n in (1, 2)
+        }
     finally:
         forge.close()
         client.close()
@@ -44,7 +46,9 @@ def main() -> int:
     return int(speedup < LEAST_SPEEDUP or overhead > MOST_OVERHEAD)
 
 
-def _run(server: postgres.Server, forge: Forge, *, n_workers: int) -> tuple[float, float]:
+def run_once(
+    server: postgres.Server, forge: Forge, *, n_workers: int, n_pictures: int, shard: int
+) -> tuple[float, float]:
     """Seconds from the first start of a shard to the last end, and the share of them in which no shard ran."""
     admin = build_database(server.url("postgres"))
     name = postgres.new_database_name()
@@ -56,8 +60,8 @@ def _run(server: postgres.Server, forge: Forge, *, n_workers: int) -> tuple[floa
             Path(folder),
             forge,
             server.url(name),
-            WATCHER_WATCHES__CAMS__BATCH__SHARD_SAMPLES=str(SHARD),
-            WATCHER_WATCHES__CAMS__BATCH__MIN_SAMPLES=str(N_PICTURES),
+            WATCHER_WATCHES__CAMS__BATCH__SHARD_SAMPLES=str(shard),
+            WATCHER_WATCHES__CAMS__BATCH__MIN_SAMPLES=str(n_pictures),
             WATCHER_WATCHES__CAMS__BATCH__MAX_WAIT_S="600",
             WATCHER_WATCHES__CAMS__UPLOAD__WORKERS="1",
             WATCHER_RUNS__LEASE_S="60",
@@ -65,17 +69,17 @@ def _run(server: postgres.Server, forge: Forge, *, n_workers: int) -> tuple[floa
         try:
             picture = Path(folder) / "large.jpg"
             Image.effect_noise((3000, 2000), 60).convert("RGB").save(picture, "JPEG", quality=80)
-            for number in range(N_PICTURES):
+            for number in range(n_pictures):
                 os.link(picture, scene.folder / f"{number:06d}.jpg")
             replica = scene.add_replica()
             replica.start()
             wait_for(
-                lambda: scene.count_states() == {"processing": N_PICTURES}, limit_s=120, what="all are listed"
+                lambda: scene.count_states() == {"processing": n_pictures}, limit_s=120, what="all are listed"
             )
             workers = [scene.add_worker("--concurrency", "1") for _ in range(n_workers)]
             for worker in workers:
                 worker.start()
-            scene.wait_until_done(N_PICTURES, limit_s=600)
+            scene.wait_until_done(n_pictures, limit_s=600)
             return _read_times(scene, n_workers=n_workers)
         finally:
             scene.close()
