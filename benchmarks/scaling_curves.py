@@ -30,8 +30,8 @@ from watcher.store import SCHEMA, claims, polls, runs, samples, watches
 
 SIZES = (10_000, 100_000, 300_000, 1_000_000, 2_000_000, 10_000_000)
 N_ROWS = int(os.environ.get("ROWS", "100000"))
-SHARDS = (2, 5, 10, 40)
-N_PICTURES = int(os.environ.get("PICTURES", "120"))
+SHARDS = (1, 2, 5, 10, 20)
+N_PICTURES = int(os.environ.get("PICTURES", "60"))
 PAGE, BULK_PAGE, N_NEW = 1_000, 10_000, 10_000
 N_WATCHES, N_RUNS = 100, 15
 MOST_GROWTH = 1.3
@@ -168,7 +168,7 @@ def _measure_shards(server: postgres.Server, forge: Forge) -> dict[str, list[dic
         )
         shards.append({"shard": float(shard), "s": took_s, "idle": idle})
         print(f"   shards of {shard}: {took_s:.1f} s, {idle:.1%} of it between two shards")
-    middle = SHARDS[2]
+    middle = SHARDS[-2]
     workers = []
     for n in (1, 2):
         took_s, _idle = workers_speedup.run_once(

@@ -224,7 +224,11 @@ class Scene:
             except Exception:  # noqa: BLE001 - Postgres may be on its way back
                 return False
 
-        wait_for(all_done, limit_s=limit_s, what=f"{n} samples are done", explain=self.explain)
+        # To look is to count them, which takes a while where there are many.
+        every_s = 0.2 if n < 10_000 else 2.0
+        wait_for(
+            all_done, limit_s=limit_s, what=f"{n} samples are done", explain=self.explain, every_s=every_s
+        )
 
     def check_exactly_once(self, n: int) -> None:
         """Every name once in the ledger and once in the dataset, and every batch's tags made once."""
@@ -264,10 +268,15 @@ class Scene:
 
 
 def wait_for(
-    condition: Callable[[], object], *, limit_s: float, what: str, explain: Callable[[], str] = str
+    condition: Callable[[], object],
+    *,
+    limit_s: float,
+    what: str,
+    explain: Callable[[], str] = str,
+    every_s: float = 0.2,
 ) -> None:
     """Waits until the condition holds; fails with `what` and an explanation at the limit."""
     ends_s = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < ends_s, f"not within {limit_s:.0f} s: {what}\n{explain()}"
-        time.sleep(0.2)
+        time.sleep(every_s)

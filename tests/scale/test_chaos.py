@@ -31,6 +31,7 @@ LIMIT_S = 300.0 + N_SAMPLES / 20
 # A long run has shards as in practice; somebody who dies every few seconds would else keep most of them from ending.
 IS_LONG = N_SAMPLES > 10_000
 SHARD = 200 if IS_LONG else 20
+PATIENCE_S = 30.0
 PAUSES_S = (4.0, 8.0) if IS_LONG else (2.0, 4.0)
 LEASE_S = 10.0 if IS_LONG else 5.0
 AWAY_S = LEASE_S + 3.0
@@ -81,6 +82,7 @@ class Chaos:
         self.cut_until_s = 0.0
         self.done: list[str] = []
         self.n_put = 0
+        self._n_done = 0
         self._next_s = time.monotonic() + 2.0
 
     def act(self) -> None:
@@ -90,7 +92,7 @@ class Chaos:
             self.frozen = None
         if self.way.is_cut and now_s > self.cut_until_s:
             self.way.mend()
-        if now_s < self._next_s:
+        if now_s < self._next_s or not self._is_moving(now_s):
             return
         self._next_s = now_s + self.rng.uniform(*PAUSES_S)
         if len(self.done) < len(PLAN):
@@ -100,6 +102,13 @@ class Chaos:
             what = "kill worker"
         getattr(self, "_" + what.replace(" ", "_"))()
         self.done.append(what)
+
+    def _is_moving(self, now_s: float) -> bool:
+        """On a slow machine whoever was hit comes back first, or nobody would ever end anything."""
+        if not IS_LONG or now_s > self._next_s + PATIENCE_S:
+            return True
+        before, self._n_done = self._n_done, self.scene.count_states()["done"]
+        return self._n_done > before
 
     def put_portion(self) -> None:
         """The next pictures, so that there is work at every act."""
