@@ -72,7 +72,8 @@ class Duties:
         try:
             with self.watching("poll", name) as beat:
                 watch_id = self._attach(config)
-                self._probe(watch_id)
+                beat()
+                self._probe(watch_id, beat)
                 report = Poller(
                     database=self.database,
                     transport=self.transport,
@@ -101,9 +102,14 @@ class Duties:
         )
         return report
 
-    def _probe(self, watch_id: int) -> None:
+    def _probe(self, watch_id: int, beat: Callable[[], None]) -> None:
         probe_if_due(
-            self.database, self.transport, watch_id=watch_id, now_ms=self._now_ms(), probed=self.probed
+            self.database,
+            self.transport,
+            watch_id=watch_id,
+            now_ms=self._now_ms(),
+            probed=self.probed,
+            beat=beat,
         )
 
     def open_watch(self, name: str) -> tuple[WatchConfig, int]:
@@ -154,7 +160,7 @@ class Duties:
         with self.watching("reconcile", name) as beat:
             watch_id = self._attach(config)
             self.probed.pop(watch_id, None)
-            self._probe(watch_id)
+            self._probe(watch_id, beat)
             return Reconciler(
                 database=self.database,
                 transport=self.transport,

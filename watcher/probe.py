@@ -43,7 +43,13 @@ class _Object:
 
 
 def probe_if_due(
-    database: Database, transport: Transport, *, watch_id: int, now_ms: int, probed: dict[int, int]
+    database: Database,
+    transport: Transport,
+    *,
+    watch_id: int,
+    now_ms: int,
+    probed: dict[int, int],
+    beat: Callable[[], None] = lambda: None,
 ) -> None:
     """Probes at a start, before a full comparison, after a rewind, and each minute while there is nothing to go by.
 
@@ -53,6 +59,7 @@ def probe_if_due(
         watch_id: which watch.
         now_ms: our time.
         probed: when this process probed which watch; kept here.
+        beat: called whenever the server answered.
 
     Raises:
         WatcherError: as `probe_watch`; it is noted with the watch.
@@ -63,7 +70,7 @@ def probe_if_due(
     if last_ms is not None and (watch.listing_unit is not None or now_ms - last_ms < _AGAIN_MS):
         return
     try:
-        probe_watch(database, transport, watch=watch, now_ms=now_ms)
+        probe_watch(database, transport, watch=watch, now_ms=now_ms, beat=beat)
     except WatcherError as error:
         with database.write() as session:
             watches.record_problem(session, watch_id=watch_id, problem=redact(str(error)))
@@ -72,7 +79,14 @@ def probe_if_due(
     probed[watch_id] = now_ms
 
 
-def probe_watch(database: Database, transport: Transport, *, watch: Watch, now_ms: int) -> bool:
+def probe_watch(
+    database: Database,
+    transport: Transport,
+    *,
+    watch: Watch,
+    now_ms: int,
+    beat: Callable[[], None] = lambda: None,
+) -> bool:
     """Probes the listing of a watch's dataset and keeps what was found.
 
     A mark that was moved while the documented protocol was assumed in vain is taken back: nothing was seen by it.
@@ -82,6 +96,7 @@ def probe_watch(database: Database, transport: Transport, *, watch: Watch, now_m
         transport: the API.
         watch: its row.
         now_ms: our time.
+        beat: called whenever the server answered.
 
     Returns:
         Whether the facts are known now; False while there is no object to find them by.
@@ -95,9 +110,8 @@ def probe_watch(database: Database, transport: Transport, *, watch: Watch, now_m
     )
 
     def find() -> ListingFacts | None:
-        return find_facts(
-            transport, dataset_id=watch.dataset_id, server_now_s=server.date_s, mark_s=watch.mark_s
-        )
+        listing = _Listing(transport, watch.dataset_id, beat)
+        return _find_facts(transport, listing, server_now_s=server.date_s, mark_s=watch.mark_s)
 
     def is_another(found: ListingFacts | None) -> bool:
         return watch.listing_unit is not None and found is not None and found != watch.listing
@@ -123,8 +137,8 @@ def probe_watch(database: Database, transport: Transport, *, watch: Watch, now_m
     return found is not None
 
 
-def find_facts(
-    transport: Transport, *, dataset_id: str, server_now_s: int, mark_s: int | None
+def _find_facts(
+    transport: Transport, listing: _Listing, *, server_now_s: int, mark_s: int | None
 ) -> ListingFacts | None:
     """Finds out how a server takes windows.
 
@@ -135,7 +149,6 @@ def find_facts(
         ProbeError: the windows make no difference, or the listing's times are not those of the objects.
         WatcherError: the server failed.
     """
-    listing = _Listing(transport, dataset_id)
     rows = _find_rows(listing, server_now_s=server_now_s, mark_s=mark_s)
     offsets = []
     for row in rows:
@@ -178,15 +191,17 @@ def find_facts(
 class _Listing:
     """Looks for names in windows given in the server's own numbers."""
 
-    def __init__(self, transport: Transport, dataset_id: str) -> None:
+    def __init__(self, transport: Transport, dataset_id: str, beat: Callable[[], None]) -> None:
         self._transport = transport
         self._dataset_id = dataset_id
+        self._beat = beat
 
     def load(self, first: int, last: int, *, n_pages: int) -> tuple[list[RawSample], bool]:
         """The rows of the first pages, and whether there are no more."""
         pages = iter_pages(self._transport, dataset_id=self._dataset_id, from_s=first, to_s=last)
         rows: list[RawSample] = []
         for page in itertools.islice(pages, n_pages):
+            self._beat()
             rows += page.rows
             if page.cursor_next is None:
                 return rows, True

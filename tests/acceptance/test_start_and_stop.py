@@ -60,7 +60,7 @@ def daemon(tmp_path: Path, gate: Gate) -> Iterator[DaemonProcess]:
             "LIGHTLY_TOKEN": TOKEN,
             "LIGHTLY_SERVER_LOCATION": gate.url,
             "WATCHER_DRAIN_TIMEOUT_S": "4",
-            "WATCHER_HEALTH__POLL_LIMIT_S": "6",
+            "WATCHER_HEALTH__POLL_LIMIT_S": "10",
             f"{WATCH}DATASET": "cams",
             f"{WATCH}STEPS": "upload",
             f"{WATCH}SCHEDULE__INTERVAL_S": "1",
