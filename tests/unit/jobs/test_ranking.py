@@ -65,6 +65,11 @@ def test_coral_weighs_distance_by_score():
     assert [row[0] for row in rank("CORAL", scores=scores, before=before)] == ["a", "c", "d", "b"]
 
 
+def test_first_coral_begins_with_the_highest_score_and_among_equals_far_from_the_mean():
+    assert [row[0] for row in rank("CORAL", scores={"a": 0.2, "b": 1.0, "c": 0.9, "d": 0.8})] == list("bdca")
+    assert rank("CORAL", scores={"a": 1.0, "b": 0.5, "c": 0.1, "d": 1.0})[0][0] == "d"
+
+
 def test_coral_without_any_score_is_coreset():
     assert [row[0] for row in rank("CORAL", scores=dict.fromkeys("abcd", 0.0))] == ["d", "a", "c", "b"]
 
