@@ -92,7 +92,7 @@ POINTS = {
     "interrupted": ["poll.interruption_stored"],
     "foreign": ["embed.foreign_vectors_stored", "novelty.others_packed"],
     "aged": ["daemon.batches_cut"],
-    "suspect": ["alone.noted", "alone.set_aside"],
+    "suspect": ["alone.noted"],
     "looked at": ["source_check.recorded"],
     "late": ["lateness.recorded"],
     "overwritten": [
@@ -273,11 +273,11 @@ def _prepare(scene: CrashScene, scenario: str) -> None:
 
 
 def _accuse(scene: CrashScene, name: str) -> None:
-    """Lets the store say that the process died five times at the run, and thrice while it worked on one sample."""
+    """Lets the store say that the process died five times at the run, and five times more while it decoded one sample."""
     database = build_database(scene.store_url)
     with database.write() as session:
         session.execute(update(tables.runs).values(attempt=5))
-        note = "the process died 3 times while it worked on this sample alone"
+        note = "the process died 5 times while it decoded this sample alone"
         session.execute(update(tables.samples).where(tables.samples.c.file_name == name).values(reason=note))
     database.close()
 

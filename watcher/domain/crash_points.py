@@ -17,7 +17,6 @@ VARIABLE = "CRASH_AT"
 NAMES = frozenset(
     {
         "alone.noted",
-        "alone.set_aside",
         "attach.dataset_created",
         "attach.datasource_set",
         "attach.watch_stored",

@@ -7,7 +7,6 @@ store, so a batch computes only its own and the CSV is streamed from there, page
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 
 from watcher.database import Database
 from watcher.domain.crash_points import crash_point
@@ -15,7 +14,6 @@ from watcher.domain.errors import ApiException, EmbedderChangedError, WatcherErr
 from watcher.domain.models import Sample
 from watcher.domain.pipeline import Discard, Done, Outcome
 from watcher.embedders.base import Embedder
-from watcher.jobs.alone import work_alone, works_alone
 from watcher.jobs.context import RunContext
 from watcher.jobs.embedding_csv import write_embedding_csv
 from watcher.jobs.novelty import measure_novelty
@@ -158,21 +156,15 @@ def _compute_batch_vectors(context: RunContext) -> int:
     source = VectorSource.of(context)
     n_computed = 0
     for chunk in _iter_missing(context):
-        if works_alone(context.run):
-            for sample in chunk:
-                work_alone(context, sample, partial(_compute_chunk, context, source, [sample]))
-        else:
-            _compute_chunk(context, source, chunk)
+        rows = source.compute(chunk)
+        with context.database.write() as session:
+            vectors.record_vectors(
+                session, watch_id=context.watch.id, embedder=context.embedder.name, rows=rows
+            )
+        crash_point("embed.vectors_stored")
         n_computed += len(chunk)
         context.check()
     return n_computed
-
-
-def _compute_chunk(context: RunContext, source: VectorSource, chunk: list[Sample]) -> None:
-    rows = source.compute(chunk)
-    with context.database.write() as session:
-        vectors.record_vectors(session, watch_id=context.watch.id, embedder=context.embedder.name, rows=rows)
-    crash_point("embed.vectors_stored")
 
 
 def _iter_missing(context: RunContext) -> Iterator[list[Sample]]:

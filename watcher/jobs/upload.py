@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import (
@@ -32,7 +31,7 @@ from watcher.images import (
     read_image,
 )
 from watcher.jobs.again import ensure_again_tag
-from watcher.jobs.alone import work_alone, works_alone
+from watcher.jobs.alone import decodes_alone, suspecting
 from watcher.jobs.context import RunContext
 from watcher.jobs.read_urls import renew_read_urls
 from watcher.jobs.upload_outcomes import (
@@ -151,14 +150,6 @@ def _iter_pending(context: RunContext) -> Iterator[list[Sample]]:
 
 
 def _upload_page(context: RunContext, page: list[Sample], trouble: Trouble) -> None:
-    if not works_alone(context.run):
-        _upload_together(context, page, trouble)
-        return
-    for sample in page:
-        work_alone(context, sample, partial(_upload_together, context, [sample], trouble))
-
-
-def _upload_together(context: RunContext, page: list[Sample], trouble: Trouble) -> None:
     pending = deque(page)
     running: deque[tuple[Sample, Future[Uploaded]]] = deque()
     with _pool(context) as pool:
@@ -228,7 +219,9 @@ def _measure(context: RunContext, sample: Sample, body: bytes) -> _Measured:
     limits = ImageLimits(max_bytes=rules.max_bytes, max_pixels=rules.max_pixels)
     # A picture beyond the limit is refused by its head, so it takes no room.
     n_pixels = count_pixels(body)
-    with context.parts.pixel_room.hold(n_pixels if n_pixels <= rules.max_pixels else 0, context.check):
+    room = context.parts.pixel_room
+    n_held = room.limit if decodes_alone(context.run) else n_pixels if n_pixels <= rules.max_pixels else 0
+    with room.hold(n_held, context.check), suspecting(context, sample):
         image = read_image(body, limits=limits)
         values = compute_metadata(image)
         assert values.mean

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from watcher.domain.errors import ApiException, ImageError, ReadUrlRefusedError,
 from watcher.domain.models import Sample, Watch
 from watcher.embedders.base import Embedder
 from watcher.images import count_pixels
+from watcher.jobs.alone import decodes_alone, suspecting
 from watcher.jobs.context import RunContext
 from watcher.jobs.room import Room
 from watcher.lightly import samples as remote_samples
@@ -32,6 +35,8 @@ class VectorSource:
         workers: pictures read and prepared at once.
         max_bytes: larger files are taken for unreadable.
         check: called between two pieces of work; raises when the work must stop.
+        suspect: entered around the decoding of a sample's picture, which then has the process to itself; None where
+            nobody is suspected.
     """
 
     transport: Transport
@@ -42,6 +47,7 @@ class VectorSource:
     file_room: Room
     pixel_room: Room
     check: Callable[[], None]
+    suspect: Callable[[Sample], AbstractContextManager[None]] | None = None
 
     @classmethod
     def of(cls, context: RunContext) -> VectorSource:
@@ -56,6 +62,7 @@ class VectorSource:
             file_room=context.parts.file_room,
             pixel_room=context.parts.pixel_room,
             check=context.check,
+            suspect=partial(suspecting, context) if decodes_alone(context.run) else None,
         )
 
     def compute(self, samples: Sequence[Sample]) -> list[tuple[str, Vector]]:
@@ -114,16 +121,20 @@ class VectorSource:
     def _prepare(self, sample: Sample) -> Any:
         self.check()
         try:
-            return self._read(sample.read_url)
+            return self._read(sample.read_url, sample)
         except (ReadUrlRefusedError, SampleGoneError, ImageError) as error:
             _log.info("image.replaced_by_thumbnail", file_name=sample.file_name, reason=str(error))
         assert sample.remote_id is not None
         return self._prepare_thumbnail(sample_id=sample.remote_id, file_name=sample.file_name)
 
-    def _read(self, url: str) -> Any:
+    def _read(self, url: str, sample: Sample | None = None) -> Any:
         with self.file_room.share(self.check) as share:
             body = read_url_bytes(self.transport, url, max_bytes=self.max_bytes, on_size=share.set).body
-            with self.pixel_room.hold(min(count_pixels(body), self.pixel_room.limit), self.check):
+            limit = self.pixel_room.limit
+            if sample is None or self.suspect is None:
+                with self.pixel_room.hold(min(count_pixels(body), limit), self.check):
+                    return self.embedder.prepare(body)
+            with self.pixel_room.hold(limit, self.check), self.suspect(sample):
                 return self.embedder.prepare(body)
 
     def _prepare_thumbnail(self, *, sample_id: str, file_name: str) -> Any:

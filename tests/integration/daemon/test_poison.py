@@ -24,18 +24,18 @@ class KilledError(BaseException):
     """The process ends here, so to say: nothing that is written behind it happens."""
 
 
-def run_until_rest(pipeline: Pipeline, *, limit: int) -> int:
+def run_until_rest(pipeline: Pipeline, *, limit: int, deaths: list[None] | None = None) -> int:
     """Starts a new process whenever one was killed; tells how often."""
-    n_killed = 0
+    deaths = [] if deaths is None else deaths
     for _ in range(limit):
         try:
             pipeline.run_all()
         except KilledError:
-            n_killed += 1
+            deaths.append(None)
             with pipeline.scene.database.write() as session:
                 session.execute(update(runs).values(lease_until_ms=0))
         else:
-            return n_killed
+            return len(deaths)
     raise AssertionError("the process is killed for ever")
 
 
@@ -53,27 +53,27 @@ def test_picture_that_kills_the_process_at_the_upload_is_set_aside_and_no_other(
     rules = BatchRules(min_samples=1, max_wait_s=0, max_samples=100, shard_samples=shard_samples)
     pipeline.scene.change(batch=rules)
     _put_pictures(pipeline.scene, NAMES)
-    measure = watcher.jobs.upload._measure
+    read_image = watcher.jobs.upload.read_image
 
-    def die_of_it(context: Any, sample: Any, body: bytes) -> Any:
+    def die_of_it(body: bytes, **options: Any) -> Any:
         if is_poison(pipeline, body):
             raise KilledError
-        return measure(context, sample, body)
+        return read_image(body, **options)
 
-    monkeypatch.setattr(watcher.jobs.upload, "_measure", die_of_it)
+    monkeypatch.setattr(watcher.jobs.upload, "read_image", die_of_it)
     pipeline.poll()
-    assert run_until_rest(pipeline, limit=12) == 8
+    assert run_until_rest(pipeline, limit=14) == 10
     ledger = pipeline.scene.load_ledger()
     suspect = ledger.pop(POISON)
     assert suspect.state is SampleState.QUARANTINED
-    assert "the process died 3 times while it worked on this sample alone" in str(suspect.reason)
+    assert "the process died 5 times while it decoded this sample alone" in str(suspect.reason)
     assert {row.state for row in ledger.values()} == {SampleState.DONE}
     assert {row.reason for row in ledger.values()} == {None}
     assert pipeline.load_batch_state() is BatchState.DONE
     assert pipeline.list_remote() == sorted(set(NAMES) - {POISON})
 
 
-def test_picture_that_kills_the_process_at_the_embedding_is_set_aside_and_gets_the_vector_of_its_thumbnail(
+def test_picture_that_kills_the_process_at_the_embedding_gets_the_vector_of_its_thumbnail(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _put_pictures(pipeline.scene, NAMES)
@@ -90,9 +90,10 @@ def test_picture_that_kills_the_process_at_the_embedding_is_set_aside_and_gets_t
     kept = pipeline.scene.load_ledger()["1.jpg"]
     with pipeline.scene.database.write() as session:
         samples.record_reason(session, sample_id=kept.id, reason="no metadata, so to say", now_ms=1)
-    assert run_until_rest(pipeline, limit=12) == 8
+    assert run_until_rest(pipeline, limit=14) == 10
     ledger = pipeline.scene.load_ledger()
-    assert ledger[POISON].state is SampleState.QUARANTINED
+    assert ledger[POISON].state is SampleState.DONE
+    assert "the process died 5 times" in str(ledger[POISON].reason)
     assert {row.reason for name, row in ledger.items() if name not in {POISON, "1.jpg"}} == {None}
     assert ledger["1.jpg"].reason == "no metadata, so to say"
     assert pipeline.load_batch_state() is BatchState.DONE
@@ -104,16 +105,17 @@ def test_process_that_is_killed_for_another_reason_has_no_sample_blamed(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _put_pictures(pipeline.scene, NAMES)
-    measure = watcher.jobs.upload._measure
+    read_image = watcher.jobs.upload.read_image
+    deaths: list[None] = []
 
-    def die_at_first(context: Any, sample: Any, body: bytes) -> Any:
-        if context.run.attempt <= 7:
+    def die_at_first(body: bytes, **options: Any) -> Any:
+        if len(deaths) < 9:
             raise KilledError
-        return measure(context, sample, body)
+        return read_image(body, **options)
 
-    monkeypatch.setattr(watcher.jobs.upload, "_measure", die_at_first)
+    monkeypatch.setattr(watcher.jobs.upload, "read_image", die_at_first)
     pipeline.poll()
-    assert run_until_rest(pipeline, limit=12) == 7
+    assert run_until_rest(pipeline, limit=14, deaths=deaths) == 9
     assert {(row.state, row.reason) for row in pipeline.scene.load_ledger().values()} == {
         (SampleState.DONE, None)
     }
