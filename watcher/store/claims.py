@@ -17,11 +17,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from watcher.domain.models import LEASE_RAN_OUT, BatchState, Run, RunState, Step
 from watcher.domain.pipeline import ORDERED_STEPS
+from watcher.store.inserting import build_insert
 from watcher.store.runs import load_run
 from watcher.store.tables import batches, runs, turns, watches
 
@@ -364,8 +364,7 @@ def _build_busy() -> Any:
 
 
 def _take_turn(session: Session, *, watch_id: int, now_ms: int) -> None:
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(turns).values(watch_id=watch_id, served_ms=now_ms)
+    statement = build_insert(session, turns).values(watch_id=watch_id, served_ms=now_ms)
     session.execute(
         statement.on_conflict_do_update(
             index_elements=[turns.c.watch_id], set_={"served_ms": statement.excluded.served_ms}

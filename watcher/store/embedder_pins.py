@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from watcher.store.inserting import build_insert
 from watcher.store.tables import watch_embedders, watches
 
 
 def ensure_embedder(session: Session, *, watch_id: int, embedder: str, now_ms: int) -> str:
     """The embedder of a watch; the given one if it had none."""
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(watch_embedders).values(watch_id=watch_id, embedder=embedder, chosen_ms=now_ms)
+    statement = build_insert(session, watch_embedders).values(
+        watch_id=watch_id, embedder=embedder, chosen_ms=now_ms
+    )
     session.execute(statement.on_conflict_do_nothing())
     chosen: str = session.execute(
         select(watch_embedders.c.embedder).where(watch_embedders.c.watch_id == watch_id)
@@ -22,9 +23,8 @@ def ensure_embedder(session: Session, *, watch_id: int, embedder: str, now_ms: i
 
 def replace_embedder(session: Session, *, watch_id: int, embedder: str, now_ms: int) -> None:
     """Chooses another embedder, when all vectors of it are there."""
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     values = {"embedder": embedder, "chosen_ms": now_ms}
-    statement = dialect.insert(watch_embedders).values(watch_id=watch_id, **values)
+    statement = build_insert(session, watch_embedders).values(watch_id=watch_id, **values)
     session.execute(statement.on_conflict_do_update(index_elements=[watch_embedders.c.watch_id], set_=values))
 
 

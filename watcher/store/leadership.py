@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Integer, cast, func, literal_column, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from watcher.domain.errors import FencedError
+from watcher.store.inserting import build_insert
 from watcher.store.tables import leadership
 
 _ROW = 1
@@ -73,8 +73,9 @@ def take_lead(
     before = load_leader(session)
     if before.is_in_office and not force:
         return None
-    dialect = sqlite if _is_sqlite(session) else postgresql
-    session.execute(dialect.insert(leadership).values(id=_ROW, epoch=0, until_ms=0).on_conflict_do_nothing())
+    session.execute(
+        build_insert(session, leadership).values(id=_ROW, epoch=0, until_ms=0).on_conflict_do_nothing()
+    )
     if not _is_sqlite(session):
         if before.holder is not None:
             _end_sessions(session, holder=before.holder)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from statistics import median
 
 from sqlalchemy import func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from watcher.domain.models import BatchNovelty, SampleNovelty
+from watcher.store.inserting import build_insert
 from watcher.store.tables import (
     batch_novelties,
     batches,
@@ -25,9 +25,8 @@ def record_sample_novelties(session: Session, *, batch_id: int, rows: Sequence[S
     """Stores what samples were measured; a measurement that is there stays."""
     if not rows:
         return
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     session.execute(
-        dialect.insert(sample_novelties).on_conflict_do_nothing(),
+        build_insert(session, sample_novelties).on_conflict_do_nothing(),
         [
             {
                 "sample_id": row.sample_id,
@@ -215,9 +214,8 @@ def record_dark_sample(
     session: Session, *, sample_id: int, watch_id: int, brightness: float, contrast: float, now_ms: int
 ) -> None:
     """Notes that a sample shows next to nothing; harmless to repeat."""
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     session.execute(
-        dialect.insert(dark_samples)
+        build_insert(session, dark_samples)
         .values(
             sample_id=sample_id,
             watch_id=watch_id,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from watcher.store.inserting import build_insert
 from watcher.store.tables import configurations, processes
 
 
@@ -78,7 +78,6 @@ _FIELDS = ("name", "kind", "version", "work_version", "started_ms", "seen_ms")
 
 
 def _upsert(session: Session, table: Any, key: list[Any], values: dict[str, object]) -> None:
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     session.execute(
-        dialect.insert(table).values(**values).on_conflict_do_update(index_elements=key, set_=values)
+        build_insert(session, table).values(**values).on_conflict_do_update(index_elements=key, set_=values)
     )

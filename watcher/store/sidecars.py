@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from watcher.store.inserting import build_insert
 from watcher.store.tables import sidecars
 
 
@@ -15,8 +15,7 @@ def record_sidecars(session: Session, *, watch_id: int, rows: Sequence[tuple[str
     """Keeps (file name, read URL); a known name gets the fresh URL."""
     if not rows:
         return
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(sidecars)
+    statement = build_insert(session, sidecars)
     # Of a name listed twice the last URL counts; Postgres takes no row twice in one statement.
     values = [{"watch_id": watch_id, "file_name": name, "read_url": url} for name, url in dict(rows).items()]
     session.execute(

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from watcher.domain.models import SampleState
+from watcher.store.inserting import build_insert
 from watcher.store.tables import samples, vector_blocks, vectors
 
 Vector = NDArray[np.float32]
@@ -31,8 +31,7 @@ def record_vectors(
         }
         for name, vector in rows
     ]
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(vectors).on_conflict_do_nothing()
+    statement = build_insert(session, vectors).on_conflict_do_nothing()
     session.execute(statement, values)
 
 
