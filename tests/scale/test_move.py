@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import pytest
 from sqlalchemy import select
 
 from tests.scale.scene import Scene, wait_for
@@ -31,6 +32,7 @@ def load_ledger(url: str) -> list[tuple[object, ...]]:
         database.close()
 
 
+@pytest.mark.deep
 def test_daemon_goes_on_over_the_moved_store_and_ingests_nothing_again(build_scene, postgres_url):
     scene = build_scene()
     old_url = f"sqlite:///{scene.root / 'old.sqlite'}"

@@ -15,8 +15,8 @@ from watcher.database_schema import upgrade_schema
 from watcher.store import SCHEMA
 
 RATE = 40.0
-N_REQUESTS = 240
-THREADS = {"one": 1, "two": 4, "three": 40}  # a slice holds 10 places
+N_REQUESTS = 160
+THREADS = {"one": 1, "many": 40}  # a slice holds 10 places
 
 
 class Counting:
@@ -55,7 +55,7 @@ class Counting:
         return f"http://127.0.0.1:{self.server.server_port}"
 
 
-def test_requests_of_three_processes_keep_to_the_rate_and_are_shared_between_them(postgres_url):
+def test_requests_of_two_processes_keep_to_the_rate_and_are_shared_between_them(postgres_url):
     database = build_database(postgres_url)
     upgrade_schema(database, SCHEMA)
     database.close()
@@ -84,7 +84,7 @@ def test_requests_of_three_processes_keep_to_the_rate_and_are_shared_between_the
             process.wait()
         counting.server.shutdown()
         counting.server.server_close()
-    assert codes == [0, 0, 0]
+    assert codes == [0, 0]
     n_late = sum(THREADS.values())
     took_s = counting.seen[-1][0] - counting.seen[0][0]
     assert len(counting.seen) <= RATE * (took_s + 1) + n_late

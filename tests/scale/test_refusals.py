@@ -55,6 +55,7 @@ def test_worker_with_other_settings_of_a_watch_takes_none_of_its_runs(build_scen
     assert not other.read_metric("watcher_runs_total")
 
 
+@pytest.mark.deep
 def test_replica_with_other_settings_than_the_leader_says_so(build_scene):
     scene = build_scene()
     replica = scene.add_replica()

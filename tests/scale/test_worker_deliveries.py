@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 from sqlalchemy import select
 
 from tests.receivers import Answer, open_receiver
@@ -23,6 +24,7 @@ def load_states(scene) -> dict[str, str]:
         database.close()
 
 
+@pytest.mark.deep
 def test_worker_that_died_in_a_delivery_is_followed_by_another_and_the_receiver_counts_it_once(build_scene):
     hangs = threading.Event()
     with open_receiver() as receiver:
