@@ -75,8 +75,8 @@ class SharedThrottle:
 
     A process takes places in a slice of up to a quarter of a second, and the next slice only when the time of the last
     one is over: so processes that want more than there is take turns, whatever the number of their threads, and the
-    common row is asked about four times a second, not once a request. A slice grows while it is too short and shrinks
-    to what was used of it; places nobody used half a second after their time are forfeited, those of a dead process
+    common row is asked about four times a second, not once a request. A slice grows while it is used up soon, shrinks
+    to what was used of it; and places nobody used half a second after their time are forfeited, those of a dead process
     with them.
 
     In any stretch of time the server gets no more than the rate allows for it and one second more, and a request for
@@ -137,8 +137,10 @@ class SharedThrottle:
                         self._n_used += 1
                         return place
                     self._size = max(1, self._n_used)
-                if now_s < max(self._ends_s, self._taken_s + self._size * self._gap_s):
-                    self._size = min(2 * self._size, self._most)  # it was used up faster than the rate
+                if now_s < self._ends_s:
+                    self._size = min(2 * self._size, self._most)  # more was wanted than it held
+                elif now_s < self._taken_s + _KEPT_S:
+                    self._size = min(self._size + 1, self._most)  # one more would have been used, too
                 self._sleep_until(self._ends_s)  # another process may be waiting for its own
                 self._take_slice()
 

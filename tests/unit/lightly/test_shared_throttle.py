@@ -74,6 +74,18 @@ def test_requests_without_a_pause_use_the_rate_and_ask_the_row_a_few_times_a_sec
     assert len(row.taken) < 30 * 5 + 10
 
 
+def test_process_that_wants_half_of_the_rate_asks_the_row_a_few_times_a_second_too():
+    clock = Ticking()
+    row = Row(clock, 100.0)
+    throttle = row.build()
+    for _ in range(1500):
+        throttle.wait(SERVER)
+        clock.monotonic += 0.02
+    assert clock.waits == []  # it is never held up
+    assert len(row.taken) < 100
+    assert sum(row.taken) < 1.1 * 1500
+
+
 def test_slice_of_a_process_that_wants_little_stays_small():
     clock = Ticking()
     row = Row(clock, 100.0)
