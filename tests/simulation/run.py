@@ -6,7 +6,6 @@ A seed is a number, for one daemon, or `pair-` and a number for two that share a
 from __future__ import annotations
 
 import argparse
-import itertools
 import shutil
 import sys
 import tempfile
@@ -108,12 +107,10 @@ def main() -> int:
     parser.add_argument("--trace", type=int, default=_SHOWN_TRACE)
     parser.add_argument("--keep-going", action="store_true")
     options = parser.parse_args()
+    # A long run draws both kinds in turn.
+    kinds = (True,) if options.pairs else (False, True) if options.minutes else (False,)
     numbers = range(options.first, options.first + (options.count or 10**9))
-    seeds = options.seeds or (Seed(number, is_pair=options.pairs) for number in numbers)
-    if not options.seeds and options.minutes and not options.pairs:  # a long run: both kinds in turn
-        seeds = (
-            Seed(number, is_pair=is_pair) for number, is_pair in itertools.product(numbers, (False, True))
-        )
+    seeds = options.seeds or (Seed(number, is_pair=is_pair) for number in numbers for is_pair in kinds)
     begun_s = time.monotonic()
     n_run = n_failed = n_crashes = n_frozen = n_fenced = 0
     tempfile.tempdir = find_fast_folder()
