@@ -64,6 +64,8 @@ def run_once(
             WATCHER_WATCHES__CAMS__BATCH__MIN_SAMPLES=str(n_pictures),
             WATCHER_WATCHES__CAMS__BATCH__MAX_WAIT_S="600",
             WATCHER_WATCHES__CAMS__UPLOAD__WORKERS="1",
+            # One listing, as it is with pictures that are all there; the tests' two a second would take their part.
+            WATCHER_WATCHES__CAMS__SCHEDULE__INTERVAL_S="60",
             WATCHER_RUNS__LEASE_S="60",
         )
         try:
@@ -79,7 +81,9 @@ def run_once(
             workers = [scene.add_worker("--concurrency", "1") for _ in range(n_workers)]
             for worker in workers:
                 worker.start()
-            scene.wait_until_done(n_pictures, limit_s=600)
+            scene.wait_until_done(
+                n_pictures, limit_s=600, every_s=2.0
+            )  # what was measured stands in the store
             return _read_times(scene, n_workers=n_workers)
         finally:
             scene.close()

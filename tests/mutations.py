@@ -388,6 +388,38 @@ BREAKS = [
         "    if epoch == 0:\n",
         f"{_SIMULATION}::test_two_daemons_of_which_leaders_freeze_and_wake_lose_and_double_nothing",
     ),
+    Break(
+        "a sink gets one delivery at a time, over all machines",
+        "watcher/store/deliveries.py",
+        "        _lock_sink(session, watch_id=found.watch_id, sink=found.sink)\n",
+        "",
+        "tests/unit/store/test_deliveries.py"
+        "::test_two_claims_at_one_moment_give_a_sink_one_delivery[postgres]",
+    ),
+    Break(
+        "requests a second are those of all processes together",
+        "watcher/request_rate.py",
+        "    if database is None or database.is_sqlite:\n",
+        "    if database is not None or database is None:\n",
+        "tests/scale/test_rate.py"
+        "::test_requests_of_two_processes_keep_to_the_rate_and_are_shared_between_them",
+    ),
+    Break(
+        "a place among the requests that was missed is forfeited",
+        "watcher/lightly/throttle.py",
+        "            if self._clock.monotonic_s() <= good_until_s:\n",
+        "            if good_until_s:\n",
+        "tests/unit/lightly/test_shared_throttle.py"
+        "::test_place_of_a_process_that_slept_too_long_is_not_used_but_another_taken",
+    ),
+    Break(
+        "a program below the floor of a schema refuses it",
+        "watcher/database_schema.py",
+        "    if present.floor in known:\n",
+        "    if known:\n",
+        "tests/migration/test_watcher_schema.py"
+        "::test_schema_that_is_newer_is_accepted_from_its_floor_on_and_else_refused_with_the_ways_out[sqlite-check_schema]",
+    ),
 ]
 
 

@@ -215,7 +215,14 @@ class Scene:
         finally:
             database.close()
 
-    def wait_until_done(self, n: int, *, limit_s: float, meanwhile: Callable[[], None] | None = None) -> None:
+    def wait_until_done(
+        self,
+        n: int,
+        *,
+        limit_s: float,
+        meanwhile: Callable[[], None] | None = None,
+        every_s: float = 0.2,
+    ) -> None:
         def all_done() -> bool:
             if meanwhile is not None:
                 meanwhile()
@@ -224,8 +231,6 @@ class Scene:
             except Exception:  # noqa: BLE001 - Postgres may be on its way back
                 return False
 
-        # To look is to count them, which takes a while where there are many.
-        every_s = 0.2 if n < 10_000 else 2.0
         wait_for(
             all_done, limit_s=limit_s, what=f"{n} samples are done", explain=self.explain, every_s=every_s
         )
