@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import requests
 
-from tests.leaks import find_leaks
+from tests.leaks import OUTPUTS, Outputs, find_leaks
+from tests.unit.lightly.servers import Reply, serve
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,43 @@ def test_secret_in_a_line_is_found(line):
 )
 def test_line_without_a_secret_is_left_alone(line):
     assert find_leaks(line, secrets=["my-own-token", "short"]) == []
+
+
+def test_output_of_a_process_is_searched_for_its_own_secrets_even_after_its_folder_is_gone(tmp_path):
+    outputs = Outputs()
+    (tmp_path / "secret").write_text("fr0m-a-file\n")
+    environ = {
+        "LIGHTLY_TOKEN": "fr0m-the-environment",
+        "WATCHER_X__SECRET_FILE": str(tmp_path / "secret"),
+        "WATCHER_DATA_DIR": str(tmp_path / "data"),
+    }
+    log = tmp_path / "log"
+    outputs.watch(log, environ=environ, arguments=["platform", "--token", "fr0m-an-option"])
+    outputs.watch(log, environ=environ)  # started again
+    log.write_text("nothing of interest\n")
+    assert outputs.take() == []
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "control.json").write_text('{"token": "made-by-itself"}')
+    words = ("fr0m-the-environment", "fr0m-a-file", "fr0m-an-option", "made-by-itself")
+    with log.open("a") as file:
+        file.writelines(f"oh: {word}\n" for word in words)
+    log.unlink()
+    found = outputs.take()
+    assert len(found) == len(words)
+    assert all(any(word in leak for leak in found) for word in words)
+    assert outputs.take() == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/", "/api/v1/status", "/watches/gate", "/health/ready", "/log"]
+)
+def test_page_that_shows_a_signature_is_found_and_an_answer_of_the_protocol_is_let_pass(path):
+    signed = "https://bucket.example.com/a.jpg?X-Amz-Signature=0123456789abcdef"
+    outputs = Outputs()
+    with serve(lambda _seen: Reply(body={"url": signed})) as server, requests.Session() as session:
+        session.trust_env = False
+        for asked in (path, "/v1/datasets/1/samples"):
+            outputs.search_answer(session.get(server.url + asked, timeout=10))
+    (found,) = outputs.take()
+    assert found.startswith(f"GET {path}: ")
+    OUTPUTS.take()  # what this test showed on purpose
