@@ -122,11 +122,11 @@ def test_pods_get_longer_to_stop_than_the_daemon_takes_to_drain(resources):
 
 
 def test_variables_are_settings_that_fit_together(resources, tmp_path):
-    secret = tmp_path / "secret"
     for container in containers(resources):
         variables = variables_of(container, resources)
         for name in [name for name in variables if name.endswith("_FILE")]:
             assert variables[name].startswith("/run/secrets/")
+            secret = tmp_path / name
             secret.write_text("postgresql://u:p@db/x" if "URL" in name else "ab" * 32)
             variables[name] = str(secret)
         settings = load_settings(variables)
