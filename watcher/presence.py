@@ -6,6 +6,7 @@ than the leader takes no run of that watch.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
@@ -29,8 +30,30 @@ _FORGOTTEN_S = 3600.0
 
 
 def compute_digest(config: WatchConfig) -> str:
-    """A fingerprint of everything a watch is told to do; equal for equal settings in all processes."""
-    return hashlib.sha256(repr(config).encode()).hexdigest()
+    """A fingerprint of everything a watch is told to do; equal for equal settings in all processes.
+
+    What has its default is left out: a setting that only a newer version knows, and nobody set, makes no difference
+    while processes of both versions run side by side.
+    """
+    return hashlib.sha256(repr(_list_chosen(config)).encode()).hexdigest()
+
+
+def _list_chosen(value: object) -> object:
+    """The value, in dataclasses only what differs from the defaults."""
+    if isinstance(value, tuple):
+        return tuple(_list_chosen(item) for item in value)
+    if isinstance(value, frozenset):
+        return sorted(map(repr, value))  # the order of a set differs from process to process
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    chosen = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+    return {field.name: _list_chosen(item) for field, item in chosen if item != _find_default(field)}
+
+
+def _find_default(field: dataclasses.Field[object]) -> object:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 class Presence:
