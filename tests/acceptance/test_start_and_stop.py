@@ -60,7 +60,7 @@ def daemon(tmp_path: Path, gate: Gate) -> Iterator[DaemonProcess]:
             "LIGHTLY_TOKEN": TOKEN,
             "LIGHTLY_SERVER_LOCATION": gate.url,
             "WATCHER_DRAIN_TIMEOUT_S": "4",
-            "WATCHER_HEALTH__POLL_LIMIT_S": "10",
+            "WATCHER_HEALTH__POLL_LIMIT_S": "6",
             f"{WATCH}DATASET": "cams",
             f"{WATCH}STEPS": "upload",
             f"{WATCH}SCHEDULE__INTERVAL_S": "1",
@@ -98,9 +98,8 @@ def test_daemon_whose_server_does_not_answer_yet_lives_and_says_why_it_is_not_re
 
 
 def test_first_listing_that_takes_longer_than_the_limit_of_a_page_is_no_stall(daemon, gate):
-    gate.delay(
-        LISTING, seconds=2.0
-    )  # six pages and what comes before them: twice the limit between two pages
+    # About twenty requests, one after another: thrice the limit between two signs of life.
+    gate.delay(LISTING, seconds=1.0)
     daemon.start()
     answers: set[int] = set()
 
@@ -132,7 +131,7 @@ def test_first_listing_that_hangs_is_told_by_the_live_endpoint_and_a_stop_ends_i
 
 
 def test_stop_while_pages_of_a_listing_come_slowly_ends_in_time_and_the_next_start_goes_on(daemon, gate):
-    gate.delay(LISTING, seconds=1.5)
+    gate.delay(LISTING, seconds=0.7)
     daemon.start()
     wait_for(
         lambda: 0 < count_listed(daemon) < N_FILES, limit_s=60, what="half listed", explain=daemon.read_log
