@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -35,6 +35,12 @@ _FORMATS: Final = (
 )
 # How Pillow's decoders say that bytes are missing.
 _EARLY_END_WORDS: Final = ("truncat", "not enough image data", "eof", "expected to read", "expecting to read")
+# Pillow gives the memory of each picture back, and getting it anew, page by page, takes longer than decoding a small
+# JPEG. So it keeps some: at most 64 MB in blocks of 16. PILLOW_BLOCKS_MAX says otherwise.
+_KEPT_BLOCKS: Final = 4
+_allocator: Any = Image.core  # type: ignore[attr-defined] # where Pillow documents the settings of its blocks
+if _allocator.get_blocks_max() == 0:
+    _allocator.set_blocks_max(_KEPT_BLOCKS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,3 +195,13 @@ def test_many_threads_read_the_same():
     expected = read_image(data).pixels.tobytes()
     with ThreadPoolExecutor(8) as pool:
         assert {image.pixels.tobytes() for image in pool.map(read_image, [data] * 32)} == {expected}
+
+
+def test_memory_of_a_picture_is_used_again_for_the_next_one():
+    buffer = io.BytesIO()
+    Image.new("RGB", (800, 600), "red").save(buffer, "JPEG")
+    read_image(buffer.getvalue())
+    before = Image.core.get_stats()["reused_blocks"]
+    for _ in range(5):
+        read_image(buffer.getvalue())
+    assert Image.core.get_stats()["reused_blocks"] >= before + 5
