@@ -40,10 +40,10 @@ lint: setup ## ruff, mypy, import-linter
 	$(BIN)/lint-imports
 
 test: lint ## lint and all tests but the deep ones
-	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not deep"
+	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest -n $(WORKERS) -m "not deep"
 
 test-deep: setup ## the tests that take minutes: a daemon killed at every point, on both stores
-	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m deep
+	TMPDIR=$$($(BIN)/python tests/fast_folder.py) $(BIN)/python -m pytest -n $(WORKERS) -m deep
 
 test-official: setup ## the released official clients against the platform (builds their environments first)
 	sh tests/official/build_environments.sh

@@ -22,6 +22,27 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 ALLOW_SKIPS_VARIABLE = "TESTS_ALLOW_SKIPS"
+# Files whose tests share something that takes seconds to make: one process runs all of a file.
+_TOGETHER = frozenset({
+    "tests/browser/test_status_page.py",
+    "tests/integration/container/test_dashboard.py",
+    "tests/integration/container/test_kubernetes.py",
+    "tests/integration/platform/test_buckets.py",
+    "tests/integration/platform/test_pages.py",
+})  # fmt: skip
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """How tests are spread over processes; `--dist loadgroup` sees no groups since pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if file in _TOGETHER else nodeid
+
+    return Scheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
 def skips_are_allowed() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import random
 import threading
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from watcher.platform.server import PlatformServer
 
 _log = get_logger("bootstrap")
+
+_LOADED_LATE = ("cryptography", "obstore")
 
 
 def build_platform_config(
@@ -81,19 +84,28 @@ def build_platform_config(
 
 @contextlib.contextmanager
 def needing_platform() -> Iterator[None]:
-    """Around what loads the platform's libraries, which a slim installation lacks.
+    """Around what loads the platform, whose libraries a slim installation lacks.
+
+    Two of them are loaded only when they are wanted, but that is not the time to learn that they are missing.
 
     Raises:
         ConfigError: this installation has no platform.
     """
+    missing = next((name for name in _LOADED_LATE if importlib.util.find_spec(name) is None), None)
+    if missing is not None:
+        raise _build_missing_error(missing)
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"this installation has no platform: the package {error.name} is missing. Install "
-            "'datasource-watcher[platform]' or take the full image, or set LIGHTLY_TOKEN and "
-            "LIGHTLY_SERVER_LOCATION to use another server"
-        ) from error
+        raise _build_missing_error(error.name) from error
+
+
+def _build_missing_error(package: str | None) -> ConfigError:
+    return ConfigError(
+        f"this installation has no platform: the package {package} is missing. Install "
+        "'datasource-watcher[platform]' or take the full image, or set LIGHTLY_TOKEN and LIGHTLY_SERVER_LOCATION to "
+        "use another server"
+    )
 
 
 def build_platform_server(

@@ -77,6 +77,7 @@ def test_backup_of_a_running_daemon_restored_elsewhere_goes_on_and_doubles_nothi
     assert tokens[0] == tokens[1]
 
 
+@pytest.mark.deep
 def test_restore_over_an_installation_keeps_what_was_there_beside_it(build, tmp_path):
     daemon = build("data")
     daemon.start()

@@ -284,7 +284,7 @@ def test_start_on_an_older_schema_names_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.scenario(number=13)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.deep), signal.SIGTERM])
 def test_signal_drains_and_exits_with_0(start: Callable[..., DaemonProcess], number: int) -> None:
     daemon = start()
     for name in range(20):

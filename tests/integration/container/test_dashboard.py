@@ -89,7 +89,6 @@ def done(prometheus: Prometheus) -> float:
     return sum(float(series["value"][1]) for series in prometheus.query('watcher_samples{state="done"}'))
 
 
-@pytest.mark.xdist_group("dashboard")
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
 def test_panel_returns_data(scraped, panel):
     for target in panel["targets"]:
@@ -104,7 +103,6 @@ def test_panel_returns_data(scraped, panel):
             assert all(label in series["metric"] for series in scraped.query(expr)), label
 
 
-@pytest.mark.xdist_group("dashboard")
 def test_prometheus_answers_what_a_person_asks(scraped):
     def ask(expr: str) -> dict[tuple[str, ...], float]:
         return {
@@ -124,7 +122,6 @@ def test_prometheus_answers_what_a_person_asks(scraped):
     assert scraped.find_firing() == set()
 
 
-@pytest.mark.xdist_group("dashboard")
 def test_exemplars_of_runs_reach_prometheus(scraped):
     import requests
 

@@ -13,6 +13,16 @@ import pytest
 from tests.builders import add_watch
 
 ROOT = Path(__file__).parents[3]
+MISSING = """
+import importlib.machinery
+
+find = importlib.machinery.PathFinder.find_spec
+
+def find_spec(name, path=None, target=None):
+    return None if name == "{name}" else find(name, path, target)
+
+importlib.machinery.PathFinder.find_spec = find_spec
+"""
 
 
 def test_command_of_the_installed_package_runs_in_its_own_process(tmp_path):
@@ -33,7 +43,7 @@ def test_command_of_the_installed_package_runs_in_its_own_process(tmp_path):
 def test_daemon_without_the_platforms_libraries_names_the_way_out_and_serves_another_server(
     tmp_path, missing
 ):
-    (tmp_path / f"{missing}.py").write_text(f"raise ModuleNotFoundError('no {missing}', name='{missing}')")
+    (tmp_path / "sitecustomize.py").write_text(MISSING.format(name=missing))
     environ = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
