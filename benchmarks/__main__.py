@@ -33,7 +33,7 @@ def run(wanted: list[str]) -> int:
     for name in wanted or known:
         print(f"\n== {name}", flush=True)
         begun_s = time.monotonic()
-        if _load(name).main():  # type: ignore[attr-defined]
+        if _load(name).main():
             missed.append(name)
         print(f"   ({time.monotonic() - begun_s:.0f} s)", flush=True)
     print(

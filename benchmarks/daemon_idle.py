@@ -77,4 +77,4 @@ def _read_cpu_s(pid: int) -> float:
 
 def _read_resident_mb(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024  # type: ignore[union-attr]
+    return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024

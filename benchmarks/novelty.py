@@ -54,7 +54,7 @@ def fill(database: Database, n: int, d: int) -> float:
     return time.perf_counter() - begun_s
 
 
-def iter_blocks(database: Database, d: int):  # noqa: ANN201
+def iter_blocks(database: Database, d: int):  # noqa: ANN201 - arrays of two kinds
     from_row = 0
     while True:
         with database.read() as session:

@@ -64,7 +64,7 @@ def build_numba() -> Callable[[Floats, int], NDArray[np.int64]]:
     import numba
 
     @numba.njit(parallel=True, fastmath=True)
-    def step(vectors, last, nearest):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    def step(vectors, last, nearest):  # noqa: ANN001, ANN202 - numba's own types
         for row in numba.prange(len(vectors)):
             total = np.float32(0)
             for column in range(vectors.shape[1]):

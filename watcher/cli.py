@@ -32,7 +32,7 @@ def run() -> None:
         while not asked.is_set():
             daemon = Daemon(settings)
             _print_addresses(settings, daemon.configs, daemon.start())
-            wait_for_signal(asked, unless=lambda daemon=daemon: daemon.must_restart)  # type: ignore[misc]
+            wait_for_signal(asked, unless=lambda daemon=daemon: daemon.must_restart)  # type: ignore[misc] # mypy infers no default of a lambda
             out.print(
                 "Draining; once more ends at once."
                 if asked.is_set()

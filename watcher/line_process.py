@@ -9,10 +9,14 @@ import subprocess
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
 
 from watcher.domain.clock import Clock
 from watcher.domain.errors import CommandError, ConfigError
 from watcher.domain.redaction import redact
+
+if TYPE_CHECKING:
+    import io
 
 _CHUNK_BYTES = 65536
 _LONGEST_LINE_BYTES = 4_000_000
@@ -178,10 +182,9 @@ class LineProcess:
         return f"; its standard error ends: {text[-500:]}" if text else ""
 
     def _keep_stderr(self) -> None:
-        stderr = self._process.stderr
-        assert stderr is not None
+        stderr = cast("io.BufferedReader", self._process.stderr)
         with stderr:
-            while chunk := stderr.read1(_CHUNK_BYTES):  # type: ignore[attr-defined]
+            while chunk := stderr.read1(_CHUNK_BYTES):
                 self._stderr += chunk
                 del self._stderr[:-_KEPT_STDERR_BYTES]
 

@@ -15,7 +15,7 @@ from watcher import __version__
 from watcher.domain.models import Step, Via
 
 # A second series for each, telling when it was made, is of no use to anyone who has `process_start_time_seconds`.
-disable_created_metrics()  # type: ignore[no-untyped-call]
+disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus-client leaves it so
 
 POLL_OUTCOMES = ("ok", "failed", "skipped")
 RUN_OUTCOMES = ("done", "retried", "dead", "snoozed", "discarded", "interrupted")

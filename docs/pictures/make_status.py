@@ -67,7 +67,7 @@ def _wait_until_quiet(url: str) -> str:
 
 
 def _open(browser: Browser, width: int, height: int, scheme: str) -> Page:
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     return context.new_page()
 
 

@@ -116,7 +116,7 @@ def test_status_page_takes_file_names_as_text(page: Page) -> None:
 def test_status_page_fits_a_phone_and_follows_its_scheme(
     browser: Browser, daemon: DaemonProcess, scheme: str, path: str
 ) -> None:
-    context = browser.new_context(viewport={"width": 375, "height": 700}, color_scheme=scheme)  # type: ignore[arg-type]
+    context = browser.new_context(viewport={"width": 375, "height": 700}, color_scheme=scheme)
     opened = context.new_page()
     opened.goto(f"{daemon.http}{path}", wait_until="networkidle")
     assert opened.evaluate("document.documentElement.scrollWidth") <= 375

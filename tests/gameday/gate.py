@@ -56,7 +56,7 @@ class Gate:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_all  # noqa: N815
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_all  # noqa: N815 - called by name
 
             def log_message(self, *_args: object) -> None:
                 pass

@@ -1,6 +1,6 @@
 """Every workflow of `lightly` 1.2.8 against a platform; run by that client's own environment."""
 
-# ruff: noqa: PT018
+# ruff: noqa: PT018 - a program, not a test
 from __future__ import annotations
 
 import time

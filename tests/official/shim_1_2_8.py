@@ -4,7 +4,7 @@ Its package imports the training code: torchvision's compiled part does not fit 
 releases lack the video reader's flag, and pytorch-lightning moved a module.
 """
 
-# ruff: noqa: E402
+# ruff: noqa: E402 - what it mends must be mended before the import
 from __future__ import annotations
 
 import sys

@@ -84,4 +84,4 @@ class Run:
                 function(context)
             except BaseException:  # noqa: BLE001 - each step is reported
                 report = {"step": function.__name__, "ok": False, "error": traceback.format_exc()[-3000:]}
-            print("REPORT " + json.dumps(report), flush=True)  # noqa: T201
+            print("REPORT " + json.dumps(report), flush=True)  # noqa: T201 - the report is read from there

@@ -199,7 +199,7 @@ class World:
                 lambda daemon=daemon: ended.append(self._reconcile_all(daemon)),
             )
             # One that was told to end just before the calm takes its comparison along.
-            until = lambda daemon=daemon: bool(ended) or daemon.process.dead  # noqa: E731
+            until = lambda daemon=daemon: bool(ended) or daemon.process.dead  # noqa: E731 - of this daemon
             assert self.loop.run(until=until, limit_s=_CALM_LIMIT_S), "a comparison that never ends"
 
     def _reconcile_all(self, daemon: Daemon) -> bool:

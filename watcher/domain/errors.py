@@ -51,6 +51,7 @@ No message holds a token or the query of a URL.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 
 class WatcherError(Exception):
@@ -141,9 +142,9 @@ class ApiException(WatcherError):  # noqa: N818 - the name scripts written for `
         return f"{where}the server answered {self.status} {self.reason}{code}{body}"
 
 
-def _rebuild_api_exception(kind: type[ApiException], state: dict[str, object]) -> ApiException:
+def _rebuild_api_exception(kind: type[ApiException], state: dict[str, Any]) -> ApiException:
     names = ("status", "reason", "body", "headers", "code", "request", "retry_after_s")
-    error = kind(**{name: state[name] for name in names})  # type: ignore[arg-type]
+    error = kind(**{name: state[name] for name in names})
     error.__dict__.update(state)
     return error
 

@@ -35,7 +35,7 @@ def ensure_again_tag(context: RunContext, tag: TagData) -> TagData:
             prev_tag_id=tag.id,
             bit_mask_data=mask.to_hex(),
             tot_size=tag.tot_size,
-            creator=context.transport.creator,  # type: ignore[arg-type]
+            creator=context.transport.creator,
         ),
     )
     crash_point("upload.again_tag_made")

@@ -7,7 +7,7 @@ into the dataset, and of the earlier samples of the batch itself, in the order o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -129,12 +129,17 @@ def _measure_chunk(context: RunContext, chunk: Sequence[Sample]) -> None:
         )
         for sample, distance, name in zip(present, distances, nearest, strict=True)
     }
-    nothing = {"distance": None, "nearest": None, "is_near_duplicate": False, "is_repeat": False}
+    nothing: dict[str, Any] = {
+        "distance": None,
+        "nearest": None,
+        "is_near_duplicate": False,
+        "is_repeat": False,
+    }
     with context.database.write() as session:
         novelty.record_sample_novelties(
             session,
             batch_id=context.batch.id,
-            rows=[measured.get(s.id) or SampleNovelty(sample_id=s.id, **nothing) for s in chunk],  # type: ignore[arg-type]
+            rows=[measured.get(s.id) or SampleNovelty(sample_id=s.id, **nothing) for s in chunk],
         )
         neighbours.pack_vectors(
             session,

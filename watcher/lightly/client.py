@@ -30,7 +30,7 @@ from watcher.lightly import datasets, datasources, mappings, tags, versions, wor
 from watcher.lightly.compatibility import PROTOCOL_VERSION, is_compatible
 from watcher.lightly.samplers import SamplerConfig, SamplingMethod
 from watcher.lightly.transport import Transport
-from watcher.lightly.wire.datasets import DatasetType
+from watcher.lightly.wire.datasets import Creator, DatasetType
 from watcher.lightly.wire.datasources import RawSample
 from watcher.lightly.wire.embeddings import DatasetEmbeddingData, DimensionalityReductionMethod
 from watcher.lightly.wire.jobs import JobStatusData
@@ -90,7 +90,7 @@ class ApiWorkflowClient:
         dataset_id: str | None = None,
         embedding_id: str | None = None,
         *,
-        creator: str = "USER_PIP",
+        creator: Creator = "USER_PIP",
         server: str | None = None,
         transport: Transport | None = None,
     ) -> None:

@@ -97,19 +97,19 @@ class _Verbatim:
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         target = _CALL.target if url.startswith("/") else _CALL.address
-        super().request(method, target or url, *args, **kwargs)  # type: ignore[misc]
+        super().request(method, target or url, *args, **kwargs)  # type: ignore[misc] # of the class it is mixed into
 
     def connect(self) -> None:
         try:
-            super().connect()  # type: ignore[misc]
+            super().connect()  # type: ignore[misc] # likewise
         finally:
             _CALL.sent = False
 
     def send(self, data: Any) -> None:
-        if self.sock is None and self.auto_open:  # type: ignore[attr-defined]
+        if self.sock is None and self.auto_open:  # type: ignore[attr-defined] # likewise
             self.connect()
         _CALL.sent = True
-        super().send(data)  # type: ignore[misc]
+        super().send(data)  # type: ignore[misc] # likewise
 
 
 class _HTTPConnection(_Verbatim, HTTPConnection):
@@ -227,7 +227,7 @@ class Connections:
         request.method = method
         request.url, target, address = split_address(url)
         request.headers = CaseInsensitiveDict(headers)
-        request.body = body  # type: ignore[assignment]
+        request.body = body  # type: ignore[assignment] # streams too
         _CALL.target, _CALL.address = target, address
         _CALL.deadline_s, _CALL.clock, _CALL.trust = deadline_s, self._clock, self._trust
         _CALL.sent = False

@@ -114,7 +114,7 @@ def fetch_quota(transport: Transport) -> int:
     Raises:
         ProtocolError: the answer is no number.
     """
-    answer = transport.get_json("/v1/quota", type=str | int)  # type: ignore[arg-type]
+    answer = transport.get_json("/v1/quota", type=str | int)  # type: ignore[arg-type] # a union is no type[T] to mypy
     try:
         return int(answer)
     except ValueError:

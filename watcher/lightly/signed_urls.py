@@ -191,7 +191,7 @@ def put_signed_url(
                     "PUT",
                     target,
                     headers=all_headers,
-                    body=body if size else None,  # type: ignore[arg-type]
+                    body=body if size else None,  # type: ignore[arg-type] # a stream for the connection
                     endpoint=WRITE_ENDPOINT,
                     timeout_s=timeout_s,
                 )

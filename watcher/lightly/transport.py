@@ -51,6 +51,7 @@ from watcher.lightly.observation import (
 from watcher.lightly.secret import Token
 from watcher.lightly.signed_urls import ReadResult, ReadStream
 from watcher.lightly.trust import build_trust
+from watcher.lightly.wire.datasets import Creator
 
 __all__ = [
     "Answer",
@@ -100,7 +101,7 @@ class Transport:
         *,
         server: str,
         token: str,
-        creator: str = "USER_PIP",
+        creator: Creator = "USER_PIP",
         ca_certs: str | os.PathLike[str] | None = None,
         connect_timeout_s: float = 5.0,
         read_timeout_s: float = 60.0,

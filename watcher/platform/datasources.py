@@ -119,7 +119,7 @@ def get_datasources(call: Call) -> list[Datasource]:
 
 def update_datasource(call: Call) -> None:
     """Sets the datasource of its purpose; credentials are encrypted and never given back."""
-    settings: Datasource = call.read(Datasource)  # type: ignore[arg-type]
+    settings: Datasource = call.read(Datasource)  # type: ignore[arg-type] # a union is no type[T] to mypy
     if isinstance(settings, DatasourceLocal) and settings.full_path == ".":
         settings = msgspec.structs.replace(settings, full_path="")
     purpose = settings.purpose or "INPUT_OUTPUT"

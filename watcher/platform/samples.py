@@ -49,26 +49,26 @@ _ABSENT = msgspec.Raw()
 class SentSample(SampleCreateRequest, frozen=True, kw_only=True):
     """A sample to create, its free-form parts kept as they were sent."""
 
-    exif: msgspec.Raw = _ABSENT  # type: ignore[assignment]
-    meta_data: msgspec.Raw = _ABSENT  # type: ignore[assignment]
-    custom_meta_data: msgspec.Raw = _ABSENT  # type: ignore[assignment]
-    crop_data: msgspec.Raw = _ABSENT  # type: ignore[assignment]
+    exif: msgspec.Raw = _ABSENT  # type: ignore[assignment] # kept raw
+    meta_data: msgspec.Raw = _ABSENT  # type: ignore[assignment] # kept raw
+    custom_meta_data: msgspec.Raw = _ABSENT  # type: ignore[assignment] # kept raw
+    crop_data: msgspec.Raw = _ABSENT  # type: ignore[assignment] # kept raw
 
 
 class SentUpdate(SampleUpdateRequest, frozen=True, kw_only=True):
     """A change of a sample, its free-form parts kept as they were sent."""
 
-    exif: msgspec.Raw = _ABSENT  # type: ignore[assignment]
-    meta_data: msgspec.Raw = _ABSENT  # type: ignore[assignment]
-    custom_meta_data: msgspec.Raw = _ABSENT  # type: ignore[assignment]
+    exif: msgspec.Raw = _ABSENT  # type: ignore[assignment] # kept raw
+    meta_data: msgspec.Raw = _ABSENT  # type: ignore[assignment] # kept raw
+    custom_meta_data: msgspec.Raw = _ABSENT  # type: ignore[assignment] # kept raw
 
 
 class _Reply(SamplePartialData, frozen=True, kw_only=True):
-    exif: msgspec.Raw | None = None  # type: ignore[assignment]
-    meta_data: msgspec.Raw | None = None  # type: ignore[assignment]
-    custom_meta_data: msgspec.Raw | None = None  # type: ignore[assignment]
-    video_frame_data: msgspec.Raw | None = None  # type: ignore[assignment]
-    crop_data: msgspec.Raw | None = None  # type: ignore[assignment]
+    exif: msgspec.Raw | None = None  # type: ignore[assignment] # sent as kept
+    meta_data: msgspec.Raw | None = None  # type: ignore[assignment] # sent as kept
+    custom_meta_data: msgspec.Raw | None = None  # type: ignore[assignment] # sent as kept
+    video_frame_data: msgspec.Raw | None = None  # type: ignore[assignment] # sent as kept
+    crop_data: msgspec.Raw | None = None  # type: ignore[assignment] # sent as kept
 
 
 def _raw(value: str | None) -> msgspec.Raw | None:

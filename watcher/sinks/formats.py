@@ -60,7 +60,7 @@ def import_pyarrow() -> tuple[Any, Any]:
     """
     try:
         import pyarrow as pa  # type: ignore[import-untyped] # noqa: PLC0415 - 100 MB that only Parquet needs
-        import pyarrow.parquet as pq  # type: ignore[import-untyped] # noqa: PLC0415
+        import pyarrow.parquet as pq  # type: ignore[import-untyped] # noqa: PLC0415 - see above
     except ImportError as error:
         raise ConfigError(
             "manifests as Parquet need pyarrow: install datasource-watcher[parquet], or choose csv or jsonl"

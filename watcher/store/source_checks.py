@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from sqlalchemy import select
@@ -57,10 +58,10 @@ def record_check(session: Session, *, watch_id: int, check: SourceCheck) -> None
         "n_ahead": check.n_ahead,
         "sighted": msgspec.json.encode(check.sighted).decode(),
     }
-    updated = session.execute(
+    updated: Any = session.execute(
         source_checks.update().where(source_checks.c.watch_id == watch_id).values(**values)
     )
-    if not updated.rowcount:  # type: ignore[attr-defined]
+    if not updated.rowcount:
         session.execute(source_checks.insert().values(watch_id=watch_id, **values))
 
 

@@ -116,7 +116,7 @@ def stand_between(upstream: str) -> Iterator[Middleman]:
             content = content.replace(man.upstream.encode(), man.url.encode())
             return status, content, {"Content-Type": received.get("Content-Type") or ""}
 
-        do_GET = do_PUT = do_POST = do_DELETE = handle_all  # noqa: N815
+        do_GET = do_PUT = do_POST = do_DELETE = handle_all  # noqa: N815 - called by name
 
         def log_message(self, *_args: Any) -> None:
             pass

@@ -91,7 +91,7 @@ class Scene:
             "stop": self.stop,
             **changes,
         }
-        return Poller(**parts)  # type: ignore[arg-type]
+        return Poller(**parts)
 
     def put(self, name: str, body: bytes = b"x", *, modified_s: float | None = None) -> Path:
         path = self.folder / name
@@ -102,7 +102,7 @@ class Scene:
         return path
 
     def change(self, **changes: object) -> None:
-        self.config = replace(self.config, **changes)  # type: ignore[arg-type]
+        self.config = replace(self.config, **changes)
 
     def load_ledger(self) -> dict[str, Sample]:
         with self.database.read() as session:

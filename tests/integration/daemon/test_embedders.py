@@ -22,7 +22,7 @@ __all__ = ["pipeline"]
 class OtherEmbedder(DescriptorEmbedder):
     """Other numbers under another name."""
 
-    name = "other-1"  # type: ignore[misc]
+    name = "other-1"
 
 
 def test_embedder_that_changed_is_refused_by_name_until_it_is_set_back(pipeline: Pipeline) -> None:
@@ -60,7 +60,7 @@ def test_daemon_with_another_embedder_than_its_dataset_does_not_start(
             transport=scene.build_transport(),
             metrics=Metrics(),
             clock=SystemClock(),
-            rng=None,  # type: ignore[arg-type] - nothing is run
+            rng=None,
             stop=scene.stop,
             changing=changing,
         )

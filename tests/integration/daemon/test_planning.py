@@ -108,7 +108,7 @@ def test_requests_of_a_step_are_about_as_many_as_planned(pipeline: Pipeline, mod
         return Transport(server=made.server, token=token, observer=lambda _seen: seen.update([step]))
 
     pipeline.poll()
-    pipeline.scene.build_transport = build  # type: ignore[method-assign]
+    pipeline.scene.build_transport = build
     runner = pipeline.build_runner()
     while True:
         open_runs = [run for run in pipeline.load_runs(2) if run.state.value == "ready"]

@@ -225,7 +225,7 @@ def _failing_after(monkeypatch: pytest.MonkeyPatch, *, n_pages: int) -> Iterator
     real = watcher.poll.iter_pages
 
     def iter_pages(*args: object, **kwargs: object) -> Iterator[object]:
-        for number, page in enumerate(real(*args, **kwargs)):  # type: ignore[arg-type]
+        for number, page in enumerate(real(*args, **kwargs)):
             if number == n_pages:
                 raise TransportError("cut")
             yield page

@@ -69,7 +69,7 @@ class Side:
         }
 
     def poll(self) -> PollReport:
-        return Poller(**self.build()).run_cycle()  # type: ignore[arg-type]
+        return Poller(**self.build()).run_cycle()
 
     def names(self) -> set[str]:
         with self.database.read() as session:
@@ -107,7 +107,7 @@ def test_probe_tells_the_unit_and_the_ends_and_polls_then_find_everything_once(
         while side.names() != set(double.objects):
             assert time.monotonic() < ends_s
             side.poll()
-        assert Reconciler(**side.build(), work_dir=tmp_path).run().is_clean  # type: ignore[arg-type]
+        assert Reconciler(**side.build(), work_dir=tmp_path).run().is_clean
         # The very ends of a window, and what lies beyond them by more than the millisecond that cannot be told.
         double.objects = {
             "before.jpg": 1_000_000_000 - 2,
@@ -196,7 +196,7 @@ def test_full_comparison_over_a_server_that_was_changed_meanwhile_is_refused_and
         duties = Duties(
             database=database,
             transport=side.transport,
-            configs=[parts["config"]],  # type: ignore[list-item]
+            configs=[parts["config"]],
             clock=SystemClock(),
             metrics=Metrics(),
             work_dir=tmp_path,

@@ -124,7 +124,7 @@ def test_rewind_while_a_poll_runs_is_not_undone_by_its_end(
 
     def rewind_meanwhile(*args: object, **kwargs: object) -> Iterator[object]:
         _apply(scene, "rewind", to_s=first.to_s - AGO_S)
-        yield from real(*args, **kwargs)  # type: ignore[arg-type]
+        yield from real(*args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(watcher.poll, "iter_pages", rewind_meanwhile)

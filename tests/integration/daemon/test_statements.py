@@ -110,7 +110,7 @@ def test_unexplained_names_beyond_what_a_report_holds_are_kept_until_the_next_co
     assert kept == [(name, "in processing, but in no batch that is under way") for name in names]
     console = Console(file=io.StringIO(), width=200)
     print_reconcile(console, report, kept)
-    assert all(f"    {name}: in processing" in console.file.getvalue() for name in names)  # type: ignore[attr-defined]
+    assert all(f"    {name}: in processing" in console.file.getvalue() for name in names)
     for name in names[1:]:
         _set(scene, name, state="waiting")
     _reconcile(scene, tmp_path)

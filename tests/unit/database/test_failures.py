@@ -135,7 +135,7 @@ def test_postgres_that_does_not_listen_is_unavailable_and_the_password_is_not_to
 
 def test_postgres_that_cut_the_session_is_unavailable_and_then_there_again(postgres_url):
     database = build_database(postgres_url)
-    with pytest.raises(StoreUnavailableError, match="terminat"), database.write() as session:  # noqa: PT012
+    with pytest.raises(StoreUnavailableError, match="terminat"), database.write() as session:  # noqa: PT012 - the end of the transaction is part of it
         pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
         with psycopg.connect(postgres_url) as other:
             other.execute("SELECT pg_terminate_backend(%s)", [pid])

@@ -49,7 +49,7 @@ def test_write_that_ends_is_seen_by_a_second_engine(database, database_url):
 
 
 def test_write_whose_block_raises_leaves_nothing(database):
-    with pytest.raises(ZeroDivisionError), database.write() as session:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), database.write() as session:  # noqa: PT012 - the end of the transaction is part of it
         session.execute(text("INSERT INTO parent VALUES (1)"))
         raise ZeroDivisionError
     assert count_parents(database) == 0

@@ -88,7 +88,7 @@ class Server:
                 if reply.headers.get("Connection") == "close":
                     self.close_connection = True
 
-            do_GET = do_PUT = do_POST = do_DELETE = handle_all  # noqa: N815
+            do_GET = do_PUT = do_POST = do_DELETE = handle_all  # noqa: N815 - called by name
 
             def log_message(self, *_args: Any) -> None:
                 pass

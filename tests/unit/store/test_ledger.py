@@ -126,7 +126,7 @@ def test_pages_twice_in_one_transaction_do_not_mix(database, watch):
 
 
 def test_page_whose_transaction_fails_leaves_nothing(database, watch):
-    with pytest.raises(ZeroDivisionError), database.write() as session:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), database.write() as session:  # noqa: PT012 - the end of the transaction is part of it
         samples.record_page(
             session, watch_id=watch.id, poll_id=1, via=Via.WINDOW, rows=[("a", "u", None)], now_ms=NOW_MS
         )

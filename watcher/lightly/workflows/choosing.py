@@ -120,6 +120,6 @@ def _create(transport: Transport, name: str, dataset_type: DatasetType) -> str:
     request = DatasetCreateRequest(
         name=name,
         type=dataset_type,
-        creator=transport.creator,  # type: ignore[arg-type]
+        creator=transport.creator,
     )
     return datasets.create_dataset(transport, request=request)

@@ -158,7 +158,7 @@ def write_parquet_as_csv(parquet_path: str | Path, csv_path: Path) -> None:
     """
     try:
         import pyarrow as pa  # type: ignore[import-untyped] # noqa: PLC0415 - optional
-        import pyarrow.parquet as pq  # type: ignore[import-untyped] # noqa: PLC0415
+        import pyarrow.parquet as pq  # type: ignore[import-untyped] # noqa: PLC0415 - see above
     except ImportError:
         raise DatasetError("reading Parquet needs pyarrow: pip install pyarrow") from None
     try:

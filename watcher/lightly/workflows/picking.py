@@ -121,7 +121,7 @@ def create_tag_of_mask(
         prev_tag_id=parent_tag_id,
         bit_mask_data=mask.to_hex(),
         tot_size=tot_size,
-        creator=transport.creator,  # type: ignore[arg-type]
+        creator=transport.creator,
     )
     failure: UnknownOutcomeError | None = None
     for _ in range(2):

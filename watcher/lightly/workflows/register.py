@@ -223,7 +223,7 @@ def ensure_initial_or_upsize_tag(
                     dataset_id=dataset_id,
                     request=InitialTagCreateRequest(
                         img_type=img_type,
-                        creator=transport.creator,  # type: ignore[arg-type]
+                        creator=transport.creator,
                     ),
                 )
             else:
@@ -232,7 +232,7 @@ def ensure_initial_or_upsize_tag(
                     dataset_id=dataset_id,
                     request=TagUpsizeRequest(
                         upsize_tag_name=_find_free_name(upsize_tag_name, present),
-                        upsize_tag_creator=transport.creator,  # type: ignore[arg-type]
+                        upsize_tag_creator=transport.creator,
                     ),
                 )
             if named is not None:

@@ -65,12 +65,12 @@ def renew_lease(
     session: Session, *, job_id: str, owner: str, now_ms: int, lease_ms: int, n_processed: int, n_total: int
 ) -> bool | None:
     """Reports progress and keeps the job; tells whether it shall stop, None if another one has it."""
-    changed = session.execute(
+    changed: Any = session.execute(
         update(jobs)
         .where(jobs.c.id == job_id, jobs.c.lease_owner == owner, jobs.c.status == "RUNNING")
         .values(lease_until=now_ms + lease_ms, modified_at=now_ms, n_processed=n_processed, n_total=n_total)
     )
-    if not changed.rowcount:  # type: ignore[attr-defined]
+    if not changed.rowcount:
         return None
     return bool(session.execute(select(jobs.c.cancel_requested).where(jobs.c.id == job_id)).scalar_one())
 
@@ -82,7 +82,7 @@ def finish_job(
     query = update(jobs).where(jobs.c.id == job_id, jobs.c.status.in_(("WAITING", "RUNNING")))
     if owner is not None:
         query = query.where(jobs.c.lease_owner == owner)
-    changed = session.execute(
+    changed: Any = session.execute(
         query.values(
             status="FAILED" if error is not None else "FINISHED",
             error=error,
@@ -94,7 +94,7 @@ def finish_job(
             finished_at=now_ms,
         )
     )
-    return bool(changed.rowcount)  # type: ignore[attr-defined]
+    return bool(changed.rowcount)
 
 
 def release_job(session: Session, *, job_id: str, owner: str, now_ms: int, counted: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import ColumnElement, Row, delete, insert, select
 from sqlalchemy.orm import Session
 
 from watcher.platform.store.tables import scores
@@ -37,9 +37,12 @@ def load_score(session: Session, *, dataset_id: str, score_id: str) -> ScoreRow 
 def replace_score(session: Session, *, values: Mapping[str, Any]) -> None:
     """Stores scores in place of earlier ones of the same type."""
     if values.get("tag_id") is not None:
-        same = (scores.c.tag_id == values["tag_id"], scores.c.score_type == values["score_type"])
+        same: tuple[ColumnElement[bool], ...] = (
+            scores.c.tag_id == values["tag_id"],
+            scores.c.score_type == values["score_type"],
+        )
     else:
-        same = (  # type: ignore[assignment]
+        same = (
             scores.c.dataset_id == values["dataset_id"],
             scores.c.task_name == values["task_name"],
             scores.c.prediction_timestamp == values["prediction_timestamp"],
