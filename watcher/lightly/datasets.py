@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from watcher.domain.errors import ApiException, ProtocolError
+from watcher.lightly.answers import is_missing_endpoint
 from watcher.lightly.paging import fetch_all_pages
-from watcher.lightly.transport import QueryValue, Transport, is_missing_endpoint
+from watcher.lightly.transport import QueryValue, Transport
 from watcher.lightly.wire.datasets import (
     CreateEntityResponse,
     DatasetCreateRequest,

@@ -35,7 +35,6 @@ from watcher.lightly.answers import (
     build_exception,
     decode,
     describe_redirect,
-    is_missing_endpoint,
     may_repeat,
     parse_http_date,
     read_answer,
@@ -59,7 +58,6 @@ __all__ = [
     "RequestSeen",
     "ServerTime",
     "Transport",
-    "is_missing_endpoint",
 ]
 
 T = TypeVar("T")

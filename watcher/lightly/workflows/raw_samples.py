@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from watcher.domain.errors import ApiException, DatasetError
 from watcher.lightly import datasources
+from watcher.lightly.answers import is_missing_endpoint
 from watcher.lightly.progress import Progress
-from watcher.lightly.transport import Transport, is_missing_endpoint
+from watcher.lightly.transport import Transport
 from watcher.lightly.wire.datasources import RawSample
 from watcher.lightly.workflows.listing import ListingPage, iter_pages
 

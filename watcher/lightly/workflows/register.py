@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from watcher.domain.errors import ApiException, DatasetError, UnknownOutcomeError
 from watcher.lightly import samples, tags
-from watcher.lightly.transport import Transport, is_missing_endpoint
+from watcher.lightly.answers import is_missing_endpoint
+from watcher.lightly.transport import Transport
 from watcher.lightly.wire.datasets import ImageType
 from watcher.lightly.wire.samples import SampleCreateRequest, SampleWriteUrls
 from watcher.lightly.wire.tags import INITIAL_TAG_NAME, InitialTagCreateRequest, TagData, TagUpsizeRequest
