@@ -97,7 +97,7 @@ def fetch_shard_cursors(
     """Cuts a listing into at most `n_shards` listings, which together hold each object once.
 
     Raises:
-        ApiException: for servers without this endpoint see `transport.is_missing_endpoint`.
+        ApiException: for servers without this endpoint see `answers.is_missing_endpoint`.
     """
     return transport.get_json(
         SHARDS_ENDPOINT,

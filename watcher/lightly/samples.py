@@ -89,7 +89,7 @@ def create_sample_with_write_urls(
     """Registers a sample and gives its id and write URLs: one round trip less than asking for them.
 
     Raises:
-        ApiException: for servers without this endpoint see `transport.is_missing_endpoint`.
+        ApiException: for servers without this endpoint see `answers.is_missing_endpoint`.
         UnknownOutcomeError: look the name up before repeating.
     """
     return transport.send_json(
