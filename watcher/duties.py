@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy.orm import Session
+
 from watcher.attach import attach_watch, find_own_output
 from watcher.database import Database
 from watcher.domain.clock import Clock
@@ -178,13 +180,7 @@ class Duties:
     def reconcile_due(self) -> None:
         """Reconciles the watches whose last comparison is older than their interval, one after another."""
         for config in self.configs:
-            with self.database.read() as session:
-                watch = watches.load_watch(session, name=config.name)
-                last = None if watch is None else reconciles.load_last_report(session, watch_id=watch.id)
-            interval_ms = config.poll.reconcile_interval_s * 1000
-            if watch is None or watch.mark_s is None or watch.paused_ms is not None or not interval_ms:
-                continue
-            if last is None or self._now_ms() - last[1].finished_ms >= interval_ms:
+            if self._is_due(config, config.poll.reconcile_interval_s, last_ms=_load_reconciled_ms):
                 try:
                     self.reconcile(config.name)
                 except WatcherError as error:
@@ -193,17 +189,22 @@ class Duties:
     def check_sources_due(self) -> None:
         """Looks at the sources of the watches whose last look is older than their interval, one after another."""
         for config in self.configs:
-            with self.database.read() as session:
-                watch = watches.load_watch(session, name=config.name)
-                last = None if watch is None else source_checks.load_check(session, watch_id=watch.id)
-            interval_ms = config.poll.source_check_interval_s * 1000
-            if watch is None or watch.mark_s is None or watch.paused_ms is not None or not interval_ms:
-                continue
-            if last is None or self._now_ms() - last.checked_ms >= interval_ms:
+            if self._is_due(config, config.poll.source_check_interval_s, last_ms=_load_checked_ms):
                 try:
                     self.check_source(config.name)
                 except WatcherError as error:
                     _log.warning("source.not_checked", watch=config.name, **describe_error(error))
+
+    def _is_due(
+        self, config: WatchConfig, interval_s: float, *, last_ms: Callable[[Session, int], int | None]
+    ) -> bool:
+        """Whether a watch that is polled, and not paused, wants something done that is done every so often."""
+        with self.database.read() as session:
+            watch = watches.load_watch(session, name=config.name)
+            if watch is None or watch.mark_s is None or watch.paused_ms is not None or not interval_s:
+                return False
+            last = last_ms(session, watch.id)
+        return last is None or self._now_ms() - last >= interval_s * 1000
 
     def check_source(self, name: str) -> SourceCheck | None:
         """Looks for objects of one watch that polls passed over.
@@ -252,3 +253,13 @@ class Duties:
 
     def _now_ms(self) -> int:
         return int(self.clock.now_s() * 1000)
+
+
+def _load_reconciled_ms(session: Session, watch_id: int) -> int | None:
+    last = reconciles.load_last_report(session, watch_id=watch_id)
+    return None if last is None else last[1].finished_ms
+
+
+def _load_checked_ms(session: Session, watch_id: int) -> int | None:
+    last = source_checks.load_check(session, watch_id=watch_id)
+    return None if last is None else last.checked_ms
