@@ -59,7 +59,11 @@ class PlatformServer:
         self._worker: JobWorker | None = None
         self._app: ASGIApp | None = None
         self._http = ThreadedServer(
-            self._answer, host=config.host, port=config.port, name="platform", setting="the platform's port"
+            self._answer,
+            host=config.host,
+            port=config.port,
+            name="platform",
+            setting="WATCHER_PLATFORM__PORT (or --port of `watcher platform`)",
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -164,3 +165,27 @@ def test_log_tells_who_changed_what(stored_command, database):
     unknown = stored_command("log", "door")
     assert unknown.exit_code == 2
     assert "there is no watch 'door'; known are: gate" in unknown.stderr
+
+
+def test_daemon_whose_platform_finds_its_port_taken_names_the_variable(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        environ = {
+            "PATH": os.environ["PATH"],
+            "WATCHER_DATA_DIR": str(tmp_path),
+            "WATCHER_PLATFORM__PORT": port,
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "watcher", "run"],
+            cwd=ROOT,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode != 0
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "set WATCHER_PLATFORM__PORT" in done.stderr
