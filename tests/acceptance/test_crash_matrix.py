@@ -262,7 +262,9 @@ def _prepare(scene: CrashScene, scenario: str) -> None:
         (dataset,) = datasets.fetch_datasets_by_name(transport, name=scene.dataset, exact=True)
         request = SampleCreateRequest(file_name="somebody else's.jpg")
         samples.create_sample(transport, dataset_id=dataset.id, request=request)
-        shutil.copy(scene.folder / names[-1], scene.folder / request.file_name)
+        path = shutil.copy(scene.folder / names[-1], scene.folder / request.file_name)
+        # Behind the mark of the one killed, whichever second that was in.
+        os.utime(path, (time.time() + 1,) * 2)
         ensure_initial_or_upsize_tag(
             transport, dataset_id=dataset.id, img_type="full", upsize_tag_name="others"
         )
