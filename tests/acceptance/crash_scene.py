@@ -183,12 +183,13 @@ class CrashScene:
     def read_log(self) -> str:
         return self.log_path.read_text(encoding="utf-8")[-6000:] if self.log_path.exists() else ""
 
-    def run_to_rest(self, *, limit_s: float = _END_LIMIT_S, n_files: int = 1) -> dict[str, Any]:
-        """Starts the daemon, waits until nothing is left to do, and returns the end state."""
+    def run_to_rest(self, *, limit_s: float = _END_LIMIT_S, n_files: int | None = None) -> dict[str, Any]:
+        """Starts the daemon, waits until it knows all pictures and has nothing left to do, returns the end state."""
         self.start()
+        n_files = len([*self.folder.glob("**/*.jpg")]) if n_files is None else n_files
         return self.wait_for_rest(limit_s=limit_s, n_files=n_files)
 
-    def wait_for_rest(self, *, limit_s: float, n_files: int = 1) -> dict[str, Any]:
+    def wait_for_rest(self, *, limit_s: float, n_files: int) -> dict[str, Any]:
         """Waits until the daemon knows that many files and has nothing left to do, kills it, returns the end state."""
         database = build_database(self.store_url)
         try:
