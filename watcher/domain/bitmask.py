@@ -37,15 +37,15 @@ class BitMask:
 
     @classmethod
     def from_indices(cls, indices: Iterable[int]) -> BitMask:
-        """The set of the given positions; repeats are harmless. Linear in the largest position."""
-        positions = list(indices)
-        if not positions:
-            return cls(0)
-        if min(positions) < 0:
-            raise ValueError(f"a position cannot be negative, got {min(positions)}")
-        buffer = bytearray(max(positions) // 8 + 1)
-        for position in positions:
-            buffer[position >> 3] |= 1 << (position & 7)
+        """The set of the given positions; repeats are harmless. Time and memory are linear in the largest position."""
+        buffer = bytearray()
+        for position in indices:
+            if position < 0:
+                raise ValueError(f"a position cannot be negative, got {position}")
+            byte = position >> 3
+            if byte >= len(buffer):
+                buffer.extend(bytes(byte + 1 - len(buffer)))
+            buffer[byte] |= 1 << (position & 7)
         return cls(int.from_bytes(buffer, "little"))
 
     @classmethod

@@ -6,7 +6,7 @@ repeated run finds the tag instead of making a second one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from watcher.domain.errors import ApiException, DatasetError, SamplingError
 from watcher.domain.models import BatchNovelty
 from watcher.domain.pipeline import Discard, Done, Outcome
 from watcher.domain.sampling_rules import BudgetPeriod
+from watcher.jobs.candidates import count_candidates, iter_candidate_names, load_candidate_ids
 from watcher.jobs.context import RunContext
 from watcher.jobs.embed import renew_embedding
 from watcher.jobs.novelty import measure_novelty
@@ -31,7 +32,7 @@ from watcher.lightly.workflows.sampling import run_sampling as run_remote_sampli
 from watcher.lightly.workflows.scoring import upload_scores
 from watcher.logs import get_logger
 from watcher.neighbours import NearestSoFar
-from watcher.store import batches, novelty, picks, samples, vectors
+from watcher.store import batches, novelty, picks, vectors
 from watcher.store.vectors import Vector
 
 _log = get_logger("sampling")
@@ -55,6 +56,9 @@ _TAG_CODES = frozenset(
 def run_sampling(context: RunContext) -> Outcome:
     """Runs the sampling `<watch>-<batch>` on the server and stores what it picked.
 
+    Memory is two masks, one page of names, and the picks; methods that need scores hold the names and scores of the
+    candidates besides, about 200 bytes each.
+
     Returns:
         `Done` with the tag's name and the number of picks, or `Discard` with the reason if the batch is not new
         enough, the budget is spent, or nothing but near-duplicates is left.
@@ -64,8 +68,8 @@ def run_sampling(context: RunContext) -> Outcome:
     """
     rules = context.config.sampling
     measured = measure_novelty(context)
-    wanted = _load_candidates(context)
-    if not wanted:
+    n_candidates = count_candidates(context)
+    if not n_candidates:
         return Discard(f"all {measured.n_samples} samples are near-duplicates of known ones: nothing to pick")
     reason = _find_reason_to_skip(context, measured)
     if reason is not None:
@@ -73,12 +77,15 @@ def run_sampling(context: RunContext) -> Outcome:
     allowance = _compute_allowance(context)
     if allowance == 0:
         return Discard(f"the budget of {describe_budget(rules)} is spent: nothing is picked of this batch")
-    scores = load_scores(context, wanted.keys()) if rules.method.needs_scores else {}
-    prepared, tag = _sample(context, wanted.keys(), scores, allowance)
+    scores: dict[str, float] = {}
+    if rules.method.needs_scores:
+        scores = load_scores(context, {name for page in iter_candidate_names(context) for name in page})
+    prepared, tag = _sample(context, n_candidates, scores, allowance)
     mask = (BitMask.from_hex(tag.bit_mask_data) - prepared.preselected) & prepared.candidates
-    names = [prepared.names[position] for position in mask]
+    names = _load_names_at(context, mask)
+    ids = load_candidate_ids(context, names)
     ranked = _rank(context, names, scores, prepared)
-    rows = [(wanted[name], rank, reason) for rank, (name, reason) in enumerate(ranked, 1)]
+    rows = [(ids[name], rank, reason) for rank, (name, reason) in enumerate(ranked, 1)]
     with context.database.write() as session:
         picks.replace_picks(session, batch_id=context.batch.id, rows=rows)
         batches.record_sampling_tag(session, batch_id=context.batch.id, tag_id=tag.id, tag_name=tag.name)
@@ -87,29 +94,15 @@ def run_sampling(context: RunContext) -> Outcome:
         "tag": tag.name,
         "n_picks": len(names),
         "n_preselected": len(prepared.preselected),
-        "n_candidates": len(wanted),
+        "n_candidates": n_candidates,
     }
     if prepared.absent:
         result["absent_tags"] = prepared.absent
     return Done(result)
 
 
-def _load_candidates(context: RunContext) -> dict[str, int]:
-    """Ids of the samples that may be picked, by file name."""
-    found: dict[str, int] = {}
-    after = 0
-    while True:
-        with context.database.read() as session:
-            page = samples.load_batch_page(session, batch_id=context.batch.id, after_id=after)
-        if not page:
-            break
-        found.update((sample.file_name, sample.id) for sample in page if sample.remote_id)
-        after = page[-1].id
-    if context.config.novelty.exclude_near_duplicates:
-        with context.database.read() as session:
-            for name in novelty.load_near_duplicate_names(session, batch_id=context.batch.id):
-                found.pop(name, None)
-    return found
+def _load_names_at(context: RunContext, positions: BitMask) -> list[str]:
+    return [name for page in iter_names_at(context, positions) for name in page]
 
 
 def _find_reason_to_skip(context: RunContext, measured: BatchNovelty) -> str | None:
@@ -143,12 +136,12 @@ def _compute_allowance(context: RunContext) -> int:
 
 
 def _sample(
-    context: RunContext, wanted: Collection[str], scores: Mapping[str, float], allowance: int
+    context: RunContext, n_candidates: int, scores: Mapping[str, float], allowance: int
 ) -> tuple[SamplingTags, TagData]:
     """The tag of the sampling; what somebody changed meanwhile is looked at anew, a few times."""
     embedding_id = context.batch.embedding_id or renew_embedding(context)
     for attempt in range(1, _MOST_TRIES + 1):
-        prepared = prepare_tags(context, wanted)
+        prepared = prepare_tags(context, n_candidates)
         try:
             return prepared, _ask(context, prepared, embedding_id, scores, allowance)
         except SamplingError as error:
@@ -178,7 +171,9 @@ def _ask(
         upload_scores(
             context.transport,
             dataset_id=context.watch.dataset_id,
-            scores_by_type={rules.scores.type: [scores[prepared.names[p]] for p in prepared.candidates]},
+            scores_by_type={
+                rules.scores.type: [scores[name] for name in _load_names_at(context, prepared.candidates)]
+            },
             tag_id=prepared.query_tag_id,
         )
         crash_point("sampling.scores_uploaded")

@@ -7,12 +7,13 @@ of a name we want is taken only if it holds what it should.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from watcher.domain.bitmask import BitMask
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ApiException, DatasetError
+from watcher.jobs.candidates import iter_candidate_names, load_candidate_ids
 from watcher.jobs.context import RunContext
 from watcher.lightly import tags
 from watcher.lightly.mappings import iter_file_names
@@ -33,7 +34,6 @@ class SamplingTags:
 
     Attributes:
         present: the dataset's tags when the others were found.
-        names: file names of the candidates by their position.
         candidates: mask of the query tag.
         query_tag_id: tag of exactly the candidates.
         preselected: what counts as picked before.
@@ -42,7 +42,6 @@ class SamplingTags:
     """
 
     present: list[TagData]
-    names: dict[int, str]
     candidates: BitMask
     query_tag_id: str
     preselected: BitMask
@@ -50,7 +49,7 @@ class SamplingTags:
     absent: list[str]
 
 
-def prepare_tags(context: RunContext, wanted: Collection[str]) -> SamplingTags:
+def prepare_tags(context: RunContext, n_candidates: int) -> SamplingTags:
     """Finds or makes the two tags; one pass over the mapping's names, of which one page is in memory.
 
     The query tag is the batch's own where that holds just the candidates, else `<watch>-<batch>-candidates`. The
@@ -59,7 +58,7 @@ def prepare_tags(context: RunContext, wanted: Collection[str]) -> SamplingTags:
 
     Args:
         context: the run.
-        wanted: file names that may be picked.
+        n_candidates: how many samples of the batch may be picked.
 
     Raises:
         DatasetError: the dataset has no tags, or not all of the samples.
@@ -82,8 +81,9 @@ def prepare_tags(context: RunContext, wanted: Collection[str]) -> SamplingTags:
     absent = sorted(set(context.config.sampling.preselected_tags) - {tag.name for tag in named})
     if absent:
         _log.warning("tag.absent", watch=context.watch.name, tags=absent)
-    names, picked_before = _find_positions(context, wanted, with_picks=last_id is not None and last is None)
-    candidates = BitMask.from_indices(names)
+    candidates, picked_before = _find_positions(context, with_picks=last_id is not None and last is None)
+    if len(candidates) < n_candidates:
+        raise DatasetError(_describe_lost(context, n_candidates - len(candidates), n_candidates))
     known = picked_before if last is None else BitMask.from_hex(last.bit_mask_data)
     for tag in named:
         known |= BitMask.from_hex(tag.bit_mask_data)
@@ -108,7 +108,6 @@ def prepare_tags(context: RunContext, wanted: Collection[str]) -> SamplingTags:
         )
     return SamplingTags(
         present=present,
-        names=names,
         candidates=candidates,
         query_tag_id=query_id,
         preselected=known,
@@ -142,30 +141,38 @@ def iter_names_at(context: RunContext, positions: BitMask) -> Iterator[list[str]
         context.check()
 
 
-def _find_positions(
-    context: RunContext, wanted: Collection[str], *, with_picks: bool
-) -> tuple[dict[int, str], BitMask]:
-    """Positions of the wanted names, and if asked for of everything that the store calls picked in earlier batches."""
-    names: dict[int, str] = {}
-    picked: list[int] = []
+def _find_positions(context: RunContext, *, with_picks: bool) -> tuple[BitMask, BitMask]:
+    """Positions of the candidates, and if asked for of everything that the store calls picked in earlier batches."""
+    found = BitMask()
+    picked = BitMask()
     offset = 0
     for page in iter_file_names(context.transport, dataset_id=context.watch.dataset_id):
-        names.update((offset + number, name) for number, name in enumerate(page) if name in wanted)
+        wanted = load_candidate_ids(context, page)
+        found |= _find_in_page(page, wanted, offset)
         if with_picks:
             with context.database.read() as session:
                 earlier = picks.load_picked_names(
                     session, watch_id=context.watch.id, but_batch_id=context.batch.id, file_names=page
                 )
-            picked += [offset + number for number, name in enumerate(page) if name in earlier]
+            picked |= _find_in_page(page, earlier, offset)
         offset += len(page)
         context.check()
-    if len(names) < len(wanted):
-        lost = next(iter(set(wanted) - set(names.values())))
-        raise DatasetError(
-            f"{len(wanted) - len(names)} of the {len(wanted)} samples of {context.batch.key} are no longer in the "
-            f"dataset, {lost!r} for one: somebody deleted them there"
-        )
-    return names, BitMask.from_indices(picked)
+    return found, picked
+
+
+def _find_in_page(page: list[str], wanted: Container[str], offset: int) -> BitMask:
+    return BitMask.from_indices(offset + number for number, name in enumerate(page) if name in wanted)
+
+
+def _describe_lost(context: RunContext, n_lost: int, n_candidates: int) -> str:
+    present: set[str] = set()
+    for page in iter_file_names(context.transport, dataset_id=context.watch.dataset_id):
+        present.update(load_candidate_ids(context, page))
+    absent = (name for names in iter_candidate_names(context) for name in names if name not in present)
+    return (
+        f"{n_lost} of the {n_candidates} samples of {context.batch.key} are no longer in the dataset, "
+        f"{next(absent, 'back by now')!r} for one: somebody deleted them there"
+    )
 
 
 def _ensure_tag(

@@ -60,16 +60,6 @@ def load_sample_novelty(session: Session, *, sample_id: int) -> SampleNovelty | 
     return None if row is None else _sample_novelty(row)
 
 
-def load_near_duplicate_names(session: Session, *, batch_id: int) -> list[str]:
-    """File names of a batch's near-duplicates."""
-    statement = (
-        select(samples.c.file_name)
-        .join(sample_novelties, sample_novelties.c.sample_id == samples.c.id)
-        .where(sample_novelties.c.batch_id == batch_id, sample_novelties.c.is_near_duplicate)
-    )
-    return list(session.execute(statement).scalars())
-
-
 def count_measured(
     session: Session, *, watch_id: int, from_ms: int, to_ms: int, up_to_batch_id: int | None = None
 ) -> int:
