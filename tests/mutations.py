@@ -399,10 +399,18 @@ BREAKS = [
     Break(
         "requests a second are those of all processes together",
         "watcher/request_rate.py",
-        "    if database is None or database.is_sqlite:\n",
-        "    if database is not None or database is None:\n",
+        "                server=server,\n                n=n,\n",
+        "                server=str(os.getpid()),\n                n=n,\n",
         "tests/scale/test_rate.py"
-        "::test_requests_of_two_processes_keep_to_the_rate_and_are_shared_between_them",
+        "::test_requests_of_a_daemon_and_a_command_keep_to_the_rate_and_are_shared_between_them[postgres]",
+    ),
+    Break(
+        "requests a second are those of a daemon and the commands beside it",
+        "watcher/request_rate.py",
+        "handle = os.open(self._path, ",
+        'handle = os.open(f"{self._path}{os.getpid()}", ',
+        "tests/scale/test_rate.py"
+        "::test_requests_of_a_daemon_and_a_command_keep_to_the_rate_and_are_shared_between_them[sqlite]",
     ),
     Break(
         "a place among the requests that was missed is forfeited",

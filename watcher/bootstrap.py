@@ -18,7 +18,7 @@ from watcher.database import Database, build_database
 from watcher.database_schema import check_schema, has_schema, upgrade_schema
 from watcher.database_server import check_server
 from watcher.dispatch.queue import check_queue, upgrade_queue
-from watcher.domain.clock import Clock
+from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.lightly.transport import RequestSeen, Transport
 from watcher.logs import get_logger
@@ -26,7 +26,7 @@ from watcher.moving import refuse_unfinished_move
 from watcher.platform.settings import PlatformConfig
 from watcher.platform.store.tables import SCHEMA as PLATFORM_SCHEMA
 from watcher.request_rate import limit_rate
-from watcher.serving import watch_refusals
+from watcher.serving import build_local_url, watch_refusals
 from watcher.settings import Settings
 from watcher.store import SCHEMA
 from watcher.traces import NO_TRACING, Tracing
@@ -237,7 +237,7 @@ def build_transport(
     stop: threading.Event,
     database: Database | None = None,
 ) -> Transport:
-    """The connections to the API's server; over a Postgres store all processes keep to its rate together."""
+    """The connections to the API's server; all processes of a store keep to its rate together."""
     transport = Transport(
         server=server,
         token=token,
@@ -250,5 +250,40 @@ def build_transport(
         stop=stop,
     )
     if settings.api.requests_per_s is not None:
-        limit_rate(transport, database, settings.api.requests_per_s, clock=clock, stop=stop)
+        limit_rate(
+            transport,
+            settings.api.requests_per_s,
+            database=database,
+            path=settings.data_dir / "request_rate",
+            clock=clock,
+            stop=stop,
+        )
     return transport
+
+
+def build_command_transport(settings: Settings, *, database: Database | None) -> Transport:
+    """The way of a command to the server beside a daemon, within the rate of both.
+
+    An embedded platform runs in another process then, and is asked at its configured port.
+
+    Args:
+        settings: which server.
+        database: the store, if there is one; without it the file of the rate in the data directory is asked.
+    """
+    if settings.is_embedded:
+        config = build_platform_config(settings)
+        server, token = build_local_url("http", config.host, config.port), config.token
+    else:
+        assert settings.lightly_server_location is not None
+        assert settings.lightly_token is not None
+        server, token = settings.lightly_server_location, settings.lightly_token.get_secret_value()
+    return build_transport(
+        settings,
+        server=server,
+        token=token,
+        clock=SystemClock(),
+        rng=random.Random(),  # noqa: S311 - jitter
+        observer=lambda _seen: None,
+        stop=threading.Event(),
+        database=database,
+    )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from typing import Annotated
 
 import typer
 
 from watcher import attach, bootstrap
 from watcher.cli_frame import app, load, out, reporting
-from watcher.domain.clock import SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.domain.names import explain_bad_name
 
@@ -33,15 +30,7 @@ def make_dataset(
             )
         if bad := explain_bad_name(folder):
             raise ConfigError(f"--folder {folder!r}: {bad}")
-        transport = bootstrap.build_transport(
-            settings,
-            server=settings.lightly_server_location,
-            token=settings.lightly_token.get_secret_value(),
-            clock=SystemClock(),
-            rng=random.Random(),  # noqa: S311 - jitter
-            observer=lambda _seen: None,
-            stop=threading.Event(),
-        )
+        transport = bootstrap.build_command_transport(settings, database=None)
         try:
             dataset_id = attach.make_dataset(transport, name=name, folder=folder)
         finally:

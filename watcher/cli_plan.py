@@ -19,7 +19,6 @@ from watcher.cli_progress import showing
 from watcher.daemon import Daemon
 from watcher.domain.errors import ConfigError, StoreLockedError
 from watcher.exporting import export_tag
-from watcher.lightly.transport import Transport
 from watcher.planning import Plan, plan_watch
 from watcher.settings import Settings
 
@@ -69,7 +68,7 @@ def plan(
 
 def _plan_beside_daemon(settings: Settings, daemon: Daemon, watch: str | None, now_ms: int) -> list[Plan]:
     database = bootstrap.open_existing_store(settings)
-    transport = _build_transport(settings)
+    transport = bootstrap.build_command_transport(settings, database=database)
     try:
         with showing("listing", console=err):
             return [
@@ -80,18 +79,6 @@ def _plan_beside_daemon(settings: Settings, daemon: Daemon, watch: str | None, n
     finally:
         transport.close()
         database.close()
-
-
-def _build_transport(settings: Settings) -> Transport:
-    """The way to the server; to an embedded platform that runs in another process, at its configured port."""
-    if not settings.is_embedded:
-        assert settings.lightly_server_location is not None
-        assert settings.lightly_token is not None
-        server, token = settings.lightly_server_location, settings.lightly_token.get_secret_value()
-    else:
-        config = bootstrap.build_platform_config(settings)
-        server, token = f"http://{config.host}:{config.port}", config.token
-    return Transport(server=server, token=token, ca_certs=settings.lightly_ca_certs)
 
 
 def _print_plan(console: Console, made: Plan) -> None:
@@ -154,12 +141,14 @@ def export(
         try:
             daemon.open()
         except StoreLockedError:
-            transport = _build_transport(settings)
+            database = bootstrap.open_existing_store(settings)
+            transport = bootstrap.build_command_transport(settings, database=database)
             try:
                 with showing("exporting", console=err):
                     body = export_tag(transport, dataset=chosen.dataset, tag=tag, with_read_urls=with_urls)
             finally:
                 transport.close()
+                database.close()
         else:
             try:
                 with showing("exporting", console=err):

@@ -113,10 +113,7 @@ class ThreadedServer:
     @property
     def url(self) -> str:
         """Where a client on this machine reaches the server."""
-        anywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
-        host = anywhere.get(self._host, self._host)
-        scheme = "http" if self._tls is None else "https"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return build_local_url("http" if self._tls is None else "https", self._host, self.port)
 
     def ask_to_stop(self, *, within_s: float) -> None:
         """Takes no more requests, and gives those under way the time; does not wait."""
@@ -136,6 +133,13 @@ class ThreadedServer:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def build_local_url(scheme: str, host: str, port: int) -> str:
+    """Where a client on this machine reaches what listens on `host`."""
+    anywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
+    host = anywhere.get(host, host)
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def watch_refusals(app: ASGIApp, on_refused: Callable[[], None]) -> ASGIApp:

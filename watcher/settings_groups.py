@@ -144,8 +144,8 @@ class ApiSettings(Group):
         None,
         gt=0,
         le=100_000,
-        description="no more requests to the server than this: with a Postgres store of all replicas and workers "
-        "together, else of this process",
+        description="no more requests to the server than this, of all processes together: with a Postgres store "
+        "replicas, workers and commands, else the daemon and the commands beside it",
     )
 
 

@@ -15,8 +15,8 @@ from watcher.database_schema import upgrade_schema
 from watcher.store import SCHEMA
 
 RATE = 40.0
-N_REQUESTS = 160
-THREADS = {"one": 1, "many": 40}  # a slice holds 10 places
+N_REQUESTS = 140  # two processes that knew nothing of each other would need half the time
+THREADS = {"command": 1, "daemon": 20}  # a slice holds 10 places
 
 
 class Counting:
@@ -55,8 +55,10 @@ class Counting:
         return f"http://127.0.0.1:{self.server.server_port}"
 
 
-def test_requests_of_two_processes_keep_to_the_rate_and_are_shared_between_them(postgres_url):
-    database = build_database(postgres_url)
+def test_requests_of_a_daemon_and_a_command_keep_to_the_rate_and_are_shared_between_them(
+    database_url, tmp_path
+):
+    database = build_database(database_url)
     upgrade_schema(database, SCHEMA)
     database.close()
     counting = Counting()
@@ -66,11 +68,12 @@ def test_requests_of_two_processes_keep_to_the_rate_and_are_shared_between_them(
                 sys.executable,
                 "-m",
                 "tests.scale.requesting",
-                postgres_url,
+                database_url,
                 counting.url,
                 str(RATE),
                 str(n),
                 name,
+                str(tmp_path),
             ],
             cwd=Path(__file__).parents[2],
         )
@@ -89,5 +92,5 @@ def test_requests_of_two_processes_keep_to_the_rate_and_are_shared_between_them(
     took_s = counting.seen[-1][0] - counting.seen[0][0]
     assert len(counting.seen) <= RATE * (took_s + 1) + n_late
     by_process = Counter(name for _, name in counting.seen[:N_REQUESTS])
-    # One thread gets as much as forty.
+    # One thread gets as much as twenty.
     assert min(by_process[name] for name in THREADS) >= N_REQUESTS / len(THREADS) / 2, by_process

@@ -1,7 +1,7 @@
 """Places among the requests to a server, given to all processes from one row.
 
 The generic cell rate algorithm (ITU-T I.371) by the clock of the database: the row keeps when the next place is due.
-Postgres only; an SQLite file has one daemon, which keeps count by itself.
+Postgres only; beside an SQLite store lies a file for it, see `watcher.request_rate`.
 """
 
 from __future__ import annotations

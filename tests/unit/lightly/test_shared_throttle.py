@@ -6,9 +6,29 @@ import threading
 
 import pytest
 
-from tests.unit.lightly.test_throttle import SERVER, Ticking
 from watcher.domain.errors import CancelledError
 from watcher.lightly.throttle import SHARED_BURST_S, SharedThrottle
+
+SERVER = "http://127.0.0.1:8000"
+
+
+class Ticking:
+    """A clock that waits by moving on."""
+
+    def __init__(self) -> None:
+        self.monotonic = 100.0
+        self.waits: list[float] = []
+
+    def now_s(self) -> float:
+        return self.monotonic
+
+    def monotonic_s(self) -> float:
+        return self.monotonic
+
+    def wait_s(self, event: threading.Event, seconds: float) -> bool:
+        self.waits.append(seconds)
+        self.monotonic += seconds
+        return event.is_set()
 
 
 class Freezing(Ticking):
@@ -135,12 +155,30 @@ def test_place_of_a_process_that_slept_too_long_is_not_used_but_another_taken():
     assert row.taken == [1, 1]
 
 
-def test_requests_to_others_take_no_place():
+def test_rate_below_one_a_second_is_kept():
+    clock = Ticking()
+    throttle = Row(clock, 0.5).build()
+    begun_s = clock.monotonic
+    for _ in range(4):
+        throttle.wait(SERVER)
+    assert clock.monotonic - begun_s == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9000/x", "https://127.0.0.1:8000/x", "http://[bad/x"])
+def test_requests_to_others_take_no_place(url):
     row = Row(Ticking(), 1.0)
     throttle = row.build()
     for _ in range(5):
-        throttle.wait("http://127.0.0.1:9000/x")
+        throttle.wait(url)
     assert row.taken == []
+
+
+def test_signed_urls_of_the_server_take_places():
+    row = Row(Ticking(), 1.0)
+    throttle = row.build()
+    for _ in range(3):
+        throttle.wait(f"{SERVER}/files/a.jpg?signature=1")
+    assert sum(row.taken) == 3
 
 
 def test_wait_ends_when_the_process_stops():
