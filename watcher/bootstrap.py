@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from watcher.data_folder import make_folders, read_or_make_secret
@@ -57,8 +58,6 @@ def build_platform_config(
         ConfigError: the token cannot be kept, or is too short.
     """
     state_dir = data_dir or settings.data_dir / "platform"
-    database_url = settings.platform.database_url
-    role_secret = settings.platform.role_secret_access_key
     if token is None and settings.platform.token is not None:
         token = settings.platform.token.get_secret_value()
     return PlatformConfig(
@@ -68,7 +67,7 @@ def build_platform_config(
         host=settings.platform.host if host is None else host,
         port=settings.platform.port if port is None else port,
         read_url_ttl_s=settings.platform.read_url_ttl_s,
-        database_url=None if database_url is None else database_url.get_secret_value(),
+        database_url=_reveal(settings.platform.database_url),
         blob_url=settings.platform.blob_url,
         url_base=settings.platform.url_base,
         s3_endpoint=settings.platform.s3_endpoint,
@@ -76,10 +75,14 @@ def build_platform_config(
         azure_endpoint=settings.platform.azure_endpoint,
         datasource_endpoints=settings.platform.datasource_endpoints,
         sts_endpoint=settings.platform.sts_endpoint,
-        role_access_key_id=settings.platform.role_access_key_id,
-        role_secret_access_key=None if role_secret is None else role_secret.get_secret_value(),
-        key=None if settings.platform.key is None else settings.platform.key.get_secret_value(),
+        role_access_key_id=_reveal(settings.platform.role_access_key_id),
+        role_secret_access_key=_reveal(settings.platform.role_secret_access_key),
+        key=_reveal(settings.platform.key),
     )
+
+
+def _reveal(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 @contextlib.contextmanager

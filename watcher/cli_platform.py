@@ -74,9 +74,8 @@ def platform(
             config, clock=SystemClock(), tracing=tracing, on_refused=rotation.wake
         )
         server.start()
-        if token is None:
-            rotation.follow_platform(server)
-            rotation.start(asked)
+        rotation.follow_platform(server, with_token=token is None)
+        rotation.start(asked)
         out.print(f"Platform {__version__} at {server.url}", markup=False)
         out.print(f"  datasources below  {config.datasource_root}", markup=False)
         out.print(f"  data               {config.data_dir}", markup=False)
@@ -133,12 +132,16 @@ def list_all(context: typer.Context, *, as_json: JsonOption = False) -> None:
     """All users and their limits; tokens cannot be read back."""
     with _opened(context) as platform_parts:
         found = platform_users.list_users(platform_parts)
+        newest, *earlier = platform_parts.keys.ids
+        keys: dict[str | None, str] = {None: "unknown", newest: "newest"}
+        keys.update(dict.fromkeys(earlier, "earlier"))
         if as_json:
             sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
             return
-        table = Table("name", "most samples", "most datasets", box=None)
+        table = Table("name", "most samples", "most datasets", "key of the token", box=None)
         for user in found:
-            table.add_row(user.name, str(user.max_samples or "-"), str(user.max_datasets or "-"))
+            limits = str(user.max_samples or "-"), str(user.max_datasets or "-")
+            table.add_row(user.name, *limits, keys.get(user.token_key, "no longer listed"))
         out.print(table, markup=False)
 
 

@@ -14,7 +14,7 @@ from watcher import bootstrap
 from watcher.cli_frame import app, load, out, reporting
 from watcher.data_folder import find_statement_key
 from watcher.domain.errors import ConfigError, StatementError
-from watcher.domain.statements import SignedStatement, verify_chain
+from watcher.domain.statements import SignedStatement, split_keys, verify_chain
 from watcher.settings import Settings
 from watcher.store import statements, watches
 
@@ -101,14 +101,14 @@ def _read_keys(settings: Settings, files: list[Path]) -> list[str]:
     """The present key and those of the files; the file of the present one may be absent if others are named."""
     keys, paths = [], list(files)
     if settings.statement.key is not None:
-        keys.append(settings.statement.key.get_secret_value())
+        keys += split_keys(settings.statement.key.get_secret_value())
     else:
         present = find_statement_key(settings)
         if present.exists() or not files:
             paths.append(present)
     for path in paths:
         try:
-            keys.append(path.read_text(encoding="utf-8").strip())
+            keys += split_keys(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
             raise ConfigError(

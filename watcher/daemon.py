@@ -18,7 +18,7 @@ from watcher.bootstrap import (
     open_store,
 )
 from watcher.bootstrap_jobs import build_queue
-from watcher.data_folder import make_folders
+from watcher.data_folder import StatementKey, make_folders
 from watcher.database import Database
 from watcher.dispatch.queue import RunQueue
 from watcher.domain.clock import Clock, SystemClock
@@ -88,6 +88,7 @@ class Daemon:
         self._presence: Presence | None = None
         self._http: Site | None = None
         self._rotation = Rotation(settings)
+        self._statement_key = StatementKey(settings)
         self._control_token = secrets.token_urlsafe(32)
 
     def open(self) -> None:
@@ -252,6 +253,7 @@ class Daemon:
         rotation = self._rotation
         rotation.follow_access(transport, store)
         rotation.follow_secret("WATCHER_CONTROL__TOKEN", self._take_control_token)
+        rotation.follow_secret("WATCHER_STATEMENT__KEY", self._statement_key.replace)
         rotation.follow_watches(self._take_watch_secrets)
         if self._platform is not None:
             rotation.follow_platform(self._platform, also=transport.secret.replace)
@@ -295,6 +297,7 @@ class Daemon:
             metrics=self._metrics,
             heartbeats=self._heartbeats,
             queue=self._queue,
+            statement_key=self._statement_key,
             clock=self._clock,
             rng=self._rng,
             changing=self._changing,
@@ -434,6 +437,3 @@ class Daemon:
         self._access.observe(endpoint=seen.endpoint, code=seen.code)
         if seen.code == "401":
             self._rotation.check()
-
-    def _now_ms(self) -> int:
-        return int(self._clock.now_s() * 1000)

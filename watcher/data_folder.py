@@ -10,8 +10,10 @@ from pathlib import Path
 
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import WatchConfig
+from watcher.domain.statements import split_keys
 from watcher.logs import get_logger
 from watcher.settings import Settings
+from watcher.settings_groups import check_statement_keys
 from watcher.work_folders import clear_abandoned
 
 _log = get_logger("data_folder")
@@ -47,22 +49,39 @@ def find_statement_key(settings: Settings) -> Path:
     return settings.data_dir / "statement.key"
 
 
-def read_or_make_statement_key(settings: Settings, *, is_shared: bool) -> str:
-    """The key of the signed statements: the one that is set, or one of this machine, made at the first call.
+class StatementKey:
+    """The key that the next signed statement is signed with: the newest that is set, or one of this machine."""
 
-    Args:
-        settings: where it is.
-        is_shared: whether replicas on other machines may keep statements in the same store.
+    def __init__(self, settings: Settings) -> None:
+        self._path = find_statement_key(settings)
+        key = settings.statement.key
+        self._set = None if key is None else check_statement_keys(key.get_secret_value())
 
-    Raises:
-        ConfigError: its file cannot be made or read.
-    """
-    if settings.statement.key is not None:
-        return settings.statement.key.get_secret_value()
-    path = find_statement_key(settings)
-    if is_shared:
-        _log.warning("statement.key_is_local", path=str(path), setting="WATCHER_STATEMENT__KEY")
-    return read_or_make_secret(path, what="the key of the signed statements")
+    @property
+    def local_path(self) -> Path | None:
+        """Where it lies on this machine; None if it is set."""
+        return self._path if self._set is None else None
+
+    def replace(self, text: str) -> None:
+        """Signs with the newest key of the text from now on.
+
+        Raises:
+            ConfigError: one is too short; the present one stays.
+        """
+        try:
+            self._set = check_statement_keys(text)
+        except ValueError as error:
+            raise ConfigError(f"WATCHER_STATEMENT__KEY: {error}") from None
+
+    def load(self) -> str:
+        """The key; one of this machine is read from its file each time, and made at the first.
+
+        Raises:
+            ConfigError: its file cannot be made or read.
+        """
+        if self._set is not None:
+            return self._set[0]
+        return split_keys(read_or_make_secret(self._path, what="the key of the signed statements"))[0]
 
 
 def make_folders(settings: Settings, configs: list[WatchConfig]) -> None:

@@ -43,7 +43,7 @@ class Duties:
         server_identity: names the server in the store.
         stop: set at the end of the term.
         watching: watches over one piece of work of a kind, which calls what it is given whenever it moves.
-        statement_key: signs the statement of the day.
+        statement_key: gives the key that the statement of the day is signed with.
         probed: when which watch was probed, by its id; unix milliseconds.
         watch_ids: the watches that are attached to their datasets, by name.
         own_output: names that are output of ours, by watch; set when it is attached.
@@ -58,7 +58,7 @@ class Duties:
     server_identity: str
     stop: threading.Event
     watching: Callable[[str, str], AbstractContextManager[Callable[[], None]]]
-    statement_key: str | None = None
+    statement_key: Callable[[], str] | None = None
     watch_ids: dict[str, int] = field(default_factory=dict)
     probed: dict[int, int] = field(default_factory=dict)
     own_output: dict[str, re.Pattern[str]] = field(default_factory=dict)
@@ -171,7 +171,7 @@ class Duties:
                 clock=self.clock,
                 metrics=self.metrics,
                 work_dir=self.work_dir,
-                statement_key=self.statement_key,
+                statement_key=None if self.statement_key is None else self.statement_key(),
                 stop=self.stop,
                 beat=beat,
                 own_output=self.own_output[name],

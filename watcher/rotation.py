@@ -66,19 +66,38 @@ class Rotation:
         self.follow_secret("WATCHER_STORE__URL", store.credentials.replace)
 
     def follow_platform(
-        self, platform: PlatformServer, *, also: Callable[[str], None] = lambda _token: None
+        self,
+        platform: PlatformServer,
+        *,
+        with_token: bool = True,
+        also: Callable[[str], None] = lambda _token: None,
     ) -> None:
-        """The token of a platform that was started, and user and password of its database.
+        """Keys, token and identity of a platform that was started, and user and password of its database.
 
-        `also` is told the token after the platform took it.
+        Args:
+            platform: takes them.
+            with_token: whether its token is that of the settings.
+            also: told the token after the platform took it.
         """
+        parts = platform.platform
 
         def take_token(token: str) -> None:
             platform.replace_token(token)
             also(token)
 
-        self.follow_secret("WATCHER_PLATFORM__TOKEN", take_token)
-        self.follow_secret("WATCHER_PLATFORM__DATABASE_URL", platform.platform.database.credentials.replace)
+        if with_token:
+            self.follow_secret("WATCHER_PLATFORM__TOKEN", take_token)
+        self.follow_secret("WATCHER_PLATFORM__KEY", platform.replace_keys)
+        if platform.key_file is not None:
+            self.follow_file("platform.key", str(platform.key_file), lambda _path: platform.reload_key_file())
+        self.follow_secret("WATCHER_PLATFORM__DATABASE_URL", parts.database.credentials.replace)
+        self.follow_secret(
+            "WATCHER_PLATFORM__ROLE_ACCESS_KEY_ID", lambda key_id: parts.roles.replace_identity(key_id=key_id)
+        )
+        self.follow_secret(
+            "WATCHER_PLATFORM__ROLE_SECRET_ACCESS_KEY",
+            lambda secret: parts.roles.replace_identity(secret=secret),
+        )
 
     def follow_tls(self, tls: tuple[Path, Path] | None, take_up: Callable[[str], None]) -> None:
         """Certificate and key, if there are any."""

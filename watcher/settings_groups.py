@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from watcher.domain.errors import ConfigError
+from watcher.domain.statements import split_keys
 
 MIN_CONTROL_TOKEN_LENGTH = 12
 MIN_STATEMENT_KEY_LENGTH = 32
+_PLATFORM_KEYS = re.compile(r"[0-9A-Fa-f]{64}(\s+[0-9A-Fa-f]{64})*")
 
 
 class Group(BaseModel):
@@ -100,8 +111,16 @@ class PlatformSettings(Group):
     key: SecretStr | None = Field(
         None,
         description="64 hexadecimal digits that signed URLs and stored credentials hang on, the same in all "
-        "replicas; made at the first start if absent",
+        "replicas; several keys, a line each, the newest first; made at the first start if absent",
     )
+
+    @field_validator("key")
+    @classmethod
+    def _check_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not _PLATFORM_KEYS.fullmatch(key.get_secret_value().strip()):
+            raise ValueError("a key has 64 hexadecimal digits; of several each has a line")
+        return key
+
     read_url_ttl_s: int = Field(3600, ge=10, le=604800, description="life of a read URL")
     database_url: SecretStr | None = Field(
         None, description="sqlite:///FILE or postgresql://...; default: a file beside its uploads"
@@ -118,7 +137,7 @@ class PlatformSettings(Group):
     datasource_endpoints: Annotated[tuple[str, ...], BeforeValidator(_split_list)] = Field(
         (), description="comma separated: the endpoints that OBS datasources may name"
     )
-    role_access_key_id: str | None = Field(
+    role_access_key_id: SecretStr | None = Field(
         None,
         description="the platform's own identity at AWS, which roles of S3DelegatedAccess datasources trust",
     )
@@ -189,9 +208,28 @@ class StatementSettings(Group):
 
     key: SecretStr | None = Field(
         None,
-        min_length=MIN_STATEMENT_KEY_LENGTH,
-        description="signs the statement of the day, the same for all replicas; absent: a file beside the data",
+        description="signs the statement of the day, the same for all replicas; several keys, a line each, the newest "
+        "first; absent: a file beside the data",
     )
+
+    @field_validator("key")
+    @classmethod
+    def _check_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            check_statement_keys(key.get_secret_value())
+        return key
+
+
+def check_statement_keys(text: str) -> list[str]:
+    """The keys in a text, the newest first.
+
+    Raises:
+        ValueError: there is none, or one is too short.
+    """
+    keys = split_keys(text)
+    if not keys or min(map(len, keys)) < MIN_STATEMENT_KEY_LENGTH:
+        raise ValueError(f"each key, a line each, must have at least {MIN_STATEMENT_KEY_LENGTH} characters")
+    return keys
 
 
 class AlertSettings(Group):

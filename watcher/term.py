@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from watcher.bootstrap_jobs import LOCAL_OWNER, build_deliverer, build_runner
-from watcher.data_folder import clear_work_dir, read_or_make_statement_key, work_dir
+from watcher.data_folder import StatementKey, clear_work_dir, work_dir
 from watcher.database import Database
 from watcher.dispatch.local import LocalDispatcher
 from watcher.dispatch.queue import RunQueue
@@ -53,6 +53,7 @@ class Term:
         metrics: Metrics,
         heartbeats: Heartbeats,
         queue: RunQueue | None,
+        statement_key: StatementKey,
         clock: Clock,
         rng: random.Random,
         changing: str | None = None,
@@ -74,6 +75,13 @@ class Term:
         self._ended = threading.Event()
         self.scheduler: Scheduler | None = None
         self._take_over()
+        statement_key.load()
+        if statement_key.local_path is not None and not store.is_sqlite:
+            _log.warning(
+                "statement.key_is_local",
+                path=str(statement_key.local_path),
+                setting="WATCHER_STATEMENT__KEY",
+            )
         self.duties = Duties(
             database=self._database,
             transport=transport,
@@ -84,7 +92,7 @@ class Term:
             # The embedded platform is the same one whatever its port.
             server_identity=EMBEDDED_SERVER if settings.is_embedded else transport.server,
             stop=self._ended,
-            statement_key=read_or_make_statement_key(settings, is_shared=not store.is_sqlite),
+            statement_key=statement_key.load,
             watching=partial(heartbeats.watching, within_s=settings.health.poll_limit_s),
         )
         parts: Any = {

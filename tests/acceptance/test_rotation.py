@@ -1,4 +1,4 @@
-"""Real processes whose secrets in files change while they run: sinks and embedders of a daemon, a platform alone."""
+"""Real processes whose secrets in files change while they run: sinks, embedders and keys of a daemon, a platform alone."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tests.photographs import write_photographs
 from tests.postgres import free_port
 from tests.unit.lightly.servers import Reply, Seen, serve
 from watcher.domain.errors import WatcherError
+from watcher.domain.statements import compute_key_id
 from watcher.lightly.transport import Transport
 
 pytestmark = pytest.mark.deep
@@ -97,6 +98,52 @@ def test_daemon_takes_up_the_secrets_of_its_webhook_and_its_embedding_service(tm
     log = daemon.read_log()
     assert log.count('"secret.changed"') == 2
     assert log.count("daemon.started") == 1
+
+
+def test_daemon_signs_with_the_new_keys_of_its_statements_and_its_platform(tmp_path):
+    keys = {name: tmp_path / name for name in ("statement", "platform")}
+    first = {"statement": "the first key of the statements of a test", "platform": "0a" * 32}
+    second = {"statement": "the second key of the statements of a test", "platform": "1b" * 32}
+    OUTPUTS.know(*first.values(), *second.values())
+    for name, path in keys.items():
+        path.write_text(first[name])
+    daemon = DaemonProcess(
+        tmp_path / "data",
+        WATCHER_STATEMENT__KEY_FILE=str(keys["statement"]),
+        WATCHER_PLATFORM__KEY_FILE=str(keys["platform"]),
+        WATCHER_WATCHES__EAST__SCHEDULE__INTERVAL_S="0.5",
+        WATCHER_WATCHES__WEST__SCHEDULE__INTERVAL_S="0.5",
+    )
+    try:
+        daemon.start()
+        wait_for(
+            lambda: all(watch["mark_s"] for watch in daemon.status()["watches"]),
+            limit_s=60,
+            what="both watches are polled",
+            explain=daemon.read_log,
+        )
+        daemon.run_command("audit", "east")
+        for name, path in keys.items():
+            replace(path, f"{second[name]}\n{first[name]}")
+        # A token that nobody knows makes the daemon look.
+        wait_for(
+            lambda: not is_accepted(daemon.server, OLD) and daemon.read_log().count('"secret.changed"') == 2,
+            limit_s=60,
+            what="both keys are taken up",
+            explain=daemon.read_log,
+        )
+        daemon.run_command("audit", "west")
+        token = daemon.run_command("platform", "users", "add", "ann").strip()
+        assert is_accepted(daemon.server, token)
+        for watch, key in (("east", first), ("west", second)):
+            exported = tmp_path / f"{watch}.jsonl"
+            daemon.run_command("statement", "export", watch, "--file", str(exported))
+            assert compute_key_id(key["statement"]) in exported.read_text()
+            assert "1 statements" in daemon.run_command("statement", "verify", str(exported))
+        assert daemon.terminate() == 0
+    finally:
+        daemon.stop_if_running()
+    assert daemon.read_log().count("daemon.started") == 1
 
 
 @pytest.fixture

@@ -84,6 +84,11 @@ def compute_key_id(key: str) -> str:
     return hmac.new(key.encode(), b"id of a key of statements", hashlib.sha256).hexdigest()[:_KEY_ID_LENGTH]
 
 
+def split_keys(text: str) -> list[str]:
+    """The keys of a text, a line each, the newest first."""
+    return [key for line in text.splitlines() if (key := line.strip())]
+
+
 def sign(statement: Statement, *, key: str) -> SignedStatement:
     """Puts the statement into words, with the id of the key, and signs them."""
     named = msgspec.structs.replace(statement, key_id=compute_key_id(key))

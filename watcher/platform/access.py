@@ -5,30 +5,12 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from watcher.platform.calls import Call
-from watcher.platform.faults import Fault, unknown
+from watcher.platform.faults import unknown
 from watcher.platform.secrets import is_id
 from watcher.platform.store import datasets as dataset_store
 from watcher.platform.store import embeddings as embedding_store
 from watcher.platform.store import samples as sample_store
 from watcher.platform.store import tags as tag_store
-from watcher.platform.store import users as user_store
-from watcher.platform.store.users import User
-
-_MAX_TOKEN = 1024
-
-
-def find_user(session: Session, *, token: str, token_hash: str) -> User:
-    """The user of a token.
-
-    Raises:
-        Fault: 401, no or an unknown token.
-    """
-    if not token:
-        raise Fault(401, "UNAUTHORIZED", "the token is missing: send it as query parameter token")
-    user = user_store.load_user_by_hash(session, token_hash=token_hash) if len(token) <= _MAX_TOKEN else None
-    if user is None:
-        raise Fault(401, "UNAUTHORIZED", "the token is not known here")
-    return user
 
 
 def find_dataset(session: Session, call: Call, *, lock: bool = False) -> dataset_store.DatasetRow:

@@ -27,7 +27,6 @@ from watcher.domain.errors import StoreError
 from watcher.lightly.wire.errors import ApiError
 from watcher.logs import get_logger
 from watcher.platform import (
-    access,
     configurations,
     datasets,
     datasources,
@@ -42,6 +41,7 @@ from watcher.platform import (
     samplings,
     scores,
     tags,
+    tokens,
     transfers,
     versions,
 )
@@ -279,13 +279,7 @@ def _authenticate(platform: Platform, request: Request, query: dict[str, str]) -
     if not token:
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
         token = value.strip() if scheme.lower() == "bearer" else ""
-    token_hash = platform.keys.hash_token(token)
-    user = platform.users.find(token_hash)
-    if user is None:
-        with platform.database.read() as session:
-            user = access.find_user(session, token=token, token_hash=token_hash)
-        platform.users.keep(user, token_hash)
-    return user
+    return tokens.authenticate(platform, token)
 
 
 def _find_url_base(platform: Platform, request: Request) -> str:

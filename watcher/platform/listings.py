@@ -103,7 +103,7 @@ def decode_cursor(text: str, keys: Keys) -> Cursor:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         canonical = base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") == text
         signature, payload = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
-        genuine = canonical and secrets.compare_digest(keys.sign_cursor(payload), signature)
+        genuine = canonical and keys.is_cursor_signature(payload, signature)
         cursor = msgspec.msgpack.decode(payload, type=Cursor) if genuine else None
     except (ValueError, binascii.Error, msgspec.DecodeError) as error:
         raise invalid(_FOREIGN) from error

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -18,7 +19,8 @@ from watcher.logs import get_logger
 from watcher.platform import blobs
 from watcher.platform.app import build_app, build_platform
 from watcher.platform.context import Platform
-from watcher.platform.secrets import new_id
+from watcher.platform.rekeying import encrypt_anew, take_keys
+from watcher.platform.secrets import KEY_FILE, Keys, load_keys, new_id, read_configured_keys
 from watcher.platform.settings import FIRST_USER, PlatformConfig
 from watcher.platform.store import users as user_store
 from watcher.platform.store.tables import SCHEMA
@@ -72,6 +74,11 @@ class PlatformServer:
         return self._http.url
 
     @property
+    def key_file(self) -> Path | None:
+        """Where the keys lie, if none are configured."""
+        return None if self.config.key is not None else self.config.data_dir / KEY_FILE
+
+    @property
     def platform(self) -> Platform:
         """The parts; only after `start`."""
         if self._platform is None:
@@ -113,6 +120,8 @@ class PlatformServer:
             upgrade_schema(database, SCHEMA)
         else:
             check_schema(database, SCHEMA)
+        if len(self._platform.keys.ids) > 1:  # cryptography is loaded only where a key has changed
+            encrypt_anew(self._platform)
         ensure_first_user(self._platform)
         blobs.remove_stale_uploads(
             self.config.data_dir / "blobs" / "uploads", before_s=self._clock.now_s() - _STALE_S
@@ -130,6 +139,23 @@ class PlatformServer:
         config = replace(self.config, token=token)
         change_first_token(self.platform, token=token)
         self.config = config
+
+    def replace_keys(self, text: str) -> None:
+        """Takes those keys, a line each and the newest first, in the place of the present ones.
+
+        Raises:
+            ConfigError: one is damaged, or one is missing that credentials hang on; the present ones stay.
+        """
+        self._take_keys(read_configured_keys(text))
+        self.config = replace(self.config, key=text)
+
+    def reload_key_file(self) -> None:
+        """As `replace_keys`, with what the key file holds by now."""
+        self._take_keys(load_keys(self.config.data_dir))
+
+    def _take_keys(self, keys: Keys) -> None:
+        take_keys(self.platform, keys)
+        change_first_token(self.platform, token=self.config.token)
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """Lets requests under way end, gives a running job back, and closes everything."""
@@ -178,9 +204,10 @@ def change_first_token(platform: Platform, *, token: str) -> None:
     Raises:
         ConfigError: it is another user's.
     """
-    token_hash = platform.keys.hash_token(token)
+    hashed = platform.keys.hash_token_by_each(token)
+    newest, hashes = hashed[0], [each.hash for each in hashed]
     with platform.database.write() as session:
-        holder = user_store.load_user_by_hash(session, token_hash=token_hash)
+        holder = user_store.load_user_by_hashes(session, token_hashes=hashes)
         owner = user_store.load_user_by_name(session, name=FIRST_USER)
         if holder is not None and (owner is None or holder.id != owner.id):
             raise ConfigError(
@@ -192,8 +219,11 @@ def change_first_token(platform: Platform, *, token: str) -> None:
                 session,
                 user_id=new_id(now_s),
                 name=FIRST_USER,
-                token_hash=token_hash,
+                token_hash=newest.hash,
+                token_key=newest.key_id,
                 now_ms=int(now_s * 1000),
             )
-        elif holder is None:
-            user_store.update_token(session, user_id=owner.id, token_hash=token_hash)
+        elif holder is None or holder.token_key != newest.key_id:
+            user_store.update_token(
+                session, user_id=owner.id, token_hash=newest.hash, token_key=newest.key_id
+            )

@@ -6,7 +6,6 @@ So a URL is good for one object, one direction and a limited time.
 from __future__ import annotations
 
 import re
-import secrets as random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -98,8 +97,7 @@ def check_signature(
     """
     expiry, signature = query.get("e", ""), query.get("s", "")
     try:
-        expected = platform.keys.sign_url(_message(method, kind, subject, expiry))
-        genuine = random.compare_digest(expected.encode(), signature.encode())
+        genuine = platform.keys.is_url_signature(_message(method, kind, subject, expiry), signature)
     except UnicodeEncodeError:
         genuine = False
     if not genuine:

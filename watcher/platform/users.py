@@ -54,13 +54,15 @@ def add_user(
         raise ConfigError(f"the name of a user has 1 to {_MAX_NAME} printable characters")
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     now_s = platform.clock.now_s()
+    hashed = platform.keys.hash_token(token)
     try:
         with platform.database.write() as session:
             store.insert_user(
                 session,
                 user_id=new_id(now_s),
                 name=name,
-                token_hash=platform.keys.hash_token(token),
+                token_hash=hashed.hash,
+                token_key=hashed.key_id,
                 now_ms=int(now_s * 1000),
                 max_samples=max_samples,
                 max_datasets=max_datasets,
@@ -82,11 +84,12 @@ def renew_token(platform: Platform, *, name: str) -> str:
     Raises:
         ConfigError: there is no such user, or it is the first one.
     """
-    _refuse_first(name, "its token is the configured one: change WATCHER_PLATFORM__TOKEN and start anew")
+    _refuse_first(name, "its token is the configured one: change WATCHER_PLATFORM__TOKEN or its file")
     token = secrets.token_urlsafe(_TOKEN_BYTES)
+    hashed = platform.keys.hash_token(token)
     with platform.database.write() as session:
         user = _find(store.load_user_by_name(session, name=name), name)
-        store.update_token(session, user_id=user.id, token_hash=platform.keys.hash_token(token))
+        store.update_token(session, user_id=user.id, token_hash=hashed.hash, token_key=hashed.key_id)
     return token
 
 

@@ -26,7 +26,8 @@ def add_user(server, name: str, token: str, **limits) -> str:
             session,
             user_id=user_id,
             name=name,
-            token_hash=platform.keys.hash_token(token),
+            token_hash=platform.keys.hash_token(token).hash,
+            token_key=platform.keys.ids[0],
             now_ms=0,
             **limits,
         )

@@ -104,6 +104,7 @@ class Service:
 
     def __init__(self) -> None:
         self.asked: list[dict[str, list[str]]] = []
+        self.signed_with: list[str] = []
         self.answers: list[tuple[int, bytes]] = []
         service = self
 
@@ -111,6 +112,9 @@ class Service:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 service.asked.append(parse_qs(body.decode()))
+                service.signed_with.append(
+                    self.headers["Authorization"].partition("Credential=")[2].partition("/")[0]
+                )
                 status, content = service.answers.pop(0)
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
@@ -161,6 +165,21 @@ def test_credentials_are_kept_and_renewed_a_quarter_of_an_hour_before_they_end(s
     assert sessions.load(A_ROLE)["access_key_id"] == "second"
     assert [asked["ExternalId"] for asked in service.asked] == [["external-id-1"]] * 2
     assert service.asked[0]["RoleArn"] == [ROLE["s3ARN"]]
+
+
+def test_role_is_assumed_with_the_identity_that_took_the_place_of_the_first(service, build_sessions):
+    clock = ManualClock()
+    sessions = build_sessions(clock)
+    begun = dt.datetime.fromtimestamp(clock.now_s(), dt.UTC)
+    for hours in (1, 2):
+        service.answers.append((200, build_answer("key", begun + dt.timedelta(hours=hours))))
+    sessions.load(A_ROLE)
+    sessions.replace_identity(key_id="next-key")
+    sessions.replace_identity(secret="next-secret")
+    sessions.load(A_ROLE)  # credentials that are good are kept
+    clock.advance(50 * 60)
+    sessions.load(A_ROLE)
+    assert service.signed_with == ["server-key", "next-key"]
 
 
 @pytest.mark.parametrize(

@@ -71,5 +71,11 @@ def test_statements_of_several_keys_are_proven_by_the_one_that_is_set_and_the_fi
     )
     absent = run_command("statement", "verify", str(target), "--key-file", str(key_path), **environ)
     assert (absent.exit_code, "cannot be read" in absent.stderr) == (2, True)
-    short = run_command("statement", "verify", str(target), **environ, WATCHER_STATEMENT__KEY="x" * 31)
-    assert (short.exit_code, "WATCHER_STATEMENT__KEY" in short.stderr) == (2, True)
+    several = tmp_path / "several.key"
+    several.write_text(f"{'x' * 32}\n{KEY}\n")
+    named = run_command("statement", "verify", str(target), "--key-file", str(several), **set_key)
+    assert named.exit_code == 0
+    for text in ("x" * 31, f"{'x' * 32}\n{'y' * 31}"):
+        short = run_command("statement", "verify", str(target), **environ, WATCHER_STATEMENT__KEY=text)
+        assert (short.exit_code, "WATCHER_STATEMENT__KEY" in short.stderr) == (2, True)
+        assert text[-31:] not in short.stderr

@@ -16,6 +16,7 @@ from watcher.domain.statements import (
     compute_key_id,
     compute_names_digest,
     sign,
+    split_keys,
     verify_chain,
 )
 
@@ -132,3 +133,8 @@ def test_digest_tells_names_and_states_apart_wherever_they_are_cut():
         )
     }
     assert len(digests) == 6
+
+
+def test_keys_are_a_line_each_with_blanks_inside_but_not_around():
+    assert split_keys(" a key of words \r\n\n\tanother\n") == ["a key of words", "another"]
+    assert split_keys(" \n") == []

@@ -57,3 +57,4 @@ def test_cursor_comes_back_and_no_other_is_taken():
     for bad in (text + "A", text[1:], "", "=", encode_cursor(cursor, others)):
         with pytest.raises(Fault):
             decode_cursor(bad, keys)
+    assert decode_cursor(text, Keys(b"2" * 32, b"1" * 32)) == cursor

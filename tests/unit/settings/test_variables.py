@@ -13,7 +13,7 @@ from watcher.domain.errors import ConfigError
 from watcher.settings import Settings, load_settings
 from watcher.settings_variables import explain_validation, iter_variables
 
-SECRET = "5ecr3t-with-characters-enough-for-all"
+SECRET = "5ec3e7" + 29 * "c0"  # every secret may be of this form
 NAMES_OF_SECRETS = [
     "LIGHTLY_TOKEN",
     "WATCHER_STORE__URL",
@@ -21,6 +21,7 @@ NAMES_OF_SECRETS = [
     "WATCHER_PLATFORM__TOKEN",
     "WATCHER_PLATFORM__KEY",
     "WATCHER_PLATFORM__DATABASE_URL",
+    "WATCHER_PLATFORM__ROLE_ACCESS_KEY_ID",
     "WATCHER_PLATFORM__ROLE_SECRET_ACCESS_KEY",
     "WATCHER_STATEMENT__KEY",
     "WATCHER_WATCHES__<NAME>__EMBED__TOKEN",

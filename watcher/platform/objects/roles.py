@@ -55,10 +55,15 @@ class RoleSessions:
     """The credentials of the roles in use, at most 1,024; safe to share between threads."""
 
     def __init__(self, config: PlatformConfig, clock: Clock) -> None:
-        self._config = config
+        self._sts_endpoint = config.sts_endpoint
+        self._key_id, self._secret = config.role_access_key_id, config.role_secret_access_key
         self._clock = clock
         self._lock = threading.Lock()
         self._found: dict[Role, S3Credential] = {}
+
+    def replace_identity(self, *, key_id: str | None = None, secret: str | None = None) -> None:
+        """Assumes roles with another access key from now on; what is not given stays."""
+        self._key_id, self._secret = key_id or self._key_id, secret or self._secret
 
     def load(self, role: Role) -> S3Credential:
         """Credentials good for a quarter of an hour at the least; asks the token service if there are none.
@@ -79,10 +84,10 @@ class RoleSessions:
         return fresh
 
     def _assume(self, role: Role, now: dt.datetime) -> S3Credential:
-        key_id, secret = self._config.role_access_key_id, self._config.role_secret_access_key
+        key_id, secret = self._key_id, self._secret
         if not key_id or not secret:
             raise invalid(_NO_IDENTITY, "DATASET_DATASOURCE_ACTION_NOT_IMPLEMENTED")
-        url = (self._config.sts_endpoint or f"https://sts.{role.region}.amazonaws.com").rstrip("/") + "/"
+        url = (self._sts_endpoint or f"https://sts.{role.region}.amazonaws.com").rstrip("/") + "/"
         body = urlencode(
             {
                 "Action": "AssumeRole",

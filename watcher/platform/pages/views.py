@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from watcher.domain.bitmask import BitMask
-from watcher.platform import access, datasources, signing, tags
+from watcher.platform import access, datasources, signing, tags, tokens
 from watcher.platform.blobs import build_sample_key
 from watcher.platform.calls import Call, integer
 from watcher.platform.faults import Fault, unknown
@@ -129,7 +129,7 @@ def _build_login(platform: Platform, templates: Templates) -> Callable[[Request]
             if len(body) > _MAX_FORM_BYTES:
                 raise Fault(413, "PAYLOAD_TOO_LARGE", "the form is too long")
         token = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0].strip()
-        user = await run_in_threadpool(sessions.find_by_token, platform, token)
+        user = await run_in_threadpool(tokens.find_by_token, platform, token)
         if user is None:
             answer = _render(templates, "login.html", None, refused=True)
             answer.status_code = 401

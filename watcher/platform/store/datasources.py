@@ -36,3 +36,17 @@ def replace_datasource(
     else:
         values.update(id=datasource_id, dataset_id=dataset_id, purpose=purpose)
         session.execute(insert(datasources).values(**values))
+
+
+def load_locked(session: Session, *, after_id: str, limit: int) -> list[DatasourceRow]:
+    """Ids and encrypted secrets of the datasources that have some, by id, behind the given one."""
+    query = select(datasources.c.id, datasources.c.secrets).where(
+        datasources.c.secrets.is_not(None), datasources.c.id > after_id
+    )
+    return list(session.execute(query.order_by(datasources.c.id).limit(limit)))
+
+
+def replace_secrets(session: Session, *, datasource_id: str, secrets: str, instead_of: str) -> None:
+    """Puts other encrypted secrets in the place of those; nothing happens if others are there by now."""
+    same = (datasources.c.id == datasource_id, datasources.c.secrets == instead_of)
+    session.execute(update(datasources).where(*same).values(secrets=secrets))

@@ -47,6 +47,8 @@ users = Table(
     Column("max_samples", BigInteger),
     Column("max_datasets", Integer),
     Column("created_at", BigInteger, nullable=False),
+    # Id of the key that the token was hashed with.
+    Column("token_key", String(8)),
 )
 
 datasets = Table(

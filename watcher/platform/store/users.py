@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,24 +19,26 @@ class User:
     Attributes:
         max_samples: limit of each dataset; None for the platform's own.
         max_datasets: None for no limit.
+        token_key: id of the key that the token was hashed with; None if an earlier release hashed it.
     """
 
     id: str
     name: str
     max_samples: int | None
     max_datasets: int | None
+    token_key: str | None
 
 
-_COLUMNS = (users.c.id, users.c.name, users.c.max_samples, users.c.max_datasets)
+_COLUMNS = (users.c.id, users.c.name, users.c.max_samples, users.c.max_datasets, users.c.token_key)
 
 
-def _to_user(row: Row[Any, Any, Any, Any]) -> User:
-    return User(id=row[0], name=row[1], max_samples=row[2], max_datasets=row[3])
+def _to_user(row: Row[Any, Any, Any, Any, Any]) -> User:
+    return User(id=row[0], name=row[1], max_samples=row[2], max_datasets=row[3], token_key=row[4])
 
 
-def load_user_by_hash(session: Session, *, token_hash: str) -> User | None:
-    """The user with that token."""
-    row = session.execute(select(*_COLUMNS).where(users.c.token_hash == token_hash)).first()
+def load_user_by_hashes(session: Session, *, token_hashes: Collection[str]) -> User | None:
+    """The user with the token that has one of these hashes, a key each."""
+    row = session.execute(select(*_COLUMNS).where(users.c.token_hash.in_(token_hashes))).first()
     return _to_user(row) if row else None
 
 
@@ -56,6 +59,7 @@ def insert_user(
     user_id: str,
     name: str,
     token_hash: str,
+    token_key: str,
     now_ms: int,
     max_samples: int | None = None,
     max_datasets: int | None = None,
@@ -66,6 +70,7 @@ def insert_user(
             id=user_id,
             name=name,
             token_hash=token_hash,
+            token_key=token_key,
             created_at=now_ms,
             max_samples=max_samples,
             max_datasets=max_datasets,
@@ -73,9 +78,22 @@ def insert_user(
     )
 
 
-def update_token(session: Session, *, user_id: str, token_hash: str) -> None:
-    """Gives the user another token; the old one ends at once."""
-    session.execute(update(users).where(users.c.id == user_id).values(token_hash=token_hash))
+def update_token(
+    session: Session,
+    *,
+    user_id: str,
+    token_hash: str,
+    token_key: str,
+    instead_of: Collection[str] | None = None,
+) -> None:
+    """Gives the user another token; the old one ends at once.
+
+    With `instead_of` only in the place of one of these hashes, so that a token given meanwhile stays.
+    """
+    query = update(users).where(users.c.id == user_id)
+    if instead_of is not None:
+        query = query.where(users.c.token_hash.in_(instead_of))
+    session.execute(query.values(token_hash=token_hash, token_key=token_key))
 
 
 def update_limits(session: Session, *, user: User) -> None:
