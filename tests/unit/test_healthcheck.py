@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_site import write_pair
-from watcher.healthcheck import Target, find_target, main
+from watcher.healthcheck import Target, find_first_process, find_target, main
 from watcher.serving import ThreadedServer
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +90,53 @@ TLS = {"WATCHER_HTTP__TLS_CERT_FILE": "/c.pem", "WATCHER_HTTP__TLS_KEY_FILE": "/
 )
 def test_address_follows_the_variables_of_each_process(process, environ, expected):
     assert find_target(environ, process=process, question="live") == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("/opt/watcher/bin/python /opt/watcher/bin/watcher run", ("run", [])),
+        ("python -m watcher worker --steps embed", ("worker", ["--steps", "embed"])),
+        ("/sbin/docker-init -- watcher platform --port=9", ("platform", ["--port=9"])),
+        ("/usr/bin/python3 /usr/bin/watcher migrate", None),
+        ("/sbin/init splash", None),
+        ("/usr/bin/run watcher", None),
+        ("/srv/watcher-tools/run run", None),
+        ("", None),
+    ],
+)
+def test_command_of_the_container_is_found_behind_what_starts_it(words, expected):
+    found = find_first_process("".join(f"{word}\0" for word in words.split()).encode())
+    assert (found and (found.process, [word for word in found.arguments if word])) == expected
+
+
+def test_health_asks_what_the_container_runs_unless_told_otherwise(tmp_path, monkeypatch, capsys):
+    daemon, worker, platform = (Process() for _ in range(3))
+    daemon.statuses = {"/health/live": 503}
+    worker.statuses = {"/health/live": 200, "/health/ready": 503}
+    platform.statuses = {"/v1/versions/pip/minimum": 200}
+    monkeypatch.setenv("WATCHER_HTTP__PORT", str(daemon.server.port))
+    monkeypatch.setenv("WATCHER_WORKER__PORT", str(worker.server.port))
+    monkeypatch.setenv("WATCHER_PLATFORM__PORT", "1")
+    first = tmp_path / "cmdline"
+    here = f"--port\0{platform.server.port}"
+    asked = {
+        (b"watcher\0run\0", ()): 1,
+        (b"watcher\0worker\0", ()): 0,
+        (b"watcher\0worker\0", ("ready",)): 1,
+        (b"watcher\0worker\0", ("--of", "run")): 1,
+        (f"watcher\0platform\0{here}\0".encode(), ()): 0,
+        (f"watcher\0platform\0--host\0000.0.0.0\0{here}\0".encode(), ("ready", "--of", "platform")): 0,
+        (b"watcher\0platform\0", ()): 1,  # where the variable says
+        (b"/sbin/init\0", ()): 1,
+    }
+    for (command_line, arguments), code in asked.items():
+        first.write_bytes(command_line)
+        assert main(list(arguments), first_process=first) == code, (command_line, arguments)
+    assert main([], first_process=tmp_path / "absent") == 1
+    assert '"503"' in capsys.readouterr().err.splitlines()[-1]
+    for each in (daemon, worker, platform):
+        each.server.stop()
 
 
 @pytest.mark.parametrize("port", ["0", "x", "65536", "-1"])

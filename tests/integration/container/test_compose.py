@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from watcher.healthcheck import find_target
+from watcher.healthcheck import find_first_process, find_target
 from watcher.settings import load_settings
 
 ROOT = Path(__file__).parents[3]
@@ -191,17 +191,17 @@ def test_variables_of_image_and_compose_are_settings_that_fit_together(name, sec
     ports = {"platform": settings.platform.port, "worker": settings.worker.port}
     port = ports.get(service.get("command", ["run"])[0], settings.http.port)
     if name not in ONCE:
-        assert service["healthcheck"]["test"][:3] == ["CMD", "watcher", "health"]
+        assert service["healthcheck"]["test"] == ["CMD", "watcher", "health", "ready"]
         asked = ask_health(service, variables)
         assert (asked.port, asked.tls) == (port, False)
         assert asked.path in {"/health/ready", "/v1/versions/pip/minimum"}
 
 
 def ask_health(service, variables):
-    """Where the service's health check asks, by the arguments it has."""
-    arguments = service["healthcheck"]["test"][3:]
-    process = arguments[arguments.index("--of") + 1] if "--of" in arguments else "run"
-    return find_target(variables, process=process, question="ready" if "ready" in arguments else "live")
+    """Where the service's health check asks, by the command that the container starts."""
+    words = ["/opt/watcher/bin/watcher", *service.get("command", ["run"])]
+    started = find_first_process("".join(f"{word}\0" for word in words).encode())
+    return find_target(variables, process=started.process, question="ready", arguments=started.arguments)
 
 
 def test_rule_files_of_prometheus_are_mounted_beside_its_configuration():
