@@ -174,8 +174,13 @@ def sign_reads(call: Call, dataset_id: str, source: Source, names: Sequence[str]
 
 
 def encode_reads(call: Call, dataset_id: str, source: Source, names: Sequence[str]) -> bytes:
-    """The rows of a page of a listing as JSON, each object with its URL of `sign_reads`."""
-    if isinstance(source.objects, FolderSource):
+    """The rows of a page of a listing as JSON, each object with its URL of `sign_reads`.
+
+    Where such a URL is slow to make, each has one of the platform instead, which leads there when it is read.
+    """
+    if source.objects is not None and (
+        isinstance(source.objects, FolderSource) or source.objects.signs_slowly
+    ):
         return signing.encode_files(call, dataset_id, names)
     return signing.encode_rows(names, sign_reads(call, dataset_id, source, names))
 

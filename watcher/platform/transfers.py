@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from watcher.platform import datasources, embedding_csv
 from watcher.platform.blobs import OpenBlob
@@ -74,22 +74,37 @@ async def get_blob(request: Request) -> Response:
 
 
 async def get_file(request: Request) -> Response:
-    """Serves an object of a LOCAL datasource."""
+    """Serves an object, or leads to its store where that signs slowly, for as long as the URL is good."""
     platform: Platform = request.app.state.platform
     dataset_id, name = request.path_params["datasetId"], request.path_params["name"]
     check_signature(request.query_params, platform, "GET", "files", f"{dataset_id}/{name}")
-    blob = await run_in_threadpool(_open_file, platform, dataset_id, name)
+    ttl_s = int(request.query_params["e"]) - int(platform.clock.now_s())
+    blob = await run_in_threadpool(_open_file, platform, dataset_id, name, ttl_s)
+    if isinstance(blob, str):
+        return RedirectResponse(blob, status_code=307, headers={"cache-control": "no-store"})
     if blob is None:
         raise unknown("NOT_FOUND", "the datasource has no such object")
     return await _serve(blob, None)
 
 
-def _open_file(platform: Platform, dataset_id: str, name: str) -> OpenBlob | None:
+def _open_file(platform: Platform, dataset_id: str, name: str, ttl_s: int) -> OpenBlob | str | None:
+    """The object, or the URL of its store."""
     if not is_id(dataset_id):
         return None
-    with platform.database.read() as session:
-        source = datasources.load_source(platform, session, dataset_id)
-    return source.objects.open(name) if source is not None and source.objects is not None else None
+    source = platform.sources.find("files", dataset_id)
+    if source is None:
+        with platform.database.read() as session:
+            source = datasources.load_source(platform, session, dataset_id)
+        if source is None:
+            return None
+        platform.sources.keep(source, "files", dataset_id)
+    if source.objects is None:
+        return None
+    if source.objects.signs_slowly:
+        (url,) = source.objects.sign_reads([name], ttl_s=max(1, ttl_s)) or (None,)
+        if url is not None:
+            return url
+    return source.objects.open(name)
 
 
 async def _serve(blob: OpenBlob, media_type: str | None) -> Response:

@@ -15,6 +15,10 @@ TEMPORARY_SUFFIXES = (".tmp", ".part", ".partial", ".crdownload", ".filepart")
 class ObjectSource(Protocol):
     """The objects of one datasource; names are relative to its `fullPath`."""
 
+    @property
+    def signs_slowly(self) -> bool:
+        """Whether `sign_reads` is too slow for every row of a listing, of which few are read."""
+
     def scan(self, *, from_s: int, to_s: int) -> Iterator[tuple[int, str]]:
         """All objects last written in the window (both ends included, whole seconds), in any order.
 

@@ -241,6 +241,11 @@ class CloudSource:
         self._plain_only = plain_only
 
     @property
+    def signs_slowly(self) -> bool:
+        """Whether a URL costs a signature by RSA, a hundred times as much as one by a shared key."""
+        return self._sign is not None
+
+    @property
     def _store(self) -> S3Store | GCSStore | AzureStore:
         if self._prepare is not None:
             self._prepare()

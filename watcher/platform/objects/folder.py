@@ -42,6 +42,8 @@ class FolderSource:
     Symbolic links to files are listed and read if they stay below the root; links to folders are not followed.
     """
 
+    signs_slowly = False
+
     def __init__(self, *, root: Path, full_path: str, excluded: Path | None = None) -> None:
         """Looks at nothing yet.
 

@@ -6,6 +6,7 @@ Source: Google Cloud Storage, "V4 signing process" (GOOG4-RSA-SHA256).
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -27,7 +28,10 @@ _LARGEST_BITS = 8192
 
 
 class GoogleSigner:
-    """Signs reads of the objects below a prefix of a bucket; about 1 ms of processor time each."""
+    """Signs reads of the objects below a prefix of a bucket.
+
+    With a key of 2,048 bits each takes about 0.25 ms of processor time, mostly under the interpreter's lock.
+    """
 
     def __init__(
         self, *, email: str, private_key: str, place: tuple[str, str], endpoint: str | None, clock: Clock
@@ -48,13 +52,7 @@ class GoogleSigner:
         self._base = (endpoint or _HOST).rstrip("/")
         self._path = "".join(f"/{part}" for part in place if part) + "/"
         self._clock = clock
-        try:
-            key = serialization.load_pem_private_key(private_key.encode(), password=None)
-        except (ValueError, TypeError) as error:
-            raise _refuse() from error
-        if not isinstance(key, rsa.RSAPrivateKey) or not _SMALLEST_BITS <= key.key_size <= _LARGEST_BITS:
-            raise _refuse()
-        self._key = key
+        self._key = _load_key(private_key)
 
     def __call__(self, names: Sequence[str], ttl_s: int) -> list[str]:
         """A URL for each name, good for the given time, a week at the most."""
@@ -81,6 +79,18 @@ class GoogleSigner:
             signature = self._key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256()).hex()
             urls.append(f"{self._base}{path}?{query}&X-Goog-Signature={signature}")
         return urls
+
+
+@functools.lru_cache(maxsize=64)
+def _load_key(private_key: str) -> rsa.RSAPrivateKey:
+    """The key, checked; that takes some 50 ms, so the newest are kept."""
+    try:
+        key = serialization.load_pem_private_key(private_key.encode(), password=None)
+    except (ValueError, TypeError) as error:
+        raise _refuse() from error
+    if not isinstance(key, rsa.RSAPrivateKey) or not _SMALLEST_BITS <= key.key_size <= _LARGEST_BITS:
+        raise _refuse()
+    return key
 
 
 def _refuse() -> Fault:
