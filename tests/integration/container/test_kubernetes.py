@@ -14,8 +14,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from watcher.domain.delivery import ManifestRules
 from watcher.healthcheck import find_target
-from watcher.settings import load_settings
+from watcher.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -73,6 +74,17 @@ def variables_of(container: Resource, resources: list[Resource]) -> dict[str, st
     return found
 
 
+def load_container_settings(container: Resource, resources: list[Resource], folder: Path) -> Settings:
+    """What a container understands of its variables, its secrets replaced."""
+    variables = variables_of(container, resources)
+    for name in [name for name in variables if name.endswith("_FILE")]:
+        assert variables[name].startswith("/run/secrets/")
+        secret = folder / name
+        secret.write_text("postgresql://u:p@db/x" if "URL" in name else "ab" * 32)
+        variables[name] = str(secret)
+    return load_settings(variables)
+
+
 @pytest.mark.parametrize("version", SCHEMA_VERSIONS)
 def test_manifests_fit_the_schemas_of_kubernetes(resources, version):
     for resource in resources:
@@ -123,13 +135,7 @@ def test_pods_get_longer_to_stop_than_the_daemon_takes_to_drain(resources):
 
 def test_variables_are_settings_that_fit_together(resources, tmp_path):
     for container in containers(resources):
-        variables = variables_of(container, resources)
-        for name in [name for name in variables if name.endswith("_FILE")]:
-            assert variables[name].startswith("/run/secrets/")
-            secret = tmp_path / name
-            secret.write_text("postgresql://u:p@db/x" if "URL" in name else "ab" * 32)
-            variables[name] = str(secret)
-        settings = load_settings(variables)
+        settings = load_container_settings(container, resources, tmp_path)
         settings.build_watch_configs()
         ports = {"platform": settings.platform.port, "worker": settings.worker.port}
         for port in container.get("ports", []):
@@ -141,6 +147,26 @@ def test_variables_are_settings_that_fit_together(resources, tmp_path):
                 for r in resources
                 if r["kind"] == "Service"
             }
+
+
+def test_what_is_delivered_lies_where_it_outlives_the_pod(resources, tmp_path):
+    n_manifests = 0
+    for workload in workloads(resources):
+        pod = workload["spec"]["template"]["spec"]
+        kept = {claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", [])}
+        kept |= {volume["name"] for volume in pod.get("volumes", []) if "persistentVolumeClaim" in volume}
+        for container in pod["containers"]:
+            if container["args"][0] not in {"run", "worker"}:
+                continue
+            settings = load_container_settings(container, resources, tmp_path)
+            stays = {Path(mount["mountPath"]) for mount in container["volumeMounts"] if mount["name"] in kept}
+            for config in settings.build_watch_configs():
+                for sink in config.deliver.sinks:
+                    assert isinstance(sink.rules, ManifestRules)
+                    n_manifests += 1
+                    folder = Path("/data") / sink.rules.location
+                    assert sink.rules.is_bucket or stays & set(folder.parents), f"{folder} goes with the pod"
+    assert n_manifests
 
 
 def test_autoscaling_follows_a_metric_of_the_daemon(resources):
