@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from tests.photographs import build_near_duplicate, build_scenes, load_photographs
-from watcher.embedders import DescriptorEmbedder
-from watcher.embedders.descriptor import NEAR_DUPLICATE_DISTANCE
+from watcher.embedders.descriptor import DescriptorEmbedder
+from watcher.embedders.descriptor_facts import NEAR_DUPLICATE_DISTANCE
 from watcher.images import DecodedImage
 from watcher.platform.samplers import pick
 

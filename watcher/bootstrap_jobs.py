@@ -17,7 +17,7 @@ from watcher.domain.models import WatchConfig
 from watcher.embedders.choosing import build_embedders
 from watcher.jobs.context import JobParts
 from watcher.jobs.deliveries import Deliverer, DeliveryLimits
-from watcher.jobs.embed import refuse_changes
+from watcher.jobs.embedder_changes import refuse_changes
 from watcher.jobs.room import Room
 from watcher.jobs.runner import Runner, RunRules
 from watcher.lightly.transport import Transport

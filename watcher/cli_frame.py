@@ -16,6 +16,7 @@ from rich.console import Console
 from watcher.domain.errors import ConfigError, WatcherError
 from watcher.domain.redaction import redact
 from watcher.logs import configure_logging
+from watcher.memory import limit_arenas
 from watcher.settings import Settings, load_settings
 
 app = typer.Typer(
@@ -59,7 +60,11 @@ def load(*, quiet: bool = False) -> Settings:
 
 
 def watch_signals() -> threading.Event:
-    """An event that the first SIGINT or SIGTERM sets; the second one ends the process at once."""
+    """An event that the first SIGINT or SIGTERM sets; the second one ends the process at once.
+
+    Called first by what goes on until then.
+    """
+    limit_arenas()
     asked = threading.Event()
 
     def handle(number: int, _frame: object) -> None:

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from watcher.bootstrap_reembed import build_reembedding
 from watcher.cli_control import WatchArgument, tell_actor
 from watcher.cli_frame import app, err, load, out, reporting, watch_signals
 from watcher.daemon import Daemon
@@ -37,6 +36,8 @@ def reembed(
             )  # fmt: skip
             with bar:
                 task = bar.add_task(watch, total=None)
+                from watcher.bootstrap_reembed import build_reembedding  # noqa: PLC0415 - brings numpy and Pillow
+
                 config, watch_id, database, transport = daemon.open_watch(watch)
                 report = build_reembedding(
                     daemon.settings,

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from watcher.demo import run_demo
-from watcher.embedders import DescriptorEmbedder
+from watcher.embedders.descriptor import DescriptorEmbedder
 from watcher.platform.samplers import pick
 
 N_PICKS, COLUMNS = 12, 6

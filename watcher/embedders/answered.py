@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from watcher.domain.errors import EmbedderAnswerError
-from watcher.embedders.base import Vectors
+
+if TYPE_CHECKING:
+    from watcher.embedders.base import Vectors
 
 
 def check_vector(value: Any, *, dim: int, what: str) -> Vectors:

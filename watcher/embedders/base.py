@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from watcher.domain.errors import ImageError
 
-Vectors = NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +61,11 @@ class Embedder(Protocol):
         Raises:
             EmbedderError: no vectors; the class tells whether asking again may help.
         """
+
+
+@runtime_checkable
+class TokenEmbedder(Embedder, Protocol):
+    """An embedder that shows a token, which may change."""
+
+    def replace_token(self, token: str | None) -> None:
+        """Sends another token from the next request on."""

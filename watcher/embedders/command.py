@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -14,11 +14,13 @@ from watcher.domain.clock import Clock
 from watcher.domain.errors import CommandError, EmbedderAnswerError, EmbedderUnavailableError
 from watcher.domain.step_rules import EmbedRules
 from watcher.embedders.answered import check_vector
-from watcher.embedders.base import Vectors
 from watcher.embedders.shrinking import shrink_picture
 from watcher.images import ImageLimits
 from watcher.line_process import LineProcess
 from watcher.work_folders import open_work_folder
+
+if TYPE_CHECKING:
+    from watcher.embedders.base import Vectors
 
 
 class CommandEmbedder:

@@ -16,30 +16,18 @@ from PIL import Image
 
 from watcher.domain.errors import ImageError
 from watcher.embedders.base import EmbeddedBatch
+from watcher.embedders.descriptor_facts import CHUNK_IMAGES, DIM, NAME
 from watcher.images import DEFAULT_LIMITS, DecodedImage, ImageLimits, read_image, turn_upright
 
 Floats = NDArray[np.float32]
 
-# Any change to the numbers and steps below is another descriptor: raise the version in the name.
-_NAME: Final = "descriptor-v1"
+# Any change to the numbers and steps below is another descriptor: raise the version in its name.
 _SIDE_PX: Final = 64
 _DRAFT_PX: Final = 2 * _SIDE_PX
 _FINE_BINS: Final = 17
 _COARSE_BINS: Final = 8
 _LAYOUT_CELLS: Final = 4
 _WEIGHTS: Final = {"layout": 0.35, "colour": 2.4, "fine": 1.2, "coarse": 1.0, "overall": 0.1}
-_DIM: Final = 16 + 2 * 4 + 4 * _FINE_BINS + 4 * _COARSE_BINS + 4
-_CHUNK_IMAGES: Final = 32
-
-# Euclidean distances up to which two pictures count as near-duplicates, and as the same picture again; both are
-# measured in docs/descriptor.md. A distance of 0.245 is a cosine of 0.97.
-NEAR_DUPLICATE_DISTANCE: Final = 0.245
-REPEAT_DISTANCE: Final = 0.002
-
-
-def find_default_distances(embedder: str) -> tuple[float | None, float | None]:
-    """The measured distances of near-duplicates and of repeats by the embedder's name; None where none is known."""
-    return (NEAR_DUPLICATE_DISTANCE, REPEAT_DISTANCE) if embedder == _NAME else (None, None)
 
 
 class DescriptorEmbedder:
@@ -54,30 +42,30 @@ class DescriptorEmbedder:
     between versions of the JPEG decoder.
     """
 
-    name: Final = _NAME
-    dim: Final = _DIM
-    batch_size: Final = _CHUNK_IMAGES
+    name: Final = NAME
+    dim: Final = DIM
+    batch_size: Final = CHUNK_IMAGES
 
     def __init__(self, *, limits: ImageLimits = DEFAULT_LIMITS) -> None:
         self._limits = limits
 
     def embed(self, images: Sequence[DecodedImage]) -> Floats:
         """Vectors of shape (len(images), 128), float32, each of length 1. About 0.3 ms a picture beside shrinking."""
-        vectors = np.empty((len(images), _DIM), dtype=np.float32)
-        for start in range(0, len(images), _CHUNK_IMAGES):
-            chunk = images[start : start + _CHUNK_IMAGES]
+        vectors = np.empty((len(images), DIM), dtype=np.float32)
+        for start in range(0, len(images), CHUNK_IMAGES):
+            chunk = images[start : start + CHUNK_IMAGES]
             small = np.stack([_shrink(image) for image in chunk])
             vectors[start : start + len(chunk)] = compute_descriptors(small)
         return vectors
 
     def embed_bytes(self, contents: Sequence[bytes]) -> EmbeddedBatch:
         """The same from files; JPEGs are decoded at down to an eighth of their size, several times faster."""
-        vectors = np.full((len(contents), _DIM), np.nan, dtype=np.float32)
+        vectors = np.full((len(contents), DIM), np.nan, dtype=np.float32)
         errors: dict[int, ImageError] = {}
-        for start in range(0, len(contents), _CHUNK_IMAGES):
+        for start in range(0, len(contents), CHUNK_IMAGES):
             small: list[Floats] = []
             places: list[int] = []
-            for place in range(start, min(start + _CHUNK_IMAGES, len(contents))):
+            for place in range(start, min(start + CHUNK_IMAGES, len(contents))):
                 try:
                     small.append(self.prepare(contents[place]))
                 except ImageError as error:
@@ -98,7 +86,7 @@ class DescriptorEmbedder:
 
     def embed_prepared(self, prepared: Sequence[Floats]) -> Floats:
         """Vectors of shape (len(prepared), 128); see `embed`."""
-        return compute_descriptors(np.stack(prepared)) if prepared else np.empty((0, _DIM), dtype=np.float32)
+        return compute_descriptors(np.stack(prepared)) if prepared else np.empty((0, DIM), dtype=np.float32)
 
 
 def compute_descriptors(small: Floats) -> Floats:

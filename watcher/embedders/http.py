@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -17,12 +17,14 @@ from watcher.domain.errors import EmbedderAnswerError, EmbedderUnavailableError,
 from watcher.domain.redaction import redact
 from watcher.domain.step_rules import EmbedRules
 from watcher.embedders.answered import check_vector
-from watcher.embedders.base import Vectors
 from watcher.embedders.shrinking import shrink_picture
 from watcher.images import ImageLimits
 from watcher.lightly.answers import parse_retry_after_s
 from watcher.lightly.connections import Connections, read_chunk
 from watcher.lightly.trust import build_trust
+
+if TYPE_CHECKING:
+    from watcher.embedders.base import Vectors
 
 _CONNECT_TIMEOUT_S = 5.0
 _BYTES_A_NUMBER = 40

@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,10 @@ from PIL import Image, ImageOps
 
 from watcher.domain.errors import ConfigError, EmbedderUnavailableError
 from watcher.domain.step_rules import ChannelOrder, EmbedRules, PreprocessRules, ResizeMode
-from watcher.embedders.base import Vectors
 from watcher.images import ImageLimits, read_image, turn_upright
+
+if TYPE_CHECKING:
+    from watcher.embedders.base import Vectors
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 _MOST_DIM = 65_536

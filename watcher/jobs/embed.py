@@ -6,15 +6,14 @@ store, so a batch computes only its own and the CSV is streamed from there, page
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from watcher.database import Database
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ApiException, EmbedderChangedError, WatcherError
 from watcher.domain.models import Sample
 from watcher.domain.pipeline import Discard, Done, Outcome
-from watcher.embedders.base import Embedder
 from watcher.jobs.context import RunContext
+from watcher.jobs.embedder_changes import explain_change
 from watcher.jobs.embedding_csv import write_embedding_csv
 from watcher.jobs.novelty import measure_novelty
 from watcher.jobs.vector_source import VectorSource
@@ -106,37 +105,6 @@ def _check_embedder(context: RunContext) -> None:
     crash_point("embed.embedder_chosen")
     if chosen != context.embedder.name:
         raise EmbedderChangedError(explain_change(context.watch.name, old=chosen, new=context.embedder.name))
-
-
-def refuse_changes(database: Database, embedders: Mapping[str, Embedder], *, changing: str | None) -> None:
-    """Refuses embedders, by name of the watch, that are not those of their datasets' vectors.
-
-    Args:
-        database: the store.
-        embedders: what the settings lead to.
-        changing: a watch whose embedder is about to be changed.
-
-    Raises:
-        EmbedderChangedError: the text names the watches, both embedders, and the ways out.
-    """
-    with database.read() as session:
-        chosen = embedder_pins.load_embedders(session)
-    problems = [
-        explain_change(name, old=chosen[name], new=embedder.name)
-        for name, embedder in embedders.items()
-        if name != changing and chosen.get(name, embedder.name) != embedder.name
-    ]
-    if problems:
-        raise EmbedderChangedError("\n".join(problems))
-
-
-def explain_change(watch: str, *, old: str, new: str) -> str:
-    """What to tell when the settings lead to another embedder than the dataset has."""
-    return (
-        f"the vectors of the watch {watch!r} come from the embedder {old}, but its settings lead to {new}, whose "
-        f"vectors cannot be compared with them: set WATCHER_WATCHES__{watch.upper()}__EMBED__... back, or stop the "
-        f"daemon and compute all vectors anew by `watcher reembed {watch}`"
-    )
 
 
 def embed_shard(context: RunContext) -> Outcome:

@@ -13,7 +13,7 @@ import numpy as np
 
 from watcher.domain.crash_points import crash_point
 from watcher.domain.models import BatchNovelty, Sample, SampleNovelty
-from watcher.embedders.descriptor import find_default_distances
+from watcher.embedders.descriptor_facts import find_default_distances
 from watcher.jobs.context import RunContext
 from watcher.jobs.neighbour_search import find_nearest
 from watcher.logs import get_logger

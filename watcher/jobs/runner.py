@@ -23,35 +23,16 @@ from watcher.domain.errors import (
 from watcher.domain.models import BatchState, Run, RunState, Step, WatchConfig
 from watcher.domain.pipeline import Discard, Done, Outcome, Snooze, compute_next_step
 from watcher.domain.tracing import compute_trace_id
-from watcher.embedders.http import HttpEmbedder
+from watcher.embedders.base import TokenEmbedder
 from watcher.jobs.attempts import make_attempt, record_failure
 from watcher.jobs.context import JobParts, RunContext
-from watcher.jobs.deliver import run_deliver
-from watcher.jobs.embed import embed_shard, run_embed
 from watcher.jobs.lease import Lease
-from watcher.jobs.metadata import metadata_shard, run_metadata
-from watcher.jobs.sampling import run_sampling
-from watcher.jobs.upload import run_upload, upload_shard
 from watcher.logs import describe_error, get_logger
 from watcher.store import batches, claims, runs, samples, watches
 from watcher.store.cutting import cut_batches
 from watcher.store.stepping import end_shard, start_step
 
 _log = get_logger("runner")
-
-STEPS: Mapping[Step, Callable[[RunContext], Outcome]] = {
-    Step.UPLOAD: run_upload,
-    Step.METADATA: run_metadata,
-    Step.EMBED: run_embed,
-    Step.SAMPLING: run_sampling,
-    Step.DELIVER: run_deliver,
-}
-# What the shards of a large batch do; the run above follows once for the batch.
-SHARDS: Mapping[Step, Callable[[RunContext], Outcome]] = {
-    Step.UPLOAD: upload_shard,
-    Step.METADATA: metadata_shard,
-    Step.EMBED: embed_shard,
-}
 
 _MOST_ATTEMPTS_AT_A_BUG = 5
 
@@ -98,7 +79,7 @@ class Runner:
         """Takes the secrets of these watches from the next call of an embedder on."""
         for config in configs:
             embedder = self._parts.embedders.get(config.name)
-            if isinstance(embedder, HttpEmbedder):
+            if isinstance(embedder, TokenEmbedder):
                 embedder.replace_token(config.embed.token)
             if config.name in self._parts.configs:
                 self._parts.configs[config.name] = config
@@ -164,7 +145,9 @@ class Runner:
             with self._parts.tracing.run(
                 trace_id=trace_id, step=run.step.value, facts={**names, "attempt": run.attempt}
             ) as tracer:
-                return (SHARDS if run.shard else STEPS)[run.step](context.traced_by(tracer))
+                from watcher.jobs import steps  # noqa: PLC0415 - twenty megabytes that an idle process does without
+
+                return (steps.SHARDS if run.shard else steps.STEPS)[run.step](context.traced_by(tracer))
 
         outcome = make_attempt(work, on_crash=lambda error: log.error("run.crashed", exc_info=error))
         duration_s = clock.monotonic_s() - begun_s

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-
-import numpy as np
+import struct
+from itertools import chain
 
 from watcher.lightly.wire.datasets import CreateEntityResponse
 from watcher.lightly.wire.embeddings import (
@@ -115,7 +115,7 @@ def trigger_projection(call: Call) -> None:
 
 def to_projection_reply(row: store.ProjectionRow, *, whole: bool) -> Embedding2dData:
     """The protocol's form of a projection; lists leave the coordinates out."""
-    points = np.frombuffer(row.coordinates, dtype="<f8").reshape(-1, 2)
+    numbers = struct.unpack(f"<{len(row.coordinates) // 8}d", row.coordinates) if whole else ()
     return Embedding2dData(
         id=row.id,
         dataset_id=row.dataset_id,
@@ -123,8 +123,8 @@ def to_projection_reply(row: store.ProjectionRow, *, whole: bool) -> Embedding2d
         name=row.name,
         created_at=row.created_at,
         dimensionality_reduction_method=row.method,
-        coordinates_dimension1=points[:, 0].tolist() if whole else None,
-        coordinates_dimension2=points[:, 1].tolist() if whole else None,
+        coordinates_dimension1=list(numbers[::2]) if whole else None,
+        coordinates_dimension2=list(numbers[1::2]) if whole else None,
     )
 
 
@@ -175,7 +175,9 @@ def create_projection(call: Call) -> CreateEntityResponse:
                 "embedding_id": row.id,
                 "name": request.name,
                 "method": request.dimensionality_reduction_method,
-                "coordinates": np.column_stack([first, second]).astype("<f8").tobytes(),
+                "coordinates": struct.pack(
+                    f"<{2 * len(first)}d", *chain.from_iterable(zip(first, second, strict=True))
+                ),
                 "created_at": call.now_ms,
             },
         )

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 from sqlalchemy.orm import Session
 
-from watcher.domain.bitmask import BitMask
 from watcher.lightly.wire.samplings import AsyncTaskData, SamplingCreateRequest
 from watcher.platform import access, jobs, tags
 from watcher.platform.blobs import build_embedding_key
@@ -120,7 +118,10 @@ def carry_out(
         Fault: something it needs is gone.
         ValueError: what was asked is impossible.
     """
-    from watcher.platform import samplers  # noqa: PLC0415 - numba and scikit-learn load slowly
+    import numpy as np  # noqa: PLC0415 - fifteen megabytes that an idle platform does without
+
+    from watcher.platform import samplers  # noqa: PLC0415 - see above
+    from watcher.platform.positions import decode_positions  # noqa: PLC0415 - see above
 
     arguments = msgspec.json.decode(job.arguments, type=SamplingArguments)
     with platform.database.read() as session:
@@ -173,25 +174,14 @@ def _unless_off(value: float | None) -> float | None:
     return None if value is None or value == -1 else value
 
 
-def decode_positions(mask: bytes) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The positions of a mask, ascending."""
-    bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), bitorder="little")
-    return np.flatnonzero(bits).astype(np.int64)
-
-
-def encode_positions(positions: np.ndarray[tuple[int], np.dtype[np.int64]], length: int) -> BitMask:
-    """The mask of some positions below `length`."""
-    bits = np.zeros(length, dtype=np.uint8)
-    bits[positions] = 1
-    return BitMask(int.from_bytes(np.packbits(bits, bitorder="little").tobytes(), "little"))
-
-
 def store_result(session: Session, job: JobRow, picks: Picks, *, now_ms: int) -> str:
     """Makes the tag of a finished sampling, in the transaction that ends its job; gives the tag's id.
 
     Raises:
         Fault: the name was taken or a tag it stands on was deleted meanwhile.
     """
+    from watcher.platform.positions import encode_positions  # noqa: PLC0415 - brings numpy
+
     arguments = msgspec.json.decode(job.arguments, type=SamplingArguments)
     initial = tag_store.load_initial_tag(session, dataset_id=job.dataset_id)
     if initial is None:

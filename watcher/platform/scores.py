@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-
-import numpy as np
+import struct
 
 from watcher.lightly.wire.datasets import CreateEntityResponse
 from watcher.lightly.wire.scores import (
@@ -30,15 +30,13 @@ _MAX_TYPE = 255
 def _encode(request: ScoreCreateRequest) -> bytes:
     if len(request.score_type) > _MAX_TYPE:
         raise invalid(f"scoreType has {_MAX_TYPE} characters at the most")
-    values = np.array(request.scores, dtype="<f8")
-    if not np.isfinite(values).all():
+    if not all(map(math.isfinite, request.scores)):
         raise invalid("the scores must be finite")
-    return values.tobytes()
+    return struct.pack(f"<{len(request.scores)}d", *request.scores)
 
 
 def _decode(row: ScoreRow) -> list[float]:
-    values: list[float] = np.frombuffer(row.values, dtype="<f8").tolist()
-    return values
+    return list(struct.unpack(f"<{len(row.values) // 8}d", row.values))
 
 
 def get_tag_scores(call: Call) -> list[TagScoresData]:

@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from watcher.platform import datasources, embedding_csv
+from watcher.platform import datasources
 from watcher.platform.blobs import OpenBlob
 from watcher.platform.faults import Fault, invalid, too_large, unknown
 from watcher.platform.secrets import is_id
@@ -135,6 +135,12 @@ async def _serve(blob: OpenBlob, media_type: str | None) -> Response:
     return StreamingResponse(chunks(), headers=headers, media_type=kind)
 
 
+def _store_csv(platform: Platform, key: re.Match[str], path: Path, now_ms: int) -> None:
+    from watcher.platform import embedding_csv  # noqa: PLC0415 - brings numpy
+
+    embedding_csv.store_upload(platform, dataset_id=key[1], embedding_id=key[2], path=path, now_ms=now_ms)
+
+
 async def put_blob(request: Request) -> Response:
     """Takes an upload: into a temporary file, checked, then into place as a whole."""
     platform: Platform = request.app.state.platform
@@ -150,14 +156,7 @@ async def put_blob(request: Request) -> Response:
         await _receive(request, path, limit, platform.config.request_timeout_s)
         if csv_key is not None:
             now_ms = int(platform.clock.now_s() * 1000)
-            await run_in_threadpool(
-                embedding_csv.store_upload,
-                platform,
-                dataset_id=csv_key[1],
-                embedding_id=csv_key[2],
-                path=path,
-                now_ms=now_ms,
-            )
+            await run_in_threadpool(_store_csv, platform, csv_key, path, now_ms)
         else:
             await run_in_threadpool(platform.blobs.put_file, key, path)
     finally:

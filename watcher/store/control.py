@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from watcher.domain.errors import StoreError
 from watcher.domain.models import PollState, RunState, SampleState, Watch
-from watcher.store import deliveries, embedder_pins, polls, runs, vectors, watches
+from watcher.store import deliveries, embedder_pins, polls, runs, watches
 from watcher.store.tables import audit_log, batches, samples
 from watcher.store.tables import runs as runs_table
 from watcher.store.tables import watches as watches_table
@@ -199,7 +199,7 @@ def note_reembed(session: Session, *, watch: Watch, embedder: str, actor: str, n
 def finish_reembed(session: Session, *, watch: Watch, embedder: str, actor: str, now_ms: int) -> None:
     """Gives the dataset its new embedder, of which all vectors are there, and forgets those of the old one."""
     embedder_pins.replace_embedder(session, watch_id=watch.id, embedder=embedder, now_ms=now_ms)
-    vectors.delete_other_vectors(session, watch_id=watch.id, embedder=embedder)
+    embedder_pins.delete_other_vectors(session, watch_id=watch.id, embedder=embedder)
     _record(session, watch, actor, "reembedded", now_ms, {"to": embedder})
 
 

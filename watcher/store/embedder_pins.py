@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from watcher.store.inserting import build_insert
-from watcher.store.tables import watch_embedders, watches
+from watcher.store.tables import vector_blocks, vectors, watch_embedders, watches
 
 
 def ensure_embedder(session: Session, *, watch_id: int, embedder: str, now_ms: int) -> str:
@@ -34,3 +34,9 @@ def load_embedders(session: Session) -> dict[str, str]:
         watches, watches.c.id == watch_embedders.c.watch_id
     )
     return {row.name: row.embedder for row in session.execute(statement)}
+
+
+def delete_other_vectors(session: Session, *, watch_id: int, embedder: str) -> None:
+    """Forgets the vectors of all embedders but one."""
+    for table in (vectors, vector_blocks):
+        session.execute(delete(table).where(table.c.watch_id == watch_id, table.c.embedder != embedder))

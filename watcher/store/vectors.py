@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from watcher.domain.models import SampleState
 from watcher.store.inserting import build_insert
-from watcher.store.tables import samples, vector_blocks, vectors
+from watcher.store.tables import samples, vectors
 
 Vector = NDArray[np.float32]
 
@@ -76,9 +76,3 @@ def load_names_without(
         .limit(limit)
     )
     return [(row.id, row.file_name) for row in session.execute(statement)]
-
-
-def delete_other_vectors(session: Session, *, watch_id: int, embedder: str) -> None:
-    """Forgets the vectors of all embedders but one."""
-    for table in (vectors, vector_blocks):
-        session.execute(delete(table).where(table.c.watch_id == watch_id, table.c.embedder != embedder))

@@ -11,7 +11,7 @@ from watcher.bootstrap_jobs import build_runner
 from watcher.domain.clock import SystemClock
 from watcher.domain.errors import EmbedderChangedError
 from watcher.domain.models import BatchState, RunState, Step
-from watcher.embedders import DescriptorEmbedder
+from watcher.embedders.descriptor import DescriptorEmbedder
 from watcher.metrics import Metrics
 from watcher.settings import load_settings
 from watcher.store import embedder_pins

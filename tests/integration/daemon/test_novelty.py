@@ -14,7 +14,7 @@ from tests.photographs import build_scenes
 from tests.unit.embedders.test_descriptor import encode
 from watcher.domain.models import BatchRules, SamplingRules, UploadRules
 from watcher.domain.sampling_rules import NoveltyRules
-from watcher.embedders import DescriptorEmbedder
+from watcher.embedders.descriptor import DescriptorEmbedder
 from watcher.ops.collector import StoreCollector
 from watcher.ops.life import load_lives
 from watcher.store import neighbours, novelty

@@ -30,7 +30,8 @@ from watcher.domain.models import (
     UploadMode,
     UploadRules,
 )
-from watcher.embedders import DescriptorEmbedder, Embedder
+from watcher.embedders.base import Embedder
+from watcher.embedders.descriptor import DescriptorEmbedder
 from watcher.jobs.context import JobParts
 from watcher.jobs.deliveries import Deliverer, DeliveryLimits
 from watcher.jobs.runner import Runner, RunRules

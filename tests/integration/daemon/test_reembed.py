@@ -14,7 +14,7 @@ from tests.integration.daemon.test_pipeline import Pipeline, _put_pictures, pipe
 from watcher.domain.clock import SystemClock
 from watcher.domain.errors import CancelledError, EmbedderUnavailableError
 from watcher.domain.models import BatchState
-from watcher.embedders import DescriptorEmbedder
+from watcher.embedders.descriptor import DescriptorEmbedder
 from watcher.jobs.reembed import Reembedding
 from watcher.jobs.room import Room
 from watcher.lightly import embeddings

@@ -14,7 +14,7 @@ from watcher.demo import run_demo
 from watcher.demo.arrivals import LATE_BY_S
 from watcher.demo.scenes import LAYOUTS, Camera
 from watcher.domain.errors import ImageError
-from watcher.embedders import DescriptorEmbedder
+from watcher.embedders.descriptor import DescriptorEmbedder
 from watcher.images import read_image
 
 

@@ -10,8 +10,9 @@ import sklearn.datasets
 from PIL import Image
 
 from tests.photographs import build_near_duplicate, build_scenes
-from watcher.embedders import DescriptorEmbedder, Embedder
-from watcher.embedders.descriptor import NEAR_DUPLICATE_DISTANCE
+from watcher.embedders.base import Embedder
+from watcher.embedders.descriptor import DescriptorEmbedder
+from watcher.embedders.descriptor_facts import NEAR_DUPLICATE_DISTANCE
 from watcher.images import DecodedImage, ImageLimits, read_image
 from watcher.platform.samplers import pick
 

@@ -14,7 +14,8 @@ from tests.stores import migrated_file, migrated_url, store_url
 from watcher.database import Database, build_database
 from watcher.domain.backoff import Backoff
 from watcher.domain.models import Step, Watch, WatchConfig
-from watcher.jobs import runner as runner_module
+from watcher.domain.pipeline import Done
+from watcher.jobs import steps as steps_module
 from watcher.jobs.context import JobParts, RunContext
 from watcher.jobs.runner import Runner, RunRules
 from watcher.metrics import Metrics
@@ -33,7 +34,7 @@ class Steps:
 
     def call(self, step: Step, context: RunContext) -> Any:
         self.calls.append((context.batch.key, step))
-        act = self.acts.get(step, lambda _context: runner_module.Done({}))
+        act = self.acts.get(step, lambda _context: Done({}))
         outcome = act(context)
         if isinstance(outcome, Exception):
             raise outcome
@@ -85,7 +86,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     def bind(step: Step) -> Callable[[RunContext], Any]:
         return lambda context: made.call(step, context)
 
-    monkeypatch.setattr(runner_module, "STEPS", {step: bind(step) for step in Step})
+    monkeypatch.setattr(steps_module, "STEPS", {step: bind(step) for step in Step})
     return made
 
 

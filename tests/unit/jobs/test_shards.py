@@ -10,7 +10,7 @@ import pytest
 from tests.builders import NOW_MS, add_batch, build_config, load
 from watcher.domain.errors import build_api_exception
 from watcher.domain.models import BatchRules, BatchState, RunState, SampleState, Step
-from watcher.jobs import runner as runner_module
+from watcher.jobs import steps as steps_module
 from watcher.jobs.runner import Done
 from watcher.store import batches, control, runs, samples, watches
 
@@ -38,7 +38,7 @@ def shards(monkeypatch, steps):
             raise outcome
         return outcome
 
-    monkeypatch.setattr(runner_module, "SHARDS", {Step.UPLOAD: work, Step.EMBED: work})
+    monkeypatch.setattr(steps_module, "SHARDS", {Step.UPLOAD: work, Step.EMBED: work})
     return worked
 
 

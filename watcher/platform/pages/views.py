@@ -6,12 +6,12 @@ import functools
 import math
 import mimetypes
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
 import jinja2
-import numpy as np
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -23,7 +23,6 @@ from watcher.platform.blobs import build_sample_key
 from watcher.platform.calls import Call, integer
 from watcher.platform.faults import Fault, unknown
 from watcher.platform.pages import session as sessions
-from watcher.platform.samplings import decode_positions
 from watcher.platform.store import datasets as dataset_store
 from watcher.platform.store import embeddings as embedding_store
 from watcher.platform.store import jobs as job_store
@@ -87,7 +86,7 @@ Templates = jinja2.Environment
 def _format_ms(value: int | None) -> str:
     if value is None:
         return ""
-    return np.datetime_as_string(np.datetime64(value, "ms"), unit="s").replace("T", " ") + " UTC"
+    return f"{datetime.fromtimestamp(value // 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _protect(platform: Platform, view: View) -> Callable[[Request], Awaitable[Response]]:
@@ -187,6 +186,8 @@ def show_dataset(templates: Templates, call: Call) -> Response:
 
 def show_tag(templates: Templates, call: Call) -> Response:
     """A tag as a gallery; a sampling's picks come in the order of picking, those of its parent are marked."""
+    from watcher.platform import positions  # noqa: PLC0415 - brings numpy
+
     page = PAGE.of(call) or 1
     with call.platform.database.read() as session:
         dataset = access.find_dataset(session, call)
@@ -198,10 +199,11 @@ def show_tag(templates: Templates, call: Call) -> Response:
         )
         picks, distances = tag_store.load_picks(session, tag_id=tag.id)
     earlier = tags.decode_mask(preselected.mask) if preselected is not None else BitMask()
-    order, ranks = _order(tag, picks)
+    order, n_ranked = positions.order_positions(tag.mask, picks)
+    ranks = {position: rank for rank, position in enumerate(order[:n_ranked].tolist(), start=1)}
     n_pages = max(1, math.ceil(len(order) / _PAGE))
     chosen = order[(page - 1) * _PAGE : page * _PAGE]
-    gaps = dict(zip(order.tolist(), np.frombuffer(distances or b"", dtype="<f4").tolist(), strict=False))
+    gaps = dict(zip(ranks, positions.decode_distances(distances), strict=False))
     entries = [
         {
             "position": row.position,
@@ -224,15 +226,6 @@ def show_tag(templates: Templates, call: Call) -> Response:
         page=page,
         n_pages=n_pages,
     )
-
-
-def _order(tag: tag_store.TagRow, picks: bytes | None) -> tuple[np.ndarray[Any, Any], dict[int, int]]:
-    positions = decode_positions(tag.mask)
-    if picks is None:
-        return positions, {}
-    ranked = np.frombuffer(picks, dtype="<i8")
-    rest = positions[~np.isin(positions, ranked)]
-    return np.concatenate([ranked, rest]), {int(p): rank for rank, p in enumerate(ranked.tolist(), start=1)}
 
 
 def _load_rows(call: Call, dataset_id: str, positions: list[int]) -> list[sample_store.SampleRow]:
@@ -272,6 +265,8 @@ def show_embedding(templates: Templates, call: Call) -> Response:
 
 def get_points(_templates: Templates, call: Call) -> Response:
     """The points: n x 2 float32, then a byte each, 1 for those in the tag of the query."""
+    from watcher.platform import positions  # noqa: PLC0415 - brings numpy
+
     with call.platform.database.read() as session:
         dataset = access.find_dataset(session, call)
         row = access.find_embedding(session, call, dataset.id)
@@ -282,13 +277,10 @@ def get_points(_templates: Templates, call: Call) -> Response:
         tag = access.find_tag(session, dataset.id, tag_id) if tag_id else None
     if projection is None:
         raise unknown("EMBEDDING_2D_UNKNOWN", "this embedding has no such projection")
-    points = np.frombuffer(projection.coordinates, dtype="<f8").astype("<f4").reshape(-1, 2)
-    marks = np.zeros(len(points), dtype=np.uint8)
-    if tag is not None:
-        positions = decode_positions(tag.mask)
-        marks[positions[positions < len(points)]] = 1
     return Response(
-        points.tobytes() + marks.tobytes(), media_type="application/octet-stream", headers=_HEADERS
+        positions.encode_points(projection.coordinates, None if tag is None else tag.mask),
+        media_type="application/octet-stream",
+        headers=_HEADERS,
     )
 
 
