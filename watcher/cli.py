@@ -16,6 +16,7 @@ from watcher.cli_views import print_lives, print_overview, print_settings, print
 from watcher.daemon import Addresses, Daemon
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import Step, WatchConfig
+from watcher.ops.changes import find_watch
 from watcher.ops.life import load_lives
 from watcher.ops.overview import load_overview
 from watcher.settings import Settings
@@ -132,6 +133,9 @@ def why(
         settings = load(quiet=True)
         database = bootstrap.open_existing_store(settings)
         try:
+            if watch is not None:
+                with database.read() as session:
+                    find_watch(session, watch)
             lives = load_lives(database, file_name=file, watch=watch)
         finally:
             database.close()

@@ -50,7 +50,7 @@ def poll(
     *,
     jobs: Annotated[bool, typer.Option(help="Then run what is ready, until nothing is.")] = True,
 ) -> None:
-    """Poll once, in the foreground; a running daemon is asked to do it."""
+    """Poll once, in the foreground; a running daemon is asked to do it. What is paused is left out, unless named."""
     with reporting():
         settings = load(quiet=True)
         daemon = Daemon(settings)
@@ -61,53 +61,78 @@ def poll(
         try:
             daemon.open()
         except StoreLockedError:
-            _poll_beside_daemon(settings, chosen)
+            _poll_beside_daemon(settings, chosen, named=watch is not None)
             return
-        failures: list[WatcherError] = []
+
+        def poll_one(name: str) -> str:
+            with showing(f"polling {name}", console=err):
+                report = daemon.poll(name)
+            return f"{report.n_listed} listed, {report.n_new} new, mark {report.to_s}"
+
         try:
-            for name in chosen:
-                try:
-                    with showing(f"polling {name}", console=err):
-                        report = daemon.poll(name)
-                except WatcherError as error:
-                    err.print(f"watcher: {name}: {redact(str(error))}", markup=False)
-                    failures.append(error)
-                else:
-                    out.print(
-                        f"{name}: {report.n_listed} listed, {report.n_new} new, mark {report.to_s}",
-                        markup=False,
-                    )
+            database, _ = daemon.lend()
+            failures = _poll_each(chosen if watch else _leave_out_paused(database, chosen), poll_one)
             if jobs:
                 with showing("samples", console=err, count=build_sample_count(daemon.lend()[0])):
                     n_attempts = daemon.run_ready()
                 out.print(f"{n_attempts} attempts of runs and deliveries")
         finally:
             daemon.stop()
-        if failures:
-            raise typer.Exit(2 if isinstance(failures[0], ConfigError) else 1)
+        _exit_for(failures)
 
 
-def _poll_beside_daemon(settings: Settings, names: list[str]) -> None:
+def _poll_each(names: list[str], poll_one: Callable[[str], str]) -> list[WatcherError]:
+    """Polls one watch after the other; none keeps the next one from its turn."""
+    failures: list[WatcherError] = []
+    for name in names:
+        try:
+            told = poll_one(name)
+        except WatcherError as error:
+            err.print(f"watcher: {name}: {redact(str(error))}", markup=False)
+            failures.append(error)
+        else:
+            out.print(f"{name}: {told}", markup=False)
+    return failures
+
+
+def _exit_for(failures: list[WatcherError]) -> None:
+    """Ends with 2 if a person must change something, with 1 if anything else failed."""
+    if failures:
+        raise typer.Exit(2 if any(isinstance(error, ConfigError) for error in failures) else 1)
+
+
+def _leave_out_paused(database: Database, names: list[str]) -> list[str]:
+    with database.read() as session:
+        paused = {row.name for row in watches.load_watches(session) if row.paused_ms is not None}
+    for name in names:
+        if name in paused:
+            out.print(f"{name}: paused, so it is not polled", markup=False)
+    return [name for name in names if name not in paused]
+
+
+def _poll_beside_daemon(settings: Settings, names: list[str], *, named: bool) -> None:
     control = Control.read(settings.data_dir)
     database = bootstrap.open_store(settings)
+
+    def poll_one(name: str) -> str:
+        before = _load_last_poll(database, name)
+        control.request(name, "poll", actor=tell_actor())
+
+        def find_done() -> Poll | None:
+            last = _load_last_poll(database, name)
+            is_new = last is not None and last.id > (before.id if before else 0)
+            return last if is_new and last and last.state is not PollState.LISTING else None
+
+        done = _wait_for(find_done, limit_s=_POLL_WAIT_S, what=f"a poll of {name}")
+        if done.state is PollState.FAILED:
+            raise WatcherError(done.error or "the poll failed")
+        return f"{done.n_listed} listed, {done.n_new} new, mark {done.to_s} (by the daemon)"
+
     try:
-        for name in names:
-            before = _load_last_poll(database, name)
-            control.request(name, "poll", actor=tell_actor())
-
-            def find_done(name: str = name, last_id: int = before.id if before else 0) -> Poll | None:
-                last = _load_last_poll(database, name)
-                return last if last and last.id > last_id and last.state is not PollState.LISTING else None
-
-            done = _wait_for(find_done, limit_s=_POLL_WAIT_S, what=f"a poll of {name}")
-            if done.state is PollState.FAILED:
-                raise WatcherError(f"{name}: {done.error}")
-            out.print(
-                f"{name}: {done.n_listed} listed, {done.n_new} new, mark {done.to_s} (by the daemon)",
-                markup=False,
-            )
+        failures = _poll_each(names if named else _leave_out_paused(database, names), poll_one)
     finally:
         database.close()
+    _exit_for(failures)
 
 
 def _load_last_poll(database: Database, name: str) -> Poll | None:
@@ -145,16 +170,32 @@ def audit(
         try:
             daemon.open()
         except StoreLockedError:
-            reports = [_audit_beside_daemon(settings, name) for name in chosen]
+            reports, failures = _audit_each(chosen, lambda name: _audit_beside_daemon(settings, name))
         else:
             try:
                 with showing("comparing", console=err):
-                    reports = [daemon.reconcile(name) for name in chosen]
+                    reports, failures = _audit_each(chosen, daemon.reconcile)
             finally:
                 daemon.stop()
         _print_reports(settings, reports, as_json=as_json)
+        _exit_for(failures)
         if not all(report.is_clean for report in reports):
             raise typer.Exit(1)
+
+
+def _audit_each(
+    names: list[str], audit_one: Callable[[str], ReconcileReport]
+) -> tuple[list[ReconcileReport], list[WatcherError]]:
+    """Compares one watch after the other; none keeps the next one from its turn."""
+    reports: list[ReconcileReport] = []
+    failures: list[WatcherError] = []
+    for name in names:
+        try:
+            reports.append(audit_one(name))
+        except WatcherError as error:
+            err.print(f"watcher: {name}: {redact(str(error))}", markup=False)
+            failures.append(error)
+    return reports, failures
 
 
 def _print_reports(settings: Settings, reports: list[ReconcileReport], *, as_json: bool) -> None:
@@ -246,8 +287,14 @@ def replay(
         names = (
             [config.name for config in load(quiet=True).build_watch_configs()] if watch is None else [watch]
         )
-    for name in names:
-        _change(name, "replay", delivery=delivery)
+    codes = []
+    for name in names:  # trouble with one watch keeps no other from its chance
+        try:
+            _change(name, "replay", delivery=delivery)
+        except typer.Exit as ended:
+            codes.append(ended.exit_code)
+    if codes:
+        raise typer.Exit(max(codes))
 
 
 @app.command()

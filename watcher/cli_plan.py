@@ -159,4 +159,9 @@ def export(
         if to is None:
             sys.stdout.write(body)
         else:
-            to.write_text(body, encoding="utf-8")
+            try:
+                to.write_text(body, encoding="utf-8")
+            except OSError as error:
+                raise ConfigError(
+                    f"--to {to} cannot be written ({error.strerror}): name a file in a folder that this user may write"
+                ) from None

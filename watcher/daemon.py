@@ -344,9 +344,10 @@ class Daemon:
         """One cycle of one watch, attached to its dataset first if need be.
 
         Raises:
+            RefusedChangeError: the watch is paused.
             WatcherError: see `Poller.run_cycle`.
         """
-        return self._require_term().duties.poll(name)
+        return self._require_term().duties.poll_by_hand(name)
 
     def reconcile(self, name: str) -> ReconcileReport:
         """A full comparison of one watch's datasource, ledger and dataset.

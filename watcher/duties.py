@@ -25,6 +25,7 @@ from watcher.probe import probe_if_due
 from watcher.reconcile import Reconciler
 from watcher.source_check import SourceChecker
 from watcher.store import counts, polls, reconciles, source_checks, watches
+from watcher.store.control import refuse_paused
 from watcher.store.cutting import cut_batches, find_waiting, is_batch_due
 from watcher.store.reconciles import ReconcileReport
 from watcher.store.source_checks import SourceCheck
@@ -141,6 +142,19 @@ class Duties:
             )
             self.watch_ids[config.name] = watch.id
         return self.watch_ids[config.name]
+
+    def poll_by_hand(self, name: str) -> PollReport:
+        """A cycle that a person asked for.
+
+        Raises:
+            RefusedChangeError: the watch is paused.
+            WatcherError: as `poll`.
+        """
+        with self.database.read() as session:
+            watch = watches.load_watch(session, name=name)
+        if watch is not None:
+            refuse_paused(watch)
+        return self.poll(name)
 
     def poll_unless_paused(self, name: str) -> None:
         """A cycle of a watch, unless a person paused it."""

@@ -6,7 +6,8 @@ No message holds a token or the query of a URL.
     WatcherError
     |-- ConfigError                    a setting or an argument is wrong: a person must change it
     |   |-- EmbedderChangedError       not the embedder of the dataset's other vectors  (retryable)
-    |   `-- UnknownWatchError          no watch of that name
+    |   |-- UnknownWatchError          no watch of that name
+    |   `-- RefusedChangeError         not allowed in the state that the watch is in
     |-- StoreError                     the daemon's or the platform's database
     |   |-- SchemaMismatchError        run the named command
     |   |-- StoreLockedError           another process holds the store
@@ -74,6 +75,10 @@ class ConfigError(WatcherError):
 
 class UnknownWatchError(ConfigError):
     """There is no watch of that name; the text names those there are."""
+
+
+class RefusedChangeError(ConfigError):
+    """A change that somebody asked for is not allowed as things stand; the text tells why, and the way out."""
 
 
 class StoreError(WatcherError):

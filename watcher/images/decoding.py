@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +165,10 @@ def _guard(content: bytes, act: Callable[[], _T]) -> _T:
     try:
         return act()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"too many pixels: {error}") from error
+        found = re.search(r"\d+", str(error))
+        raise ImageError(
+            f"too many pixels: {found[0] if found else 'more'}, at most {_PILLOW_MAX_PIXELS} are ever decoded"
+        ) from error
     except MemoryError:
         raise
     except Exception as error:

@@ -139,9 +139,6 @@ class Api:
         except UnknownWatchError as error:
             raise Fault(404, "WATCH_UNKNOWN", str(error)) from None
         except StoreError as error:
-            # A mark that would go forward is the caller's mistake; all else is the store's trouble.
-            if operation.changes and not error.retryable:
-                raise Fault(422, "REFUSED", str(error)) from None
             raise Fault(503, "STORE_UNAVAILABLE", str(error)) from None
         except WatcherError as error:
             raise Fault(422, "REFUSED", str(error)) from None
@@ -175,6 +172,10 @@ class Api:
         return ChangeDone(watch=watch, verb=verb, status=status, changed=changed)
 
     def _start(self, watch: str, verb: str, who_when: dict[str, Any]) -> str:
+        with self._parts.database.read() as session:
+            known = watches.load_watch(session, name=watch)
+        if verb == "poll" and known is not None:
+            control.refuse_paused(known)
         start = self._parts.poll_now if verb == "poll" else self._parts.audit_now
         if not start(watch):
             with self._parts.database.read() as session:

@@ -39,7 +39,7 @@ def apply_change(
 
     Raises:
         ConfigError: there is no such watch or verb.
-        StoreError: the mark would go forward.
+        RefusedChangeError: the mark would go forward; there is no such delivery.
     """
     row = find_watch(session, watch)
     return _apply(session, row, verb, {"actor": actor, "now_ms": now_ms}, to_s, delivery)

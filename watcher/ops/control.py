@@ -12,7 +12,7 @@ import msgspec
 import requests
 from requests.adapters import HTTPAdapter
 
-from watcher.domain.errors import ConfigError, NotSentError
+from watcher.domain.errors import ConfigError, NotSentError, WatcherError
 
 _FILE = "control.json"
 _PEM_BEGIN = "-----BEGIN CERTIFICATE-----"
@@ -75,6 +75,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             ConfigError: the daemon refuses; the text is its own.
+            WatcherError: it cannot now, since its store does not answer.
             NotSentError: it cannot be reached.
         """
         given = {"actor": actor, "to_s": to_s, "delivery": delivery}
@@ -95,7 +96,8 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
         except (requests.RequestException, OSError, ValueError) as error:
             raise NotSentError(f"the daemon at {self.url} does not answer ({type(error).__name__})") from None
         if answer.status_code >= 300:
-            raise ConfigError(str(told.get("error", f"the daemon answered {answer.status_code}")))
+            text = str(told.get("error", f"the daemon answered {answer.status_code}"))
+            raise WatcherError(text) if answer.status_code >= 500 else ConfigError(text)
         return str(told["status"])
 
 

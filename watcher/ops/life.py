@@ -9,8 +9,8 @@ import msgspec
 
 from watcher.database import Database
 from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.models import BatchState, Run, Sample, SampleState
-from watcher.store import batches, deliveries, novelty, picks, polls, runs, samples
+from watcher.domain.models import BatchState, Run, Sample, SampleState, Watch
+from watcher.store import batches, control, deliveries, novelty, picks, polls, runs, samples, watches
 
 
 class LifeEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +58,8 @@ def _load_life(session: Any, watch_name: str, sample: Sample) -> Life:
     explanation = _EXPLANATIONS[sample.state]
     if sample.reason:
         explanation = f"{explanation}: {sample.reason}"
+    watch = watches.load_watch_by_id(session, watch_id=sample.watch_id)
+    events += _rewinds(session, watch, sample)
     if sample.batch_id is not None:
         batch = batches.load_batch(session, batch_id=sample.batch_id)
         if batch.state is BatchState.DEAD and sample.state is SampleState.PROCESSING:
@@ -103,6 +105,9 @@ def _load_life(session: Any, watch_name: str, sample: Sample) -> Life:
                 at_ms=sample.overwritten_ms, what="found written again", facts={"times": sample.n_overwritten}
             )
         )
+    if watch.paused_ms is not None and sample.state in {SampleState.WAITING, SampleState.PROCESSING}:
+        since = _format_s(watch.paused_ms // 1000)
+        explanation = f"{explanation}; the watch is paused since {since}: `watcher resume {watch.name}`"
     if sample.state in {SampleState.QUARANTINED, SampleState.GONE} or sample.attempts:
         events.append(
             LifeEvent(at_ms=sample.changed_ms, what=sample.state.value, facts={"reason": sample.reason})
@@ -116,6 +121,21 @@ def _load_life(session: Any, watch_name: str, sample: Sample) -> Life:
         attempts=sample.attempts,
         events=sorted(events, key=lambda event: event.at_ms),
     )
+
+
+def _rewinds(session: Any, watch: Watch, sample: Sample) -> list[LifeEvent]:
+    """Each time the mark was set back behind the file, which is then listed again and known."""
+    found = control.load_rewinds(
+        session, watch=watch, since_ms=sample.discovered_ms, before_s=sample.modified_s
+    )[:_MOST_REWINDS]
+    return [
+        LifeEvent(
+            at_ms=entry.at_ms,
+            what="mark set back before it, so it is listed again and not done twice",
+            facts={"to": _format_s(entry.facts["to_s"]), "by": entry.actor},
+        )
+        for entry in found
+    ]
 
 
 def _measurements(session: Any, sample: Sample, *, batch_id: int) -> list[LifeEvent]:
@@ -179,6 +199,7 @@ def _discovery(session: Any, sample: Sample) -> LifeEvent:
     return LifeEvent(at_ms=sample.discovered_ms, what="listed for the first time", facts=facts)
 
 
+_MOST_REWINDS = 20
 _DELIVERY_TEXTS = {
     DeliveryState.READY: "waits for delivery",
     DeliveryState.RUNNING: "is being delivered",

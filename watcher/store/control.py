@@ -8,12 +8,14 @@ import msgspec
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from watcher.domain.errors import StoreError
+from watcher.domain.errors import RefusedChangeError
 from watcher.domain.models import PollState, RunState, SampleState, Watch
 from watcher.store import deliveries, embedder_pins, polls, runs, watches
 from watcher.store.tables import audit_log, batches, samples
 from watcher.store.tables import runs as runs_table
 from watcher.store.tables import watches as watches_table
+
+_NEWEST = 1000
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,18 @@ def resume(session: Session, *, watch: Watch, actor: str, now_ms: int) -> bool:
     return True
 
 
+def refuse_paused(watch: Watch) -> None:
+    """Refuses what nobody would do for a watch that is paused.
+
+    Raises:
+        RefusedChangeError: it is.
+    """
+    if watch.paused_ms is not None:
+        raise RefusedChangeError(
+            f"{watch.name!r} is paused, so it is not polled: `watcher resume {watch.name}` lets it go on"
+        )
+
+
 def rewind(session: Session, *, watch: Watch, to_s: int, actor: str, now_ms: int) -> bool:
     """Sets the mark back, so that the next poll lists everything after `to_s` again.
 
@@ -62,11 +76,11 @@ def rewind(session: Session, *, watch: Watch, to_s: int, actor: str, now_ms: int
         False if the mark stands there already.
 
     Raises:
-        StoreError: the mark would go forward, past objects that were never listed.
+        RefusedChangeError: the mark would go forward, past objects that were never listed.
     """
     if watch.mark_s is None or to_s > watch.mark_s:
         stands = "it was never polled" if watch.mark_s is None else f"it stands at {watch.mark_s}"
-        raise StoreError(
+        raise RefusedChangeError(
             f"the mark of {watch.name!r} can only go back, and {stands}: {to_s} would skip objects"
         )
     if to_s == watch.mark_s:
@@ -136,14 +150,14 @@ def replay_delivery(session: Session, *, watch: Watch, delivery: str, actor: str
         How many.
 
     Raises:
-        StoreError: there is no such delivery, or it is under way.
+        RefusedChangeError: there is no such delivery, or it is under way.
     """
     batch_key, _, sink = delivery.partition("/")
     n = deliveries.revive_deliveries(
         session, watch_id=watch.id, now_ms=now_ms, batch_key=batch_key, sink=sink or None
     )
     if not n:
-        raise StoreError(
+        raise RefusedChangeError(
             f"{watch.name!r} has no delivery {delivery!r} that could be made again: write <batch>/<sink>, as "
             "`watcher status` shows them; one that is under way ends first"
         )
@@ -177,17 +191,36 @@ def load_audit_log(
         statement = statement.where(audit_log.c.watch_id == watch.id)
     if before_id is not None:
         statement = statement.where(audit_log.c.id < before_id)
+    return [_build_entry(row) for row in session.execute(statement)]
+
+
+def load_rewinds(session: Session, *, watch: Watch, since_ms: int, before_s: int | None) -> list[AuditEntry]:
+    """The rewinds of a watch among the newest thousand entries of the audit log, newest first.
+
+    Args:
+        session: an open transaction.
+        watch: whose.
+        since_ms: only those made later.
+        before_s: only those that set the mark before this second; all if absent.
+    """
     return [
-        AuditEntry(
-            id=row.id,
-            at_ms=row.at_ms,
-            actor=row.actor,
-            verb=row.verb,
-            watch=row.name,
-            facts=msgspec.json.decode(row.facts),
-        )
-        for row in session.execute(statement)
+        entry
+        for entry in load_audit_log(session, limit=_NEWEST)
+        if (entry.watch, entry.verb) == (watch.name, "rewind")
+        and entry.at_ms > since_ms
+        and (before_s is None or entry.facts["to_s"] < before_s)
     ]
+
+
+def _build_entry(row: Any) -> AuditEntry:
+    return AuditEntry(
+        id=row.id,
+        at_ms=row.at_ms,
+        actor=row.actor,
+        verb=row.verb,
+        watch=row.name,
+        facts=msgspec.json.decode(row.facts),
+    )
 
 
 def note_reembed(session: Session, *, watch: Watch, embedder: str, actor: str, now_ms: int) -> None:

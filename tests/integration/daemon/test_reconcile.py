@@ -12,7 +12,7 @@ from sqlalchemy import delete, update
 import watcher.poll
 from tests.integration.daemon.conftest import Scene
 from watcher.domain.clock import SystemClock
-from watcher.domain.errors import CancelledError, ConfigError, StoreError, WatcherError
+from watcher.domain.errors import CancelledError, ConfigError, RefusedChangeError, WatcherError
 from watcher.domain.models import SampleState, Via
 from watcher.ops.changes import apply_change
 from watcher.reconcile import Reconciler
@@ -135,7 +135,7 @@ def test_rewind_while_a_poll_runs_is_not_undone_by_its_end(
 
 def test_rewind_forward_is_refused(scene: Scene) -> None:
     scene.build_poller().run_cycle()
-    with pytest.raises(StoreError, match="only go back"):
+    with pytest.raises(RefusedChangeError, match="only go back"):
         _apply(scene, "rewind", to_s=int(time.time()) + 1000)
 
 

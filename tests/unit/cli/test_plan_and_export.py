@@ -52,6 +52,8 @@ def test_plan_then_poll_then_export(command, tmp_path):
     done = command("export", "cams-000001", "--format", "filenames-and-read-urls", "--to", str(to))
     assert done.exit_code == 0, done.output
     assert {row["fileName"] for row in json.loads(to.read_text())} == {"0.jpg", "1.jpg", "2.jpg"}
+    nowhere = command("export", "initial-tag", "--to", str(tmp_path / "no" / "folder.txt"))
+    assert (nowhere.exit_code, nowhere.stderr.count("folder.txt cannot be written (No such file")) == (2, 1)
     refused = command("export", "absent")
     assert refused.exit_code == 2
     assert "has no tag 'absent'" in refused.stderr

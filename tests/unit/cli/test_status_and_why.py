@@ -8,7 +8,7 @@ import pytest
 
 from tests.builders import NOW_MS, NOW_S, add_batch, add_run, add_watch, claim, deliver, list_names, load
 from watcher.domain.models import BatchState, RunState, Step, Via
-from watcher.store import batches, picks, runs, samples, watches
+from watcher.store import batches, control, picks, runs, samples, watches
 
 SIGNATURE = "s1gnature"
 
@@ -160,5 +160,37 @@ def test_why_of_an_unknown_file_says_what_to_check(stored_command, picked):
     assert "no watch has ever listed 'nothing.jpg'" in done.stderr
 
 
-def test_why_in_another_watch_finds_nothing(stored_command, picked):
-    assert stored_command("why", "broken.jpg", "--watch", "roof").exit_code == 2
+def test_why_in_a_watch_that_there_is_not_names_those_there_are(stored_command, picked):
+    done = stored_command("why", "broken.jpg", "--watch", "roof")
+    assert done.exit_code == 2
+    assert "there is no watch 'roof'; known are: gate" in done.stderr
+
+
+def test_why_after_a_rewind_tells_that_the_file_is_listed_again_and_not_done_twice(
+    stored_command, database, picked
+):
+    for to_s in (NOW_S - 100, NOW_S - 20):  # the second one stays behind the file, which is of NOW_S - 30
+        with database.write() as session:
+            watch = watches.load_watch(session, name="gate")
+            watches.update_mark(session, watch_id=watch.id, mark_s=NOW_S, now_ms=NOW_MS)
+            control.rewind(
+                session,
+                watch=watches.load_watch(session, name="gate"),
+                to_s=to_s,
+                actor="ann",
+                now_ms=NOW_MS + 1000 * (to_s - NOW_S + 200),
+            )
+    (life,) = json.loads(stored_command("why", "cam/a [1].jpg", "--json").stdout)
+    told = [event for event in life["events"] if "mark set back" in event["what"]]
+    assert [event["facts"]["by"] for event in told] == ["ann"]
+    assert life["state"] == "done"
+    assert life["events"][-1] == told[0]
+
+
+def test_why_of_a_file_that_waits_in_a_paused_watch_tells_the_way_out(stored_command, database, picked):
+    with database.write() as session:
+        control.pause(session, watch=watches.load_watch(session, name="gate"), actor="ann", now_ms=NOW_MS)
+    waits = stored_command("why", "late.jpg")
+    assert waits.exit_code == 0
+    assert "the watch is paused since 2023-11-14T22:13:20+00:00: `watcher resume gate`" in waits.stdout
+    assert "paused" not in stored_command("why", "broken.jpg").stdout

@@ -205,7 +205,7 @@ def test_replay_of_one_delivery_makes_a_confirmed_one_again(database, watch, bat
     assert replay("gate-000001") == 2
     claim_delivery(database)
     for which in ("gate-000001/a", "gate-000001/absent", "gate-000009"):
-        with pytest.raises(control.StoreError, match=f"no delivery '{which}'"):
+        with pytest.raises(control.RefusedChangeError, match=f"no delivery '{which}'"):
             replay(which)
 
 

@@ -1,0 +1,125 @@
+"""Exit codes of the commands, as docs/control.md tells them: the same beside a daemon and without one."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+from tests.builders import NOW_MS, NOW_S, add_watch, run_command
+from tests.unit.ops.conftest import CONTROL_TOKEN
+from watcher import cli_control
+from watcher.daemon import Daemon
+from watcher.domain.errors import StoreUnavailableError, WatcherError
+from watcher.ops.control import Control
+from watcher.store import control, watches
+from watcher.store.control import load_audit_log
+from watcher.store.lock import FileLock
+
+COMMANDS = [
+    ("pause gate", 0),
+    ("resume gate", 0),
+    (f"rewind gate --to {NOW_S - 60}", 0),
+    ("replay gate", 0),
+    ("status", 0),
+    ("dead", 0),
+    ("log", 0),
+    ("check-store", 0),
+    (f"rewind gate --to {NOW_S + 60}", 2),
+    (f"rewind roof --to {NOW_S - 60}", 2),
+    ("rewind gate --to yesterday", 2),
+    ("replay gate --delivery gate-000001/manifest", 2),
+    ("replay --delivery gate-000001/manifest", 2),
+    ("pause shed", 2),
+    ("log shed", 2),
+    ("why nothing.jpg", 2),
+    ("why nothing.jpg --watch shed", 2),
+    ("poll shed", 2),
+    ("audit shed", 2),
+    ("plan shed", 2),
+    ("export a-tag --watch shed", 2),
+    ("statement export shed", 2),
+]
+
+
+@pytest.fixture(params=["alone", "beside a daemon"])
+def command(request, sqlite_ops, tmp_path):
+    """Runs commands for two watches, of which one was polled; beside a daemon they are asked for over HTTP."""
+    add_watch(sqlite_ops.database, "roof")
+    watch = add_watch(sqlite_ops.database, "gate")
+    with sqlite_ops.database.write() as session:
+        watches.update_mark(session, watch_id=watch.id, mark_s=NOW_S, now_ms=NOW_MS)
+    environ = {
+        "WATCHER_DATA_DIR": str(tmp_path / "own"),
+        "WATCHER_STORE__URL": f"sqlite:///{sqlite_ops.database.engine.url.database}",
+        "LIGHTLY_TOKEN": "a-token",
+        "LIGHTLY_SERVER_LOCATION": "http://127.0.0.1:9",  # nobody listens on the port "discard"
+        "WATCHER_WATCHES__DOOR__DATASET": "door",  # never reached its server
+        "WATCHER_WATCHES__GATE__DATASET": "gate",
+        "WATCHER_WATCHES__ROOF__DATASET": "roof",
+    }
+    (tmp_path / "own").mkdir()
+    with ExitStack() as stack:
+        if request.param != "alone":
+            Control(url=sqlite_ops.url, token=CONTROL_TOKEN).write(tmp_path / "own")
+            lock = FileLock(sqlite_ops.database)
+            lock.acquire()
+            stack.callback(lock.release)
+        yield lambda *arguments: run_command(*arguments, **environ)
+
+
+def test_exit_code_tells_what_a_person_must_change(command):
+    for arguments, code in COMMANDS:
+        done = command(*arguments.split())
+        assert (arguments, done.exit_code) == (arguments, code), done.output
+        assert bool(done.stderr) == bool(code), arguments
+
+
+def test_poll_of_a_paused_watch_is_refused_with_the_way_out_and_of_all_leaves_it_out(command, sqlite_ops):
+    for name in ("door", "gate", "roof"):
+        add_watch(sqlite_ops.database, name)
+        assert command("pause", name).exit_code == 0
+    named = command("poll", "gate")
+    assert named.exit_code == 2
+    assert "'gate' is paused, so it is not polled: `watcher resume gate` lets it go on" in named.stderr
+    everything = command("poll", "--no-jobs")
+    assert (everything.exit_code, everything.stderr) == (0, "")
+    assert everything.stdout.count("paused, so it is not polled") == 3
+    assert sqlite_ops.asked == []
+
+
+def test_audit_of_all_watches_goes_on_behind_one_that_fails(command, sqlite_ops, monkeypatch):
+    asked = []
+
+    def fail(*arguments: object) -> None:
+        asked.append(arguments[-1])
+        raise StoreUnavailableError("the disk is full")
+
+    monkeypatch.setattr(Daemon, "reconcile", fail)
+    monkeypatch.setattr(cli_control, "_audit_beside_daemon", fail)
+    done = command("audit")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert asked == ["door", "gate", "roof"]
+    assert done.stderr.count("the disk is full") == 3
+
+
+def test_replay_of_all_watches_goes_on_behind_one_that_never_reached_its_server(command, sqlite_ops):
+    done = command("replay")
+    assert done.exit_code == 2
+    assert "there is no watch 'door'" in done.stderr
+    for name in ("gate", "roof"):
+        assert f"{name}: 0 runs, 0 samples and 0 deliveries resubmitted" in done.stdout
+
+
+def test_change_that_the_daemon_cannot_make_now_is_no_mistake_of_the_callers(sqlite_ops, monkeypatch):
+    add_watch(sqlite_ops.database, "gate")
+
+    def fail(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("the disk is full")
+
+    monkeypatch.setattr(control, "pause", fail)
+    with pytest.raises(WatcherError, match="the disk is full") as caught:
+        Control(url=sqlite_ops.url, token=CONTROL_TOKEN).request("gate", "pause")
+    assert type(caught.value) is WatcherError  # and so exit code 1, not the 2 of a ConfigError
+    with sqlite_ops.database.read() as session:
+        assert load_audit_log(session, limit=1) == []
