@@ -18,7 +18,7 @@ from watcher.data_folder import make_folders, read_or_make_secret
 from watcher.database import Database, build_database
 from watcher.database_schema import check_schema, has_schema, upgrade_schema
 from watcher.database_server import check_server
-from watcher.dispatch.queue import check_queue, upgrade_queue
+from watcher.dispatch.queue import check_queue, procrastinate_version, require_postgres, upgrade_queue
 from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.lightly.transport import RequestSeen, Transport
@@ -191,6 +191,17 @@ def open_existing_store(settings: Settings) -> Database:
         database.close()
         raise
     return database
+
+
+def check_dispatch(settings: Settings) -> None:
+    """Refuses a dispatch that this installation and its store cannot do; connects to nothing.
+
+    Raises:
+        ConfigError: the extra is missing, or the store is an SQLite file.
+    """
+    if settings.dispatch == "procrastinate":
+        procrastinate_version()
+        require_postgres(is_sqlite=make_url(settings.store_url).get_backend_name() == "sqlite")
 
 
 def migrate(settings: Settings) -> list[str]:

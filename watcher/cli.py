@@ -170,6 +170,7 @@ def check_config(
             return
         settings = load(quiet=True)
         configs = settings.build_watch_configs()
+        bootstrap.check_dispatch(settings)
         print_settings(out, settings, configs, os.environ)
 
 

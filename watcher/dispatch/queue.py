@@ -59,7 +59,7 @@ def upgrade_queue(database: Database) -> str:
         ConfigError: the extra is missing, or the store is no Postgres.
     """
     wanted = procrastinate_version()
-    _require_postgres(database)
+    require_postgres(is_sqlite=database.is_sqlite)
     from procrastinate.schema import SchemaManager  # noqa: PLC0415 - only with the extra
 
     with translated_errors(database.engine.url), database.engine.begin() as connection:
@@ -85,7 +85,7 @@ def check_queue(database: Database) -> None:
         SchemaMismatchError: run the named command.
     """
     wanted = procrastinate_version()
-    _require_postgres(database)
+    require_postgres(is_sqlite=database.is_sqlite)
     with translated_errors(database.engine.url), database.engine.connect() as connection:
         present = _load_version(connection)
     if present != wanted:
@@ -95,8 +95,13 @@ def check_queue(database: Database) -> None:
         )
 
 
-def _require_postgres(database: Database) -> None:
-    if database.is_sqlite:
+def require_postgres(*, is_sqlite: bool) -> None:
+    """Refuses a store that the queue cannot be in.
+
+    Raises:
+        ConfigError: it is an SQLite file.
+    """
+    if is_sqlite:
         raise ConfigError(
             "WATCHER_DISPATCH=procrastinate needs Postgres, but the store is an SQLite file: set WATCHER_STORE__URL to "
             "postgresql://..., move the store with `watcher move-store`, or leave WATCHER_DISPATCH at local"

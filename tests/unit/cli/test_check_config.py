@@ -104,6 +104,15 @@ def test_watch_that_is_wrong_is_refused_by_every_command_that_needs_it(
     refuse(command, data_dir, name, variable, value, message)
 
 
+def test_queue_without_postgres_is_refused_before_anything_is_made(command, data_dir):
+    done = command("check-config", WATCHER_DISPATCH="procrastinate")
+    assert done.exit_code == 2
+    assert "WATCHER_DISPATCH=procrastinate needs Postgres, but the store is an SQLite file" in done.stderr
+    assert not data_dir.exists()
+    url = "postgresql://user:s3cret@db.example.com/watcher"
+    assert command("check-config", WATCHER_DISPATCH="procrastinate", WATCHER_STORE__URL=url).exit_code == 0
+
+
 def test_all_variables_are_listed_with_default_and_meaning(command):
     done = command("check-config", "--all", WATCHER_MISSPELT="1")
     assert done.exit_code == 0

@@ -170,8 +170,9 @@ def test_replayed_and_resumed_work_is_dispatched(database, queue):
     assert len(hints(database)) == 1
 
 
-def test_queue_of_another_version_is_refused_and_made_anew_by_migrate(database, queue):
-    add_large_batch(database, add_watch(database), 2)
+def test_queue_of_another_version_is_refused_and_made_anew_by_migrate_without_losing_a_run(database, queue):
+    add_large_batch(database, add_watch(database), 3)
+    in_work = claim(database)
     with database.engine.begin() as connection:
         connection.execute(text("COMMENT ON SCHEMA watcher_queue IS 'procrastinate 1.2.3'"))
     with pytest.raises(SchemaMismatchError, match=r"made by procrastinate 1\.2\.3.*run `watcher migrate`"):
@@ -180,6 +181,10 @@ def test_queue_of_another_version_is_refused_and_made_anew_by_migrate(database, 
     check_queue(database)
     assert hints(database) == []
     assert queue.sweep() == 2
+    end(database, in_work)  # a worker that went on meanwhile ends its run as if nothing had been
+    assert sorted(run for _, run in hints(database)) == [in_work.id + 1, in_work.id + 2]
+    with database.read() as session:
+        assert runs.load_run(session, run_id=in_work.id).state is RunState.DONE
 
 
 def test_store_without_the_queue_is_refused_with_the_command(database):
