@@ -13,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.acceptance.daemon_process import DaemonProcess, wait_for
+from tests.leaks import OUTPUTS
 
 WATCH = "WATCHER_WATCHES__INCOMING__"
 FLAGS = [
@@ -68,10 +69,10 @@ def _count(daemon: DaemonProcess, state: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def browser(chromium_path: Path) -> Iterator[Browser]:
+def browser(chromium_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=str(chromium_path), args=FLAGS)
-        yield launched
+        yield OUTPUTS.record(launched, tmp_path_factory.mktemp("recordings"))
         launched.close()
 
 

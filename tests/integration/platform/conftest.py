@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.integration.platform.caller import Caller
+from tests.leaks import OUTPUTS
 from watcher.platform.server import PlatformServer
 from watcher.platform.settings import PlatformConfig
 
 TOKEN = "first-user-token"
+OUTPUTS.know(TOKEN)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.integration.platform.caller import Caller
 from tests.integration.platform.conftest import TOKEN
+from tests.leaks import OUTPUTS
 from watcher.domain.bitmask import BitMask
 from watcher.platform.secrets import new_id
 from watcher.platform.server import PlatformServer
@@ -83,10 +84,10 @@ def large(tmp_path_factory) -> dict:
 
 
 @pytest.fixture(scope="module")
-def browser(chromium_path: Path):
+def browser(chromium_path: Path, tmp_path_factory: pytest.TempPathFactory):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(chromium_path), args=["--no-sandbox"])
-        yield browser
+        yield OUTPUTS.record(browser, tmp_path_factory.mktemp("recordings"))
         browser.close()
 
 

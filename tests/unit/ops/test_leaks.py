@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import requests
 
@@ -16,6 +18,8 @@ from tests.unit.lightly.servers import Reply, serve
         "http://127.0.0.1:1/files/a.jpg?e=17&s=b6e51df73aa01",
         "https://b.s3.amazonaws.com/a?X-Amz-Date=1&X-Amz-Signature=0123456789abcdef",
         "https://h/a?next=https%3A%2F%2Fh%3Fsig=0123456789",
+        "<img src='https://h/a?e=17&amp;s=b6e51df73aa01'>",
+        "https://h/a?e=17\\u0026s=b6e51df73aa01",
         "Authorization: Bearer abcdefgh1234",
         "the token is my-own-token",
     ],
@@ -76,3 +80,37 @@ def test_page_that_shows_a_signature_is_found_and_an_answer_of_the_protocol_is_l
     (found,) = outputs.take()
     assert found.startswith(f"GET {path}: ")
     OUTPUTS.take()  # what this test showed on purpose
+
+
+THUMBNAIL = f"{'0a' * 12}/thumb/0a/{'0a' * 12}?e=1700000000&amp;s={'0b' * 16}"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "is_leak"),
+    [
+        ("/v1/datasets/1/samples/2/readurl", "http://h/files/a.jpg?e=17&s=b6e51df73aa01", False),
+        ("/v1/datasets/1/datasource", '{"s3SecretAccessKey": "kn0wn-secret"}', True),
+        ("/openapi.json", "kn0wn-secret", True),
+        ("/pages/datasets/1/tags/2", f'<img src="/blobs/{THUMBNAIL}">', False),
+        ("/pages/datasets/1/tags/2", f'<img src="http://other/blobs/{THUMBNAIL}">', True),
+        ("/pages/datasets/1/tags/2", '<img src="http://h:1/files/1/a.jpg?e=17&s=b6e51df73aa01">', True),
+        ("/pages/datasets/1", '<img src="https://b/a?X-Amz-Signature=0123456789abcdef">', True),
+        ("/pages/jobs", "kn0wn-secret", True),
+        ("/watches/gate", f'<img src="/blobs/{THUMBNAIL}">', True),
+    ],
+)
+def test_body_of_a_platform_may_hold_no_secret_and_a_page_no_signature_but_of_its_own_thumbnails(
+    tmp_path, path, body, is_leak
+):
+    entry = {
+        "request": {"url": f"http://h:1{path}", "method": "GET"},
+        "response": {"content": {"mimeType": "text/html; charset=utf-8", "text": body}},
+    }
+    recording = tmp_path / "0.har"
+    recording.write_text(json.dumps({"log": {"entries": [entry]}}))
+    outputs = Outputs()
+    outputs.know("kn0wn-secret")
+    outputs.search_body(body, url=f"http://h:1{path}")
+    assert bool(outputs.take()) is is_leak
+    outputs.search_recording(recording)
+    assert bool(outputs.take()) is is_leak
