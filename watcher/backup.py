@@ -120,7 +120,9 @@ def back_up(settings: Settings, folder: Path, *, clock: Clock) -> BackupList:
         _sync(folder.parent)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise ConfigError(f"the backup cannot be written to {folder}: {error.strerror}") from error
+        raise ConfigError(
+            f"the backup cannot be written to {folder}: {error.strerror}; name one with room that this user may write"
+        ) from error
     return listed
 
 

@@ -194,7 +194,8 @@ def demo(
             raise ConfigError(f"there is no watch {watch!r}; configured are: {', '.join(configs)}")
         if chosen.folder is None:
             raise ConfigError(
-                "the demo writes into a watched folder, but this watch belongs to another server"
+                f"the demo writes into a watched folder, but {chosen.name!r} belongs to another server: unset "
+                "LIGHTLY_TOKEN, and the platform inside watches a folder"
             )
         folder = settings.data_dir / chosen.folder
         folder.mkdir(parents=True, exist_ok=True)

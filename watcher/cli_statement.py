@@ -89,7 +89,7 @@ def verify(
         for last in verify_chain(_read(file), keys=keys):  # noqa: B007 - the last one is told
             n += 1
         if last is None:
-            raise StatementError(f"{file} holds no statement")
+            raise StatementError(f"{file} holds no statement: `watcher statement export WATCH` writes them")
         out.print(
             f"{n} statements of {last.watch} up to {last.day} are genuine and complete: {last.n_listed} listed, "
             f"{last.n_missing} missing, {last.n_unexplained} unexplained on the last day",

@@ -40,7 +40,9 @@ def read_or_make_secret(path: Path, *, what: str) -> str:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise ConfigError(f"{what} cannot be kept in {path}: {error.strerror}") from error
+        raise ConfigError(
+            f"{what} cannot be kept in {path}: {error.strerror}; it must lie in a folder that this user may write"
+        ) from error
     return secret
 
 

@@ -116,7 +116,8 @@ def read_image(
     width, height = source.size
     if width * height > limits.max_pixels:
         raise ImageError(
-            f"too many pixels: {width} x {height} are {width * height}, at most {limits.max_pixels} are allowed"
+            f"too many pixels: {width} x {height} are {width * height}, at most {limits.max_pixels} are allowed "
+            "(max_pixels)"
         )
     name = source.format or "unknown"
     if draft_px is not None and name in {"JPEG", "MPO"}:
@@ -187,7 +188,7 @@ def _build_truncated(kind: str) -> ImageError:
 
 
 def _build_too_many_bytes(size: int, limits: ImageLimits) -> ImageError:
-    return ImageError(f"too many bytes: {size}, at most {limits.max_bytes} are allowed")
+    return ImageError(f"too many bytes: {size}, at most {limits.max_bytes} are allowed (max_bytes)")
 
 
 def _convert_to_rgb(source: Image.Image) -> Image.Image:

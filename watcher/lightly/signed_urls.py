@@ -136,7 +136,7 @@ def read_url_bytes(
         with response:
             stream = ReadStream(response, _name(READ_ENDPOINT, url))
             if stream.size is not None and stream.size > max_bytes:
-                raise ImageError(f"too large: {stream.size} bytes, {max_bytes} allowed")
+                raise ImageError(f"too large: {stream.size} bytes, {max_bytes} allowed (max_bytes)")
             if on_size is not None:
                 on_size(max_bytes if stream.size is None else stream.size)
             chunks = []
