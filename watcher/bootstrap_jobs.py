@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from watcher.data_folder import work_dir
@@ -14,6 +15,7 @@ from watcher.domain.backoff import Backoff
 from watcher.domain.clock import Clock
 from watcher.domain.delivery import SinkConfig
 from watcher.domain.models import WatchConfig
+from watcher.embedders.base import Embedder
 from watcher.embedders.choosing import build_embedders
 from watcher.jobs.context import JobParts
 from watcher.jobs.deliveries import Deliverer, DeliveryLimits
@@ -40,24 +42,11 @@ def build_queue(configs: list[WatchConfig], *, database: Database, clock: Clock)
     return queue
 
 
-def build_runner(
-    settings: Settings,
-    configs: list[WatchConfig],
-    *,
-    database: Database,
-    transport: Transport,
-    metrics: Metrics,
-    clock: Clock,
-    rng: random.Random,
-    stop: threading.Event,
-    changing: str | None = None,
-    owner_start: str = LOCAL_OWNER,
-    find_refused: Callable[[], Collection[str]] = frozenset,
-    on_failure: Callable[[], None] = lambda: None,
-) -> Runner:
-    """What claims and runs the steps of the configured watches, under a name of its own.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFactory:
+    """What builds those who claim and run the steps, and make the deliveries, of the configured watches.
 
-    Args:
+    Attributes:
         settings: for limits and places.
         configs: the watches.
         database: the store.
@@ -66,95 +55,95 @@ def build_runner(
         clock: where time comes from.
         rng: jitter.
         stop: set when the process shuts down.
-        changing: a watch whose embedder is about to be changed.
-        owner_start: what the name begins with under which runs are held.
-        find_refused: names watches of which no run may be taken at present.
+        owner_start: what the names begin with under which runs and deliveries are held.
+        find_refused: names watches of which nothing may be taken at present.
         on_failure: called when an attempt failed.
-
-    Raises:
-        ConfigError: a model cannot be used.
-        EmbedderChangedError: a watch has another embedder than its dataset's vectors.
     """
-    embedders = build_embedders(
-        configs, work_dir=work_dir(settings), clock=clock, ca_certs=settings.lightly_ca_certs
-    )
-    refuse_changes(database, embedders, changing=changing)
-    parts = JobParts(
-        database=database,
-        transport=transport,
-        configs={config.name: config for config in configs},
-        embedders=embedders,
-        work_dir=work_dir(settings),
-        index_dir=settings.data_dir / "neighbours",
-        clock=clock,
-        metrics=metrics,
-        rng=rng,
-        tracing=open_tracing(settings.traces.endpoint),
-        file_room=Room(settings.runs.max_bytes_in_flight),
-        pixel_room=Room(settings.runs.max_pixels_in_flight),
-        on_failure=on_failure,
-    )
-    rules = settings.runs
-    return Runner(
-        parts,
-        owner=f"{owner_start}{database.name}",
-        rules=RunRules(
-            lease_s=rules.lease_s,
-            time_limit_s=rules.time_limit_s,
-            backoff=Backoff(
-                base_s=rules.retry_base_s, cap_s=rules.retry_cap_s, max_attempts=rules.max_attempts
+
+    settings: Settings
+    configs: list[WatchConfig]
+    database: Database
+    transport: Transport
+    metrics: Metrics
+    clock: Clock
+    rng: random.Random
+    stop: threading.Event
+    owner_start: str = LOCAL_OWNER
+    find_refused: Callable[[], Collection[str]] = frozenset
+    on_failure: Callable[[], None] = lambda: None
+
+    def build_runner(self, *, changing: str | None = None) -> Runner:
+        """What claims and runs the steps, under a name of its own.
+
+        Args:
+            changing: a watch whose embedder is about to be changed.
+
+        Raises:
+            ConfigError: a model cannot be used.
+            EmbedderChangedError: a watch has another embedder than its dataset's vectors.
+        """
+        embedders = build_embedders(
+            self.configs,
+            work_dir=work_dir(self.settings),
+            clock=self.clock,
+            ca_certs=self.settings.lightly_ca_certs,
+        )
+        refuse_changes(self.database, embedders, changing=changing)
+        rules = self.settings.runs
+        return Runner(
+            self._build_parts(embedders),
+            owner=self._owner,
+            rules=RunRules(
+                lease_s=rules.lease_s,
+                time_limit_s=rules.time_limit_s,
+                backoff=Backoff(
+                    base_s=rules.retry_base_s, cap_s=rules.retry_cap_s, max_attempts=rules.max_attempts
+                ),
             ),
-        ),
-        stop=stop,
-        find_refused=find_refused,
-    )
+            stop=self.stop,
+            find_refused=self.find_refused,
+        )
 
+    def build_deliverer(self, *, takes: Callable[[SinkConfig], bool] | None = None) -> Deliverer:
+        """What claims and makes deliveries, under a name of its own; `takes` as in `Deliverer`."""
+        parts = self._build_parts({})
+        sink_parts = SinkParts(
+            data_dir=self.settings.data_dir,
+            work_dir=parts.work_dir,
+            clock=self.clock,
+            connect_timeout_s=self.settings.api.connect_timeout_s,
+            ca_certs=self.settings.lightly_ca_certs,
+        )
+        rules = self.settings.runs
+        return Deliverer(
+            parts,
+            build_sink=partial(build_sink, parts=sink_parts),
+            owner=self._owner,
+            limits=DeliveryLimits(
+                lease_s=rules.lease_s, time_limit_s=rules.time_limit_s, retry_base_s=rules.retry_base_s
+            ),
+            stop=self.stop,
+            takes=takes,
+            find_refused=self.find_refused,
+        )
 
-def build_deliverer(
-    settings: Settings,
-    configs: list[WatchConfig],
-    *,
-    database: Database,
-    transport: Transport,
-    metrics: Metrics,
-    clock: Clock,
-    rng: random.Random,
-    stop: threading.Event,
-    owner_start: str = LOCAL_OWNER,
-    takes: Callable[[SinkConfig], bool] | None = None,
-    find_refused: Callable[[], Collection[str]] = frozenset,
-    on_failure: Callable[[], None] = lambda: None,
-) -> Deliverer:
-    """What claims and makes deliveries of the configured watches, under a name of its own; see `Deliverer`."""
-    parts = JobParts(
-        database=database,
-        transport=transport,
-        configs={config.name: config for config in configs},
-        embedders={},
-        work_dir=work_dir(settings),
-        clock=clock,
-        metrics=metrics,
-        rng=rng,
-        tracing=open_tracing(settings.traces.endpoint),
-        on_failure=on_failure,
-    )
-    sink_parts = SinkParts(
-        data_dir=settings.data_dir,
-        work_dir=parts.work_dir,
-        clock=clock,
-        connect_timeout_s=settings.api.connect_timeout_s,
-        ca_certs=settings.lightly_ca_certs,
-    )
-    return Deliverer(
-        parts,
-        build_sink=partial(build_sink, parts=sink_parts),
-        owner=f"{owner_start}{database.name}",
-        limits=DeliveryLimits(
-            lease_s=settings.runs.lease_s,
-            time_limit_s=settings.runs.time_limit_s,
-            retry_base_s=settings.runs.retry_base_s,
-        ),
-        stop=stop,
-        takes=takes,
-        find_refused=find_refused,
-    )
+    @property
+    def _owner(self) -> str:
+        return f"{self.owner_start}{self.database.name}"
+
+    def _build_parts(self, embedders: Mapping[str, Embedder]) -> JobParts:
+        return JobParts(
+            database=self.database,
+            transport=self.transport,
+            configs={config.name: config for config in self.configs},
+            embedders=embedders,
+            work_dir=work_dir(self.settings),
+            index_dir=self.settings.data_dir / "neighbours",
+            clock=self.clock,
+            metrics=self.metrics,
+            rng=self.rng,
+            tracing=open_tracing(self.settings.traces.endpoint),
+            file_room=Room(self.settings.runs.max_bytes_in_flight),
+            pixel_room=Room(self.settings.runs.max_pixels_in_flight),
+            on_failure=self.on_failure,
+        )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from watcher.bootstrap_jobs import LOCAL_OWNER, build_deliverer, build_runner
+from watcher.bootstrap_jobs import LOCAL_OWNER, JobFactory
 from watcher.data_folder import StatementKey, clear_work_dir, work_dir
 from watcher.database import Database
 from watcher.dispatch.local import LocalDispatcher
@@ -95,19 +95,21 @@ class Term:
             statement_key=statement_key.load,
             watching=partial(heartbeats.watching, within_s=settings.health.poll_limit_s),
         )
-        parts: Any = {
+        jobs = JobFactory(
+            settings=settings,
+            configs=configs,
             # Runs and deliveries are held by leases of their own.
-            "database": store,
-            "transport": transport,
-            "metrics": metrics,
-            "clock": clock,
-            "rng": rng,
-            "stop": self._ended,
-            "on_failure": on_failure,
-        }
+            database=store,
+            transport=transport,
+            metrics=metrics,
+            clock=clock,
+            rng=rng,
+            stop=self._ended,
+            on_failure=on_failure,
+        )
         rules = settings.runs
-        self._runner = build_runner(settings, configs, **parts, changing=changing)
-        self._deliverer = build_deliverer(settings, configs, **parts)
+        self._runner = jobs.build_runner(changing=changing)
+        self._deliverer = jobs.build_deliverer()
         self._runs = self._build_dispatcher(self._runner, n_workers=rules.workers, name="worker")
         self._deliveries = self._build_dispatcher(
             self._deliverer, n_workers=rules.delivery_workers, name="delivery"

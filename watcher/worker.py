@@ -7,12 +7,11 @@ import secrets
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import asdict
-from typing import Any
 
 from prometheus_client import PlatformCollector, ProcessCollector
 
 from watcher.bootstrap import build_transport, open_store
-from watcher.bootstrap_jobs import WORKER_OWNER, build_deliverer, build_queue, build_runner
+from watcher.bootstrap_jobs import WORKER_OWNER, JobFactory, build_queue
 from watcher.data_folder import clear_work_dir, make_folders
 from watcher.database import Database
 from watcher.dispatch.local import LocalDispatcher
@@ -148,23 +147,23 @@ class Worker:
             beat=lambda: self._heartbeats.beat("presence"),
             work_version=settings.work_version,
         )
-        parts: Any = {
-            "database": database,
-            "transport": transport,
-            "metrics": self._metrics,
-            "clock": self._clock,
-            "rng": rng,
-            "stop": self._interrupt,
-            "owner_start": WORKER_OWNER,
-            "find_refused": lambda: presence.refused,
-            "on_failure": self._rotation.wake,
-        }
-        self._runner = build_runner(settings, self.configs, **parts)
+        jobs = JobFactory(
+            settings=settings,
+            configs=self.configs,
+            database=database,
+            transport=transport,
+            metrics=self._metrics,
+            clock=self._clock,
+            rng=rng,
+            stop=self._interrupt,
+            owner_start=WORKER_OWNER,
+            find_refused=lambda: presence.refused,
+            on_failure=self._rotation.wake,
+        )
+        self._runner = jobs.build_runner()
         if Step.DELIVER in self._steps:
             # The folders of the data directory are the leader's: here is another disk.
-            deliverer = self._deliverer = build_deliverer(
-                settings, self.configs, **parts, takes=lambda sink: not sink.is_folder
-            )
+            deliverer = self._deliverer = jobs.build_deliverer(takes=lambda sink: not sink.is_folder)
             self._deliveries = self._build_deliveries(deliverer, presence)
         self._http = self._build_http(database, transport)
         self._http.start()

@@ -14,7 +14,7 @@ from tests.simulation.profile import Profile
 from tests.simulation.server import API, TOKEN
 from tests.simulation.stand_ins import SimDatabase
 from watcher.attach import attach_watch
-from watcher.bootstrap_jobs import build_deliverer, build_runner
+from watcher.bootstrap_jobs import JobFactory
 from watcher.database import Database, build_database
 from watcher.dispatch.local import Work
 from watcher.domain.crash_points import crash_point
@@ -119,7 +119,8 @@ class Daemon:
         crash_point("daemon.runs_released")
         while True:
             try:
-                runner, deliverer = self._build(build_runner), self._build(build_deliverer)
+                jobs = self._build_jobs()
+                runner, deliverer = jobs.build_runner(), jobs.build_deliverer()
                 break
             except WatcherError as error:  # building reads the store; a real daemon tries again as well
                 self._note(f"not built: {error}")
@@ -134,13 +135,13 @@ class Daemon:
         for config in self._profile.configs:
             self._spawn(f"poll {config.name}", lambda config=config: self._poll_for_ever(config))
 
-    def _build(self, build: Callable[..., Work]) -> Work:
+    def _build_jobs(self) -> JobFactory:
         runs_settings = RunSettings(
             lease_s=30, time_limit_s=900, retry_base_s=1, retry_cap_s=60, max_attempts=40
         )
-        return build(
-            Settings(data_dir=self._folder, runs=runs_settings),
-            self._profile.configs,
+        return JobFactory(
+            settings=Settings(data_dir=self._folder, runs=runs_settings),
+            configs=self._profile.configs,
             database=self.database,
             transport=self.transport,
             metrics=self._metrics,

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from tests.simulation.daemon import Daemon
-from watcher.bootstrap_jobs import LOCAL_OWNER, build_deliverer, build_runner
+from watcher.bootstrap_jobs import LOCAL_OWNER
 from watcher.domain.crash_points import crash_point
 from watcher.leadership import FencedDatabase, Leadership
 from watcher.standby import Standby
@@ -71,7 +71,8 @@ class Replica(Daemon):
             runs.release_all(session, now_ms=self._now_ms(), owner_start=LOCAL_OWNER)
             deliveries.release_all(session, now_ms=self._now_ms(), owner_start=LOCAL_OWNER)
         crash_point("daemon.runs_released")
-        self._spawn_all(self._build(build_runner), self._build(build_deliverer))
+        jobs = self._build_jobs()
+        self._spawn_all(jobs.build_runner(), jobs.build_deliverer())
         self._in_office = True
         self._note(f"{self.process.name} leads in epoch {self._leadership.epoch}")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.daemon.test_pipeline import Pipeline, _put_pictures, pipeline
-from watcher.bootstrap_jobs import build_runner
+from watcher.bootstrap_jobs import JobFactory
 from watcher.domain.clock import SystemClock
 from watcher.domain.errors import EmbedderChangedError
 from watcher.domain.models import BatchState, RunState, Step
@@ -53,17 +53,16 @@ def test_daemon_with_another_embedder_than_its_dataset_does_not_start(
         assert embedder_pins.load_embedders(session) == {"cams": "onnx-0123"}
 
     def build(changing: str | None) -> None:
-        build_runner(
-            load_settings({"WATCHER_DATA_DIR": str(tmp_path)}),
-            [scene.config],
+        JobFactory(
+            settings=load_settings({"WATCHER_DATA_DIR": str(tmp_path)}),
+            configs=[scene.config],
             database=scene.database,
             transport=scene.build_transport(),
             metrics=Metrics(),
             clock=SystemClock(),
             rng=None,
             stop=scene.stop,
-            changing=changing,
-        )
+        ).build_runner(changing=changing)
 
     with pytest.raises(
         EmbedderChangedError, match="come from the embedder onnx-0123, but its settings lead to desc"
