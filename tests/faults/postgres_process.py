@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from tests import postgres
 
@@ -63,3 +67,19 @@ class PostgresProcess:
             self._process.send_signal(number)
             self._process.wait(timeout=_LIMIT_S)
             self._process = None
+
+
+@contextlib.contextmanager
+def open_postgres_process() -> Iterator[PostgresProcess]:
+    """A Postgres that may be killed; skips the test where there is none."""
+    try:
+        postgres.find_binaries()
+    except postgres.PostgresMissingError as missing:
+        pytest.skip(str(missing))
+    folder = Path(tempfile.mkdtemp(prefix="tests-own-postgres-", dir=postgres.shared_folder()))
+    started = PostgresProcess(folder)
+    try:
+        yield started
+    finally:
+        started.stop(signal.SIGQUIT)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import random
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests import postgres
 from tests.faults.conftest import MakeScene
 from tests.faults.load import N_PICTURES, Producer, check_end
 from tests.faults.platform_process import PlatformProcess
-from tests.faults.postgres_process import PostgresProcess
+from tests.faults.postgres_process import PostgresProcess, open_postgres_process
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(400)]
 
@@ -25,15 +21,8 @@ WAYS = [signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGQUIT]
 
 @pytest.fixture
 def server() -> Iterator[PostgresProcess]:
-    try:
-        postgres.find_binaries()
-    except postgres.PostgresMissingError as missing:
-        pytest.skip(str(missing))
-    folder = Path(tempfile.mkdtemp(prefix="tests-own-postgres-", dir=postgres.shared_folder()))
-    started = PostgresProcess(folder)
-    yield started
-    started.stop(signal.SIGQUIT)
-    shutil.rmtree(folder, ignore_errors=True)
+    with open_postgres_process() as started:
+        yield started
 
 
 def test_postgres_stopped_and_killed_under_load_comes_back_and_nothing_is_lost_or_done_twice(

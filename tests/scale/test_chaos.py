@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests import postgres
-from tests.faults.postgres_process import PostgresProcess
+from tests.faults.postgres_process import PostgresProcess, open_postgres_process
 from tests.scale.partition import Way, replace_port
 from tests.scale.scene import Member, Scene, wait_for
 
@@ -39,16 +35,8 @@ AWAY_S = LEASE_S + 3.0
 
 @pytest.fixture
 def server() -> Iterator[PostgresProcess]:
-    """A Postgres of the test's own, which may be killed."""
-    try:
-        postgres.find_binaries()
-    except postgres.PostgresMissingError as missing:
-        pytest.skip(str(missing))
-    folder = Path(tempfile.mkdtemp(prefix="tests-chaos-postgres-", dir=postgres.shared_folder()))
-    started = PostgresProcess(folder)
-    yield started
-    started.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    with open_postgres_process() as started:
+        yield started
 
 
 @pytest.fixture

@@ -17,33 +17,27 @@ from watcher.database_server import check_server
 from watcher.domain.errors import ConfigError, StoreUnavailableError
 
 
-def test_worker_of_another_work_version_waits_and_says_so(build_scene):
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        pytest.param(
+            {"WATCHER_WORK_VERSION": "99"}, "works by version 99, the leader", id="another work version"
+        ),
+        pytest.param(
+            {"WATCHER_WATCHES__CAMS__UPLOAD__MODE": "full"},
+            "settings differ from the leader's",
+            id="other settings of a watch",
+        ),
+    ],
+)
+def test_worker_that_differs_from_the_leader_says_so_and_takes_no_run(build_scene, variables, says):
     scene = build_scene()
     replica = scene.add_replica()
     replica.start()
-    other = scene.add_worker(WATCHER_WORK_VERSION="99")
+    other = scene.add_worker(**variables)
     other.start()
     wait_for(
-        lambda: "works by version 99, the leader" in other.read_log(),
-        limit_s=60,
-        what="it says so",
-        explain=scene.explain,
-    )
-    scene.put_pictures(3)
-    same = scene.add_worker()
-    same.start()
-    scene.wait_until_done(3, limit_s=60)
-    assert not other.read_metric("watcher_runs_total")
-
-
-def test_worker_with_other_settings_of_a_watch_takes_none_of_its_runs(build_scene):
-    scene = build_scene()
-    replica = scene.add_replica()
-    replica.start()
-    other = scene.add_worker(WATCHER_WATCHES__CAMS__UPLOAD__MODE="full")
-    other.start()
-    wait_for(
-        lambda: "settings differ from the leader's" in other.read_log(),
+        lambda: says in other.read_log(),
         limit_s=60,
         what="it says so",
         explain=scene.explain,
