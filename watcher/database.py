@@ -51,8 +51,9 @@ _POSTGRES_LIMITS = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
-    # What a frozen process holds locked is given back by the server.
-    "options": "-c idle_in_transaction_session_timeout=60000",
+    # What a frozen process holds locked is given back by the server. And the planner takes some short statements for
+    # long ones, and would compile them for longer than they run.
+    "options": "-c idle_in_transaction_session_timeout=60000 -c jit=off",
 }
 _SQLSTATE_READ_ONLY = "25006"
 
