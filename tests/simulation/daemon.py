@@ -12,10 +12,10 @@ from tests.simulation.loop import Loop, Process, SimClock
 from tests.simulation.network import Network
 from tests.simulation.profile import Profile
 from tests.simulation.server import API, TOKEN
-from tests.simulation.stand_ins import SimDatabase
+from tests.simulation.stand_ins import SimDatabase, open_engine
 from watcher.attach import attach_watch
 from watcher.bootstrap_jobs import JobFactory
-from watcher.database import Database, build_database
+from watcher.database import Database
 from watcher.dispatch.local import Work
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import StoreLockedError, WatcherError
@@ -53,6 +53,7 @@ class Daemon:
         # Until the end of a term of office, which here lasts as long as the process.
         self.term_stop = self.stop
         self.n_tasks = 0
+        self.watch_ids: dict[str, int] = {}
         self.reconciles = profile.reconciles
         self.errors: list[str] = []
         self._loop = loop
@@ -63,8 +64,8 @@ class Daemon:
         self._idle_s = idle_s
         self._rng = random.Random(f"{profile.seed} {self.process.name}")
         self.clock = SimClock(loop, self.process, profile.epoch_s)
-        self._real = build_database(store_url, pool_size=20)
-        self.database: Database = SimDatabase(self._real.engine, loop, self.process, store_fails)
+        self._engine = open_engine(store_url, pool_size=20)
+        self.database: Database = SimDatabase(self._engine, loop, self.process, store_fails)
         # What a leader alone may write.
         self.fenced = self.database
         self._lock = FileLock(self.database)
@@ -86,7 +87,7 @@ class Daemon:
         try:
             self._lock.acquire()
         except StoreLockedError:
-            self._real.close()
+            self._engine.dispose()
             raise
         self._spawn("main", self._main)
 
@@ -217,15 +218,18 @@ class Daemon:
         self._note(f"reconciled {config.name}: missing {report.missing}, unexplained {report.n_unexplained}")
 
     def _attach(self, config: WatchConfig) -> int:
-        return attach_watch(
-            self.fenced, self.transport, config=config, server_identity="sim", now_ms=self._now_ms()
-        ).id
+        """The id of the watch's row; the server is asked once a term of office, as by `Duties`."""
+        if config.name not in self.watch_ids:
+            self.watch_ids[config.name] = attach_watch(
+                self.fenced, self.transport, config=config, server_identity="sim", now_ms=self._now_ms()
+            ).id
+        return self.watch_ids[config.name]
 
     def drop(self) -> None:
         """What the operating system does for the dead: the lock is free, the connections are closed."""
         self._loop.kill(self.process)
         self._lock.release()
-        self._real.close()
+        self._engine.dispose()
 
     def _now_ms(self) -> int:
         return int(self.clock.now_s() * 1000)

@@ -66,6 +66,7 @@ class Replica(Daemon):
 
     def _begin_term(self) -> None:
         self.term_stop = threading.Event()
+        self.watch_ids.clear()
         clear_abandoned(self._folder / "work")
         with self.fenced.write() as session:
             runs.release_all(session, now_ms=self._now_ms(), owner_start=LOCAL_OWNER)

@@ -6,11 +6,19 @@ A seed is a number, for one daemon, or `pair-` and a number for two that share a
 from __future__ import annotations
 
 import argparse
+import gc
+import multiprocessing
+import os
 import shutil
 import sys
 import tempfile
 import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 from tests.builders import open_store
@@ -96,6 +104,31 @@ def read_seeds() -> list[Seed]:
     return [Seed.read(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
 
 
+def iter_verdicts(
+    seeds: Iterable[Seed], migrated_file: Path, *, n_processes: int, shown: int
+) -> Iterator[Verdict]:
+    """Runs seeds in so many processes at once; verdicts come in the order of the seeds, a few are in memory."""
+    context = multiprocessing.get_context("fork")  # the parent has no threads, and all is imported already
+    run = partial(run_seed, migrated_file=migrated_file, shown=shown)
+    with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_relax_collector) as pool:
+        running: deque[Future[Verdict]] = deque()
+        try:
+            for seed in seeds:
+                running.append(pool.submit(run, seed))
+                if len(running) > 2 * n_processes:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _relax_collector() -> None:
+    """What was imported is for ever, so that the collector need not look through it a hundred times a schedule."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 def main() -> int:
     """Prints what fails with its trace."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -106,6 +139,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--trace", type=int, default=_SHOWN_TRACE)
     parser.add_argument("--keep-going", action="store_true")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     # A long run draws both kinds in turn.
     kinds = (True,) if options.pairs else (False, True) if options.minutes else (False,)
@@ -116,10 +150,11 @@ def main() -> int:
     tempfile.tempdir = find_fast_folder()
     with tempfile.TemporaryDirectory(prefix="sim-") as folder:
         migrated_file = make_migrated_file(Path(folder))
-        for seed in seeds:
-            if options.minutes and time.monotonic() - begun_s > 60 * options.minutes:
-                break
-            verdict = run_seed(seed, migrated_file, shown=options.trace)
+        in_time = takewhile(
+            lambda _: not options.minutes or time.monotonic() - begun_s < 60 * options.minutes, seeds
+        )
+        verdicts = iter_verdicts(in_time, migrated_file, n_processes=options.processes, shown=options.trace)
+        for verdict in verdicts:
             n_run += 1
             n_crashes += verdict.n_crashes
             n_frozen += verdict.n_frozen_leaders

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 import watcher.daemon  # noqa: F401 - every module that is looked through below
 from tests.simulation.loop import Crash, Loop, Process, Task
 from watcher import standby
-from watcher.database import Database
+from watcher.database import Database, build_database
 from watcher.domain import crash_points
 from watcher.domain.errors import StoreUnavailableError
 from watcher.store import leadership as store_leadership
@@ -30,6 +30,8 @@ _WITH_THREADS = (
     "watcher.standby",
 )
 _LOOK_S = 2.0
+# Dialect and compiled statements by the dialect's name: the key of a compiled statement holds its dialect.
+_compiled: dict[str, tuple[Any, Any]] = {}
 
 
 class InlinePool:
@@ -132,6 +134,18 @@ def threads_replaced(loop: Loop, note: Callable[[str], None], *, epoch_s: float)
     finally:
         for owner, name, value in reversed(replaced):
             setattr(owner, name, value)
+
+
+def open_engine(store_url: str, *, pool_size: int) -> Engine:
+    """The engine of a store, as `build_database` makes it; what was compiled for one store serves the next.
+
+    A schedule opens dozens, and would compile each of some hundred statements anew for each.
+    """
+    engine = build_database(store_url, pool_size=pool_size).engine
+    engine.dialect, engine._compiled_cache = _compiled.setdefault(
+        engine.dialect.name, (engine.dialect, engine._compiled_cache)
+    )
+    return engine
 
 
 class SimDatabase(Database):

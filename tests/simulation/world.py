@@ -24,8 +24,7 @@ from tests.simulation.objects import N_PICTURES, Datasource, Version, draw_pictu
 from tests.simulation.profile import draw_profile
 from tests.simulation.replica import LEASE_S, Replica
 from tests.simulation.server import Server
-from tests.simulation.stand_ins import SimDatabase, threads_replaced
-from watcher.database import build_database
+from tests.simulation.stand_ins import SimDatabase, open_engine, threads_replaced
 from watcher.domain.errors import CancelledError, FencedError, StoreError, StoreLockedError, WatcherError
 from watcher.metrics import Metrics
 from watcher.store import control, watches
@@ -360,8 +359,8 @@ class World:
 
     def _command(self, name: str, verb: str, *, back_s: int = 0, to_s: int | None = None) -> None:
         """A person's command, written into the store as `watcher pause` and the like do."""
-        real = build_database(self.store_url, pool_size=1)
-        database = SimDatabase(real.engine, self.loop, self._surroundings, lambda: "")
+        engine = open_engine(self.store_url, pool_size=1)
+        database = SimDatabase(engine, self.loop, self._surroundings, lambda: "")
         clock = SimClock(self.loop, self._surroundings, self.profile.epoch_s)
         try:
             with suppress(StoreError), database.write() as session:
@@ -377,7 +376,7 @@ class World:
         except WatcherError as error:
             self.note(f"command {verb} {name}: {error}")
         finally:
-            real.close()
+            engine.dispose()
 
     def _note_event(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
         kept = {key: value for key, value in event.items() if key not in ("event", "exc_info", "component")}

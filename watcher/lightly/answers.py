@@ -32,6 +32,8 @@ MAX_ERROR_BYTES = 2000
 _CHUNK_BYTES = 1 << 20
 _RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 _RETRIED_UNSENT_STATUSES = frozenset({429, 503})
+# Errors whose status says all there is to know; of others the code in the body decides what to do.
+_TELLING_STATUSES = frozenset({401, 408, 429})
 _MISSING_STATUSES = frozenset({404, 405, 501})
 _GENERIC_CODES = frozenset({None, "", "BAD_REQUEST", "NOT_FOUND", "NOT_IMPLEMENTED", "MALFORMED_REQUEST"})
 
@@ -133,10 +135,10 @@ def parse_http_date(text: str | None) -> int | None:
 
 
 def read_answer(response: requests.Response, endpoint: str) -> Answer:
-    """Reads the whole body of an answer; of an error's body as much as arrives.
+    """Reads the whole body of an answer; where the status says enough, as much of the body as arrives.
 
     Raises:
-        UnknownOutcomeError: the body of a success broke off.
+        UnknownOutcomeError: the body broke off, of a success, or of a refusal whose code was in it.
         ProtocolError: the answer is longer than `MAX_ANSWER_BYTES`.
     """
     chunks = []
@@ -154,7 +156,7 @@ def read_answer(response: requests.Response, endpoint: str) -> Answer:
         if n_bytes > MAX_ANSWER_BYTES:
             raise ProtocolError(f"{endpoint}: the answer is longer than {MAX_ANSWER_BYTES} bytes")
         chunks.append(chunk)
-    if broken is not None and response.status_code < 400:
+    if broken is not None and response.status_code < 500 and response.status_code not in _TELLING_STATUSES:
         raise UnknownOutcomeError(broken)
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     return Answer(status=response.status_code, headers=response.headers, body=body)

@@ -226,10 +226,23 @@ def test_connection_cut_on_get_is_repeated_then_transport_error(start_raw, conne
     assert len(n_requests) == 3
 
 
-def test_body_shorter_than_announced_is_repeated(start, connect):
-    replies = [Reply(body=b"[", headers={"Content-Length": "2", "Connection": "close"}), []]
+_CUT = {"Content-Length": "99", "Connection": "close"}
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 409, 503])
+def test_body_shorter_than_announced_is_repeated(start, connect, status):
+    replies = [Reply(status, body=b"[", headers=_CUT), []]
     server = start(lambda _seen: replies.pop(0))
     assert tags.fetch_tags(connect(server.url), dataset_id=DATASET) == []
+
+
+def test_refusal_whose_code_broke_off_is_an_unknown_outcome_but_for_a_refused_token(start, connect):
+    transport = connect(start(lambda _seen: Reply(400, body=b'{"code"', headers=_CUT)).url)
+    with pytest.raises(UnknownOutcomeError):
+        transport.send_json("POST", "/v1/datasets", type=CreateEntityResponse, body={"name": "x"})
+    transport = connect(start(lambda _seen: Reply(401, body=b'{"code"', headers=_CUT)).url)
+    with pytest.raises(UnauthorizedException):
+        tags.fetch_tags(transport, dataset_id=DATASET)
 
 
 @pytest.mark.scenario(number=17)

@@ -18,6 +18,7 @@ from watcher.domain.errors import (
     DeadlineExceededError,
     EmbeddingDoesNotExistError,
     TransportError,
+    UnknownOutcomeError,
     WatcherError,
 )
 from watcher.lightly import embeddings
@@ -75,6 +76,7 @@ def upload_embeddings_csv(
         trigger_projections: whether to ask for PCA, TSNE and UMAP afterwards; a failure of that only warns.
 
     Raises:
+        UnknownOutcomeError: the answer with the URL was lost, and this server does not give the name out again at once.
         ApiException, TransportError: see `signed_urls.put_signed_url`.
     """
     found = embeddings.fetch_embedding_by_name(transport, dataset_id=dataset_id, name=name)
@@ -103,21 +105,27 @@ def upload_embeddings_csv(
 def _ensure_write_url(
     transport: Transport, dataset_id: str, name: str
 ) -> WriteCSVUrlData | DatasetEmbeddingData:
-    number = 1
+    number, was_lost = 1, False
     while True:
         try:
             return embeddings.fetch_csv_write_url(transport, dataset_id=dataset_id, name=name)
         except TransportError:
+            was_lost = True
             if number == _MAX_TRIES:
                 raise
         except ApiException as error:
-            if error.code != "EMBEDDING_NAME_EXISTS" or number == _MAX_TRIES:
+            if error.code != "EMBEDDING_NAME_EXISTS":
                 raise
             found = embeddings.fetch_embedding_by_name(transport, dataset_id=dataset_id, name=name)
             if found is not None and found.is_processed:
                 return found
-            if found is None:
-                raise
+            if number == _MAX_TRIES or found is None:
+                if not was_lost:
+                    raise
+                # Not somebody else's: the answer that gave us the name was lost, so a later attempt may have it.
+                raise UnknownOutcomeError(
+                    f"whether the embedding {name!r} was promised is unknown: the answer was lost"
+                ) from error
             # A leftover whose name this server does not give out again: without it the name is free.
             embeddings.delete_embedding(transport, dataset_id=dataset_id, embedding_id=found.id)
         number += 1
