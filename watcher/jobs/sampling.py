@@ -19,7 +19,7 @@ from watcher.domain.errors import ApiException, DatasetError, SamplingError
 from watcher.domain.models import BatchNovelty
 from watcher.domain.pipeline import Discard, Done, Outcome
 from watcher.domain.sampling_rules import BudgetPeriod
-from watcher.jobs.candidates import count_candidates, iter_candidate_names, load_candidate_ids
+from watcher.jobs.candidates import count_candidates, iter_candidate_names
 from watcher.jobs.context import RunContext
 from watcher.jobs.embed import renew_embedding
 from watcher.jobs.novelty import measure_novelty
@@ -32,7 +32,7 @@ from watcher.lightly.workflows.sampling import run_sampling as run_remote_sampli
 from watcher.lightly.workflows.scoring import upload_scores
 from watcher.logs import get_logger
 from watcher.neighbours import NearestSoFar
-from watcher.store import batches, novelty, picks, vectors
+from watcher.store import batches, novelty, picks, samples, vectors
 from watcher.store.vectors import Vector
 
 _log = get_logger("sampling")
@@ -83,10 +83,11 @@ def run_sampling(context: RunContext) -> Outcome:
     prepared, tag = _sample(context, n_candidates, scores, allowance)
     mask = (BitMask.from_hex(tag.bit_mask_data) - prepared.preselected) & prepared.candidates
     names = _load_names_at(context, mask)
-    ids = load_candidate_ids(context, names)
     ranked = _rank(context, names, scores, prepared)
-    rows = [(ids[name], rank, reason) for rank, (name, reason) in enumerate(ranked, 1)]
     with context.database.write() as session:
+        # In whatever state: whoever took the run over meanwhile may have ended the batch.
+        picked = samples.load_samples_named(session, watch_id=context.watch.id, file_names=names)
+        rows = [(picked[name].id, rank, reason) for rank, (name, reason) in enumerate(ranked, 1)]
         picks.replace_picks(session, batch_id=context.batch.id, rows=rows)
         batches.record_sampling_tag(session, batch_id=context.batch.id, tag_id=tag.id, tag_name=tag.name)
     crash_point("sampling.recorded")
