@@ -262,7 +262,7 @@ def _read(settings: Settings, path: tuple[str, ...]) -> object:
 
 
 def _show(value: object) -> str:
-    if value is None:
+    if value is None or value == ():
         return "-"
     if isinstance(value, SecretStr):
         return "********"

@@ -55,6 +55,16 @@ def _walk(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[Variable]:
             yield Variable(_variable_name(here), here, field, _is_secret(field.annotation))
 
 
+def _put_into_words(problem: Any) -> str:
+    """What is wrong, without the words of the library that found it."""
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    if (
+        problem["type"] == "too_short" and "actual_length" in problem["ctx"]
+    ):  # of a secret, it speaks of "items"
+        text = f"must have at least {problem['ctx']['min_length']} characters, not {problem['ctx']['actual_length']}"
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
+
+
 def _inner_model(annotation: Any) -> tuple[type[BaseModel], bool] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
@@ -198,5 +208,5 @@ def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
         # What holds a secret in one of its parts is not shown either.
         is_text = isinstance(problem.get("input"), (str, int, float, bool))
         shown = "" if is_secret or not is_text else f"={str(problem.get('input'))[:100]!r}"
-        lines.append(f"{name}{shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+        lines.append(f"{name}{shown}: {_put_into_words(problem)}")
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from PIL import Image
 from tests.acceptance.daemon_process import DaemonProcess, wait_for
 from tests.acceptance.test_crash_matrix import LED_TO_ELSEWHERE
 from tests.label_studio.server import LabelStudio
+from tests.leaks import OUTPUTS
 from tests.postgres import free_port
 from watcher.domain.crash_points import VARIABLE
 
@@ -123,10 +124,49 @@ def test_label_studio_that_is_away_holds_up_neither_batches_nor_manifests(
         daemon.stop_if_running()
 
 
-def put_pictures(daemon: DaemonProcess) -> None:
+def test_token_that_is_reset_in_label_studio_is_taken_up_from_its_file_without_a_restart(
+    label_studio: LabelStudio, tmp_path: Path
+) -> None:
+    secret, title = tmp_path / "token", "Rotated"
+    secret.write_text(old := label_studio.legacy_token)
+    files = {f"{STUDIO}TOKEN": "", f"{STUDIO}TOKEN_FILE": str(secret)}
+    daemon = build_daemon(tmp_path, label_studio, title, "", **files)
+    try:
+        put_pictures(daemon)
+        daemon.start()
+        wait_for(lambda: is_delivered(daemon), limit_s=120, what="delivered", explain=lambda: explain(daemon))
+        new = label_studio.reset_legacy_token()
+        assert new != old
+        OUTPUTS.know(old, new)
+        put_pictures(daemon, first=3)
+        wait_for(
+            lambda: any("401" in error for error in errors(daemon)),
+            limit_s=120,
+            what="Label Studio refuses the old token",
+            explain=lambda: explain(daemon),
+        )
+        secret.with_suffix(".new").write_text(new)
+        secret.with_suffix(".new").replace(secret)
+        wait_for(
+            lambda: is_delivered(daemon) and len(read_manifests(daemon)) == 6,
+            limit_s=120,
+            what="delivered with the new token",
+            explain=lambda: explain(daemon),
+        )
+        (project,) = label_studio.find_projects(title)
+        names = [task["data"]["file_name"] for task in label_studio.load_tasks(project["id"])]
+        assert sorted(names) == [f"{number}.jpg" for number in range(6)]
+        assert daemon.terminate() == 0
+    finally:
+        daemon.stop_if_running()
+    log = daemon.read_log()
+    assert (log.count('"secret.changed"'), log.count("daemon.started")) == (1, 1)
+
+
+def put_pictures(daemon: DaemonProcess, *, first: int = 0) -> None:
     folder = daemon.data_dir / "cameras"
-    folder.mkdir(parents=True)
-    for number in range(3):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + 3):
         image = Image.effect_noise((160, 120), 30 + 40 * number).convert("RGB")
         image.save(folder / f"{number}.jpg")
 

@@ -109,6 +109,13 @@ class LabelStudio:
         token: str = self.call("POST", "/api/token/")["token"]
         return token
 
+    def reset_legacy_token(self) -> str:
+        """Gives the user another token, and ends the old one, as the page of their account does."""
+        token: str = self.call("POST", "/api/current-user/reset-token")["token"]
+        self.legacy_token = token
+        self._session.headers["Authorization"] = f"Token {token}"
+        return token
+
     def find_projects(self, title: str) -> list[dict[str, Any]]:
         found = self.call("GET", "/api/projects", params={"page_size": 1000})["results"]
         return [project for project in found if project["title"] == title]

@@ -225,6 +225,21 @@ def test_secret_that_is_itself_wrong_is_named_but_not_shown():
     with pytest.raises(ValidationError) as caught:
         Vault.model_validate({"key": SECRET, "size": "6"})
     text = explain_validation(caught.value, Vault)
-    assert "WATCHER_KEY: value should have at least 100 items" in text
+    assert "WATCHER_KEY: must have at least 100 characters, not 64" in text
     assert "WATCHER_SIZE='6': " in text
     assert SECRET not in text
+
+
+def test_problem_is_told_in_the_words_of_this_program():
+    environ = {
+        "WATCHER_CONTROL__TOKEN": "short",
+        "WATCHER_PLATFORM__KEY": "0a" * 31,
+        "WATCHER_STATEMENT__KEY": f"{'x' * 32}\nshort",
+        "WATCHER_HTTP__TLS_CERT_FILE": "/certificate",
+    }
+    assert refusal(environ).splitlines() == [
+        "WATCHER_HTTP: TLS needs both TLS_CERT_FILE and TLS_KEY_FILE: set the other one too",
+        "WATCHER_CONTROL__TOKEN: must have at least 12 characters, not 5",
+        "WATCHER_PLATFORM__KEY: a key has 64 hexadecimal digits; of several each has a line",
+        "WATCHER_STATEMENT__KEY: each key, a line each, must have at least 32 characters",
+    ]
