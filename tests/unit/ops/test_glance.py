@@ -86,10 +86,23 @@ def test_overview_of_many_watches_is_a_line_each_with_what_is_wrong(ops):
     page = ops.get("/").text
     assert len(re.findall("<svg", page)) == 6
     assert "last poll: the server answered 503" in page
-    assert "1 dead runs, 1 samples set aside" in page
+    assert "1 dead run, 1 sample set aside" in page
     assert f'<img src="/thumbnails/{picked.id}" alt="b.jpg"' in page
     assert "<h3>Polls</h3>" not in page
     assert "gave up" in ops.get("/watches/cam-2").text
+
+
+def test_overview_counts_in_words_only_what_there_is(ops):
+    watch = add_watch(ops.database, name="cam-0")
+    add_watch(ops.database, name="cam-1")
+    add_batch(ops.database, watch, ["a.jpg", "b.jpg"])
+    with ops.database.write() as session:
+        for name in ("a.jpg", "b.jpg"):
+            sample = load(ops.database, watch, name)
+            samples.record_quarantined(session, sample_id=sample.id, reason="no image", now_ms=NOW_MS)
+    page = ops.get("/").text
+    assert "2 samples set aside" in page
+    assert "dead run" not in page
 
 
 def test_page_of_an_unknown_watch_is_404_and_names_the_known_ones(ops):
