@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from typing import Any, Self
 from sqlalchemy import BigInteger, Engine, literal
 from sqlalchemy.orm import Session
 
-import watcher.daemon  # noqa: F401 - every module that is looked through below
+import watcher
 from tests.simulation.loop import Crash, Loop, Process, Task
 from watcher import standby
 from watcher.database import Database, build_database
@@ -29,6 +31,10 @@ _WITH_THREADS = (
     "watcher.leadership",
     "watcher.standby",
 )
+# The steps come with the first run, but what is replaced below must be there before.
+for _module in pkgutil.walk_packages(watcher.__path__, "watcher."):
+    if _module.name.startswith(_WITH_THREADS):
+        importlib.import_module(_module.name)
 _LOOK_S = 2.0
 # Dialect and compiled statements by the dialect's name: the key of a compiled statement holds its dialect.
 _compiled: dict[str, tuple[Any, Any]] = {}
