@@ -69,6 +69,8 @@ class Daemon:
         # What a leader alone may write.
         self.fenced = self.database
         self._lock = FileLock(self.database)
+        # Over Postgres too, where a real daemon has a lease instead; a name there is no file.
+        self._lock._path = folder / "store.lock"
         self.transport = Transport(
             server=API,
             token=TOKEN,
