@@ -132,13 +132,13 @@ POINTS = {
 }
 
 # Needs a server that takes minutes to install: `tests/label_studio/` leads there.
-LED_TO_ELSEWHERE = {
+POINTS_OF_LABEL_STUDIO = {
     "deliveries.tasks_recorded",
     "label_studio.project_created",
     "label_studio.tasks_imported",
-    # A command between two stores: `tests/scale/test_move.py`.
-    "moving.part_copied",
 }
+# A command between two stores leads to the last: `tests/scale/test_move.py`.
+LED_TO_ELSEWHERE = {*POINTS_OF_LABEL_STUDIO, "moving.part_copied"}
 
 
 @pytest.fixture(scope="session")

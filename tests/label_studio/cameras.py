@@ -15,7 +15,7 @@ import requests
 from PIL import Image
 
 from tests.acceptance.daemon_process import DaemonProcess, wait_for
-from tests.acceptance.test_crash_matrix import LED_TO_ELSEWHERE
+from tests.acceptance.test_crash_matrix import POINTS_OF_LABEL_STUDIO
 from tests.label_studio.server import LabelStudio
 from tests.leaks import OUTPUTS
 from tests.postgres import free_port
@@ -76,7 +76,7 @@ def test_cameras_fill_a_project_of_label_studio_each_pick_once(
         daemon.stop_if_running()
 
 
-@pytest.mark.parametrize("point", sorted(LED_TO_ELSEWHERE))
+@pytest.mark.parametrize("point", sorted(POINTS_OF_LABEL_STUDIO))
 def test_daemon_killed_at_a_point_of_label_studio_adds_each_task_once(
     label_studio: LabelStudio, tmp_path: Path, point: str
 ) -> None:
