@@ -150,7 +150,8 @@ class Ledger(_Reader):
         objects = self._world.server.datasources[config.dataset].objects.values()
         stamps = [version.modified_s for stored in objects for version in stored.versions]
         appears_s = [
-            self._world.profile.epoch_s + self._world.server.clock_offset_s + version.visible_at
+            # A clock that was set back since had shown this already, and marks were taken from it.
+            self._world.find_max_server_s(version.visible_at)
             for stored in objects
             for version in stored.versions
         ]

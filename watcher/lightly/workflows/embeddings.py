@@ -17,6 +17,7 @@ from watcher.domain.errors import (
     DatasetError,
     DeadlineExceededError,
     EmbeddingDoesNotExistError,
+    NotFoundException,
     TransportError,
     UnknownOutcomeError,
     WatcherError,
@@ -127,7 +128,10 @@ def _ensure_write_url(
                     f"whether the embedding {name!r} was promised is unknown: the answer was lost"
                 ) from error
             # A leftover whose name this server does not give out again: without it the name is free.
-            embeddings.delete_embedding(transport, dataset_id=dataset_id, embedding_id=found.id)
+            try:
+                embeddings.delete_embedding(transport, dataset_id=dataset_id, embedding_id=found.id)
+            except NotFoundException:  # somebody else did it meanwhile, or an answer of ours was lost
+                was_lost = True
         number += 1
 
 
