@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from watcher.domain.crash_points import crash_point
+from watcher.domain.errors import ApiException, TransportError
 from watcher.domain.models import Sample
 from watcher.jobs.context import WorkContext
 from watcher.lightly.workflows.listing import iter_pages
@@ -39,6 +40,18 @@ def renew_sidecar_urls(
 
 
 def _list_again(context: WorkContext, *, found_with: Sequence[Sample], wanted: set[str]) -> dict[str, str]:
+    try:
+        return _list_windows(context, found_with=found_with, wanted=wanted)
+    except ApiException as error:
+        if error.code != "CURSOR_EXPIRED":
+            raise
+        # Nothing is wrong with the samples: the next attempt lists from the beginning.
+        raise TransportError(
+            f"the listing for fresh URLs took longer than its cursor lives: {error}"
+        ) from error
+
+
+def _list_windows(context: WorkContext, *, found_with: Sequence[Sample], wanted: set[str]) -> dict[str, str]:
     with context.database.read() as session:
         found_by = [
             polls.load_poll(session, poll_id=poll_id) for poll_id in {row.poll_id for row in found_with}
