@@ -125,10 +125,10 @@ class Outputs:
                 self.search_recording(path)
                 path.unlink()
 
-            context.close = close_and_search  # type: ignore[method-assign]
+            context.close = close_and_search
             return context
 
-        browser.new_context = open_recorded  # type: ignore[method-assign]
+        browser.new_context = open_recorded
         return browser
 
     def take(self) -> list[str]:

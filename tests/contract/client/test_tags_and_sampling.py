@@ -125,7 +125,7 @@ def test_upload_embeddings_that_do_not_fit_are_refused(uploaded, tmp_path):
 
 
 def test_upload_embeddings_from_parquet(uploaded, tmp_path):
-    pa = pytest.importorskip("pyarrow")
+    pa = pytest.importorskip("pyarrow", reason="the package pyarrow is not installed")
     import pyarrow.parquet as pq
 
     names = uploaded.get_filenames()

@@ -14,7 +14,7 @@ from watcher.domain.step_rules import ChannelOrder, EmbedderKind, EmbedRules, Pr
 from watcher.embedders.onnx import OnnxEmbedder, fit_picture
 from watcher.images import DEFAULT_LIMITS
 
-pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime", reason="the package onnxruntime is not installed")
 WHERE = "WATCHER_WATCHES__GATE__EMBED__"
 
 
