@@ -40,18 +40,6 @@ def renew_sidecar_urls(
 
 
 def _list_again(context: WorkContext, *, found_with: Sequence[Sample], wanted: set[str]) -> dict[str, str]:
-    try:
-        return _list_windows(context, found_with=found_with, wanted=wanted)
-    except ApiException as error:
-        if error.code != "CURSOR_EXPIRED":
-            raise
-        # Nothing is wrong with the samples: the next attempt lists from the beginning.
-        raise TransportError(
-            f"the listing for fresh URLs took longer than its cursor lives: {error}"
-        ) from error
-
-
-def _list_windows(context: WorkContext, *, found_with: Sequence[Sample], wanted: set[str]) -> dict[str, str]:
     with context.database.read() as session:
         found_by = [
             polls.load_poll(session, poll_id=poll_id) for poll_id in {row.poll_id for row in found_with}
@@ -66,21 +54,29 @@ def _list_windows(context: WorkContext, *, found_with: Sequence[Sample], wanted:
     first, last = context.watch.listing.compute_range(
         min(starts, default=0), int(context.parts.clock.now_s()) + _AHEAD_S
     )
-    for page in iter_pages(
-        context.transport,
-        dataset_id=context.watch.dataset_id,
-        from_s=first,
-        to_s=last,
-        max_pages=context.config.poll.max_pages,
-    ):
-        context.check()
-        listed = [(row.file_name, row.read_url) for row in page.rows]
-        with context.database.write() as session:
-            samples.refresh_unfinished(session, watch_id=context.watch.id, rows=listed)
-            beside = [(name, url) for name, url in listed if name in wanted and is_sidecar(name)]
-            sidecars.record_sidecars(session, watch_id=context.watch.id, rows=beside)
-        crash_point("read_urls.page_refreshed")
-        found.update((name, url) for name, url in listed if name in wanted)
-        if len(found) == len(wanted):
-            break
+    n_pages = 0
+    try:
+        for page in iter_pages(
+            context.transport,
+            dataset_id=context.watch.dataset_id,
+            from_s=first,
+            to_s=last,
+            max_pages=context.config.poll.max_pages,
+        ):
+            n_pages += 1
+            context.check()
+            listed = [(row.file_name, row.read_url) for row in page.rows]
+            with context.database.write() as session:
+                samples.refresh_unfinished(session, watch_id=context.watch.id, rows=listed)
+                beside = [(name, url) for name, url in listed if name in wanted and is_sidecar(name)]
+                sidecars.record_sidecars(session, watch_id=context.watch.id, rows=beside)
+            crash_point("read_urls.page_refreshed")
+            found.update((name, url) for name, url in listed if name in wanted)
+            if len(found) == len(wanted):
+                break
+    except ApiException as error:
+        if not n_pages or error.retryable or error.status in {401, 403}:
+            raise
+        # Behind the first page the cursor was refused: as in a poll it may have expired, and nothing else is wrong.
+        raise TransportError(f"the listing for fresh URLs broke off, and begins anew: {error}") from error
     return found
