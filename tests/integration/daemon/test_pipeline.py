@@ -7,8 +7,10 @@ import json
 import random
 import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from watcher.domain.backoff import Backoff
 from watcher.domain.bitmask import BitMask
 from watcher.domain.clock import SystemClock
 from watcher.domain.delivery import Delivery, DeliveryState
+from watcher.domain.errors import ApiException
 from watcher.domain.models import (
     BatchRules,
     BatchState,
@@ -32,11 +35,13 @@ from watcher.domain.models import (
 )
 from watcher.embedders.base import Embedder
 from watcher.embedders.descriptor import DescriptorEmbedder
+from watcher.jobs import read_urls
 from watcher.jobs.context import JobParts
 from watcher.jobs.deliveries import Deliverer, DeliveryLimits
 from watcher.jobs.runner import Runner, RunRules
 from watcher.lightly import embeddings, tags
 from watcher.lightly import samples as remote_samples
+from watcher.lightly.workflows.listing import ListingPage, iter_pages
 from watcher.sinks.base import SinkParts
 from watcher.sinks.building import build_sink
 from watcher.store import batches, deliveries, picks, runs, samples, tables
@@ -225,6 +230,30 @@ def test_sample_whose_read_url_expired_gets_a_fresh_one(pipeline: Pipeline) -> N
         )
     pipeline.run_all()
     assert pipeline.states() == dict.fromkeys(["a.jpg", "b.jpg"], SampleState.DONE)
+
+
+def test_listing_for_fresh_urls_whose_cursor_expired_is_begun_anew_and_no_run_given_up(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put_pictures(pipeline.scene, ["a.jpg"])
+    pipeline.poll()
+    ledger = pipeline.scene.load_ledger()
+    expired = [("a.jpg", ledger["a.jpg"].read_url.replace("e=1", "e=0"))]
+    with pipeline.scene.database.write() as session:
+        samples.refresh_unfinished(session, watch_id=ledger["a.jpg"].watch_id, rows=expired)
+    n_listings = [0]
+
+    def list_pages(*args: Any, **options: Any) -> Iterator[ListingPage]:
+        n_listings[0] += 1
+        if n_listings[0] == 1:
+            yield ListingPage(rows=[], cursor_next="c")
+            raise ApiException(400, "Bad Request", code="WHATEVER_A_SERVER_CALLS_IT")
+        yield from iter_pages(*args, **options)
+
+    monkeypatch.setattr(read_urls, "iter_pages", list_pages)
+    pipeline.run_all()
+    assert n_listings[0] == 2
+    assert pipeline.states() == {"a.jpg": SampleState.DONE}
 
 
 @pytest.mark.scenario(number=27)

@@ -196,3 +196,10 @@ def test_switch_to_wal_is_repeated_while_another_connection_does_the_same():
     cursor = Cursor()
     database_module._switch_to_wal(cursor)
     assert cursor.n_calls == 3
+
+
+def test_postgres_compiles_no_statements(postgres_url):
+    built = build_database(postgres_url)
+    with built.read() as session:
+        assert session.execute(text("SHOW jit")).scalar_one() == "off"
+    built.close()
