@@ -22,7 +22,6 @@ from watcher.lightly.wire.samples import SampleCreateRequest
 from watcher.lightly.wire.samplings import SamplingConfig, SamplingCreateRequest
 from watcher.lightly.workflows.embeddings import (
     append_embeddings_stream,
-    upload_embeddings_csv,
     wait_until_processed,
 )
 from watcher.lightly.workflows.register import (
@@ -136,33 +135,6 @@ def test_run_sampling_waits_for_the_job_of_a_request_whose_answer_was_lost(start
 
     assert _sample(connect(start(answer).url)).id == "c" * 24
     assert n_posts[0] == 3
-
-
-@pytest.mark.parametrize(
-    ("lost", "error"), [(True, UnknownOutcomeError), (False, ApiException)], ids=["lost answer", "taken"]
-)
-def test_upload_embeddings_of_a_name_given_out_already_may_be_tried_again_only_after_a_lost_answer(
-    start, connect, tmp_path, lost, error
-):
-    promised = {"id": "e" * 24, "name": "cams-1", "isProcessed": False, "createdAt": 1, "tags": []}
-    n_asked = [0]
-
-    def answer(seen):
-        if seen.method == "DELETE":
-            return {}
-        if seen.path.endswith("/embeddings"):
-            return [promised] if n_asked[0] else []
-        n_asked[0] += 1
-        if lost and n_asked[0] == 1:
-            return Reply(body=b"{", headers={"Content-Length": "99", "Connection": "close"})
-        return Reply(400, {"code": "EMBEDDING_NAME_EXISTS", "error": "taken"})
-
-    with pytest.raises(error) as raised:
-        upload_embeddings_csv(
-            connect(start(answer).url), dataset_id=DATASET, path=tmp_path / "none.csv", name="cams-1"
-        )
-    assert type(raised.value) is error
-    assert raised.value.retryable is lost
 
 
 def test_run_sampling_of_a_reserved_name_ends_by_the_deadline_or_at_once(start, connect):
