@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from workflows import (
     Run,
     bits_of,
     check_farthest_first,
+    make_folders,
     make_pictures,
     make_vectors,
     read_csv,
@@ -259,9 +261,12 @@ def download_dataset(c):
         new_tag_name="the full ones",
     )
     client._tags_api.perform_tag_arithmetics(body, client.dataset_id)
-    client.download_dataset(str(target), tag_name="the full ones", verbose=False)
+    make_folders(target, c["names"])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        client.download_dataset(str(target), tag_name="the full ones", verbose=False)
     got = sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
-    assert got == c["names"], got
+    assert got == c["names"], (got, [str(warning.message) for warning in told])
 
 
 if __name__ == "__main__":

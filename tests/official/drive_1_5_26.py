@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from lightly.openapi_generated.swagger_client.models import (
 from lightly.openapi_generated.swagger_client.models.configuration_value_data_type import (
     ConfigurationValueDataType,
 )
-from workflows import Run, bits_of, check_farthest_first, make_vectors, read_csv, write_csv
+from workflows import Run, bits_of, check_farthest_first, make_folders, make_vectors, read_csv, write_csv
 
 run = Run()
 PREFIX = "incoming"
@@ -314,9 +315,13 @@ def custom_metadata(c):
 def download_dataset(c):
     client = c["client"]
     target = Path(c["work"]) / "downloaded"
-    client.download_dataset(str(target), tag_name="first picks", max_workers=2)
+    names = sorted(client.get_filenames_in_tag(client.get_tag_by_name("first picks")))
+    make_folders(target, names)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        client.download_dataset(str(target), tag_name="first picks", max_workers=2)
     got = sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
-    assert got == sorted(client.get_filenames_in_tag(client.get_tag_by_name("first picks"))), got
+    assert got == names, (got, [str(warning.message) for warning in told])
 
 
 if __name__ == "__main__":

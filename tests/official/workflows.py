@@ -29,6 +29,16 @@ def make_pictures(folder: Path, names: list[str]) -> None:
         Image.fromarray(pixels).resize((320, 240)).save(path, quality=90)
 
 
+def make_folders(target: Path, names: list[str]) -> None:
+    """The folders that a download of `names` below `target` needs.
+
+    Both clients look whether a folder is there and then make it, from several threads: the thread that comes second
+    fails, and its picture is left out with a warning. That is no fault of the server's.
+    """
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+
+
 def make_vectors(n: int, seed: int = 3) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, N_DIMENSIONS)).astype(np.float32)
 
