@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,16 +140,6 @@ class DaemonProcess:
     def build_transport(self) -> Transport:
         token = (self.data_dir / "platform" / "token").read_text().strip()
         return Transport(server=self.server, token=token)
-
-
-def wait_for(
-    condition: Callable[[], bool], *, limit_s: float, what: str, explain: Callable[[], str] = str
-) -> None:
-    """Waits until the condition holds; fails with `what` and an explanation at the limit."""
-    ends_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < ends_s, f"not within {limit_s:.0f} s: {what}\n{explain()}"
-        time.sleep(0.2)
 
 
 def _find(pattern: str, text: str) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.daemon_process import DaemonProcess, wait_for
+from tests.acceptance.daemon_process import DaemonProcess
 from tests.acceptance.test_bad_input import QUICK, _picture
+from tests.waiting import wait_for
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.acceptance.daemon_process import DaemonProcess, wait_for
+from tests.acceptance.daemon_process import DaemonProcess
+from tests.waiting import wait_for
 from watcher.platform.server import PlatformServer
 from watcher.platform.settings import PlatformConfig
 
@@ -84,7 +85,6 @@ def test_files_that_are_no_good_pictures_are_set_aside_each_with_its_reason(
     (incoming / "empty.png").touch()
     wait_for(
         lambda: _sample_states(daemon) == {"done": len(good), "quarantined": 3},
-        limit_s=40,
         what="good ones done, bad ones set aside",
         explain=lambda: str(_sample_states(daemon)) + daemon.read_log()[-3000:],
     )
@@ -107,19 +107,15 @@ def test_folder_that_vanishes_stops_only_its_watch_and_comes_back(
     assert names == {"incoming", "other"}
     shutil.rmtree(daemon.data_dir / "incoming")
     (daemon.data_dir / "other" / "a.jpg").write_bytes(_picture())
-    wait_for(lambda: "incoming" in _failed_polls(daemon), limit_s=20, what="the failure is told")
-    wait_for(
-        lambda: _watch(daemon, "other")["samples"]["done"] == 1, limit_s=30, what="the other watch goes on"
-    )
+    wait_for(lambda: "incoming" in _failed_polls(daemon), what="the failure is told")
+    wait_for(lambda: _watch(daemon, "other")["samples"]["done"] == 1, what="the other watch goes on")
     (daemon.data_dir / "incoming").mkdir()
     (daemon.data_dir / "incoming" / "b.jpg").write_bytes(_picture(1))
-    wait_for(
-        lambda: _watch(daemon, "incoming")["samples"]["done"] == 1, limit_s=30, what="the watch recovers"
-    )
+    wait_for(lambda: _watch(daemon, "incoming")["samples"]["done"] == 1, what="the watch recovers")
 
 
 def _wait_for_watches(daemon: DaemonProcess, n: int) -> list[dict[str, str]]:
-    wait_for(lambda: len(daemon.status()["watches"]) == n, limit_s=20, what=f"{n} watches")
+    wait_for(lambda: len(daemon.status()["watches"]) == n, what=f"{n} watches")
     watches: list[dict[str, str]] = daemon.status()["watches"]
     return watches
 
@@ -153,10 +149,10 @@ def test_wrong_token_is_told_without_showing_it_and_nothing_ends(
         LIGHTLY_SERVER_LOCATION=lone_platform.url,
         **{f"{WATCH}DATASET": "incoming"},
     )
-    wait_for(lambda: "credentials" in daemon.get("/health/ready").text, limit_s=20, what="readiness tells")
+    wait_for(lambda: "credentials" in daemon.get("/health/ready").text, what="readiness tells")
     assert daemon.get("/health/ready").status_code == 503
     assert daemon.get("/health/live").status_code == 200
-    wait_for(lambda: "401" in _failed_polls(daemon), limit_s=20, what="the log tells")
+    wait_for(lambda: "401" in _failed_polls(daemon), what="the log tells")
     assert WRONG_TOKEN not in daemon.read_log() + daemon.get("/").text + daemon.get("/metrics").text
 
 
@@ -171,7 +167,7 @@ def test_unknown_dataset_and_unreachable_server_are_told_and_waited_for(
         LIGHTLY_SERVER_LOCATION=f"http://127.0.0.1:{port}",
         **{f"{WATCH}DATASET": "never-made"},
     )
-    wait_for(lambda: "NotSentError" in _failed_polls(daemon), limit_s=40, what="the log tells")
+    wait_for(lambda: "NotSentError" in _failed_polls(daemon), what="the log tells")
     assert daemon.get("/health/ready").json()["problems"]["server"]
     assert daemon.get("/health/live").status_code == 200
     server = PlatformServer(
@@ -179,8 +175,8 @@ def test_unknown_dataset_and_unreachable_server_are_told_and_waited_for(
     )
     server.start()
     try:
-        wait_for(lambda: "never-made" in _failed_polls(daemon), limit_s=40, what="the dataset is named")
-        wait_for(lambda: daemon.get("/health/ready").status_code == 200, limit_s=20, what="ready")
+        wait_for(lambda: "never-made" in _failed_polls(daemon), what="the dataset is named")
+        wait_for(lambda: daemon.get("/health/ready").status_code == 200, what="ready")
     finally:
         server.stop()
 
@@ -197,10 +193,10 @@ def test_full_disk_is_told_and_nothing_is_lost(start: Callable[..., DaemonProces
         _wait_for_watches(daemon, 1)
         _fill(disk / "filler")
         (daemon.data_dir / "incoming" / "a.jpg").write_bytes(_picture())
-        wait_for(lambda: "is full" in _failed_polls(daemon), limit_s=30, what="the full disk is told")
+        wait_for(lambda: "is full" in _failed_polls(daemon), what="the full disk is told")
         assert daemon.get("/health/live").status_code == 200
         (disk / "filler").unlink()
-        wait_for(lambda: _sample_states(daemon) == {"done": 1}, limit_s=40, what="it goes on by itself")
+        wait_for(lambda: _sample_states(daemon) == {"done": 1}, what="it goes on by itself")
         assert daemon.terminate() == 0
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
@@ -289,11 +285,11 @@ def test_signal_drains_and_exits_with_0(start: Callable[..., DaemonProcess], num
     daemon = start()
     for name in range(20):
         (daemon.data_dir / "incoming" / f"{name}.jpg").write_bytes(_picture(name, 200))
-    wait_for(lambda: "batches" in daemon.read_log(), limit_s=20, what="work is under way")
+    wait_for(lambda: "batches" in daemon.read_log(), what="work is under way")
     assert daemon.terminate(number) == 0
     assert "Traceback" not in daemon.read_log()
     daemon.start()
-    wait_for(lambda: _sample_states(daemon) == {"done": 20}, limit_s=40, what="the rest is done")
+    wait_for(lambda: _sample_states(daemon) == {"done": 20}, what="the rest is done")
 
 
 def test_second_signal_ends_at_once(start: Callable[..., DaemonProcess]) -> None:
@@ -304,4 +300,4 @@ def test_second_signal_ends_at_once(start: Callable[..., DaemonProcess]) -> None
     begun_s = time.monotonic()
     os.kill(daemon.pid, signal.SIGCONT)
     assert daemon.terminate() in {128 + signal.SIGTERM, 128 + signal.SIGINT}
-    assert time.monotonic() - begun_s < 3
+    assert time.monotonic() - begun_s < 20

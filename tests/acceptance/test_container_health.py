@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.daemon_process import wait_for
 from tests.postgres import free_port
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.deep
 
@@ -48,7 +48,7 @@ def start_first(tmp_path: Path) -> Iterator[Callable[..., Health]]:
             )
         running.append(outside)
         children = Path(f"/proc/{outside.pid}/task/{outside.pid}/children")
-        wait_for(lambda: bool(children.read_text().split()), limit_s=20, what="the namespace has a process")
+        wait_for(lambda: bool(children.read_text().split()), what="the namespace has a process")
         first = children.read_text().split()[0]
 
         def ask(*more: str) -> subprocess.CompletedProcess[str]:

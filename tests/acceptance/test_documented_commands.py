@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.daemon_process import DaemonProcess, wait_for
+from tests.acceptance.daemon_process import DaemonProcess
 from tests.photographs import write_photographs
 from tests.unit.test_docs_site import list_commands
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.deep
 

@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from tests.acceptance.daemon_process import DaemonProcess, wait_for
+from tests.acceptance.daemon_process import DaemonProcess
 from tests.photographs import write_photographs
+from tests.waiting import wait_for
 from watcher.lightly import datasets, samples, tags
 from watcher.lightly.transport import Transport
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.acceptance.daemon_process import DaemonProcess, wait_for
+from tests.acceptance.daemon_process import DaemonProcess
 from tests.acceptance.forge import Forge
 from tests.leaks import OUTPUTS
 from tests.photographs import write_photographs
 from tests.postgres import free_port
 from tests.unit.lightly.servers import Reply, Seen, serve
+from tests.waiting import wait_for
 from watcher.domain.errors import WatcherError
 from watcher.domain.statements import compute_key_id
 from watcher.lightly.transport import Transport
@@ -83,14 +84,10 @@ def test_daemon_takes_up_the_secrets_of_its_webhook_and_its_embedding_service(tm
         try:
             daemon.start()
             for path, secret in (("/embed", embedder), ("/hook", webhook)):
-                wait_for(
-                    partial(is_seen, path, 401), limit_s=60, what=f"{path} refuses", explain=daemon.read_log
-                )
+                wait_for(partial(is_seen, path, 401), what=f"{path} refuses", explain=daemon.read_log)
                 assert (path, 200) not in seen
                 replace(secret, NEW)
-                wait_for(
-                    partial(is_seen, path, 200), limit_s=60, what=f"{path} accepts", explain=daemon.read_log
-                )
+                wait_for(partial(is_seen, path, 200), what=f"{path} accepts", explain=daemon.read_log)
             replace(webhook, "short")  # refused by the settings, so the good one stays
             assert daemon.terminate() == 0
         finally:
@@ -118,7 +115,6 @@ def test_daemon_signs_with_the_new_keys_of_its_statements_and_its_platform(tmp_p
         daemon.start()
         wait_for(
             lambda: all(watch["mark_s"] for watch in daemon.status()["watches"]),
-            limit_s=60,
             what="both watches are polled",
             explain=daemon.read_log,
         )
@@ -128,7 +124,6 @@ def test_daemon_signs_with_the_new_keys_of_its_statements_and_its_platform(tmp_p
         # A token that nobody knows makes the daemon look.
         wait_for(
             lambda: not is_accepted(daemon.server, OLD) and daemon.read_log().count('"secret.changed"') == 2,
-            limit_s=60,
             what="both keys are taken up",
             explain=daemon.read_log,
         )
@@ -175,11 +170,11 @@ def test_platform_alone_takes_up_its_token_when_a_new_one_is_shown(tmp_path, for
         log=tmp_path / "log",
     )
     try:
-        wait_for(lambda: is_accepted(url, OLD), limit_s=60, what="the platform knows its token")
+        wait_for(lambda: is_accepted(url, OLD), what="the platform knows its token")
         assert not is_accepted(url, NEW)
         replace(token, NEW)
-        wait_for(lambda: is_accepted(url, NEW), limit_s=60, what="the new token counts")
-        wait_for(lambda: not is_accepted(url, OLD), limit_s=60, what="the old one counts no more")
+        wait_for(lambda: is_accepted(url, NEW), what="the new token counts")
+        wait_for(lambda: not is_accepted(url, OLD), what="the old one counts no more")
         with requests.Session() as session:
             session.trust_env = False
             assert session.get(f"{url}/v1/versions/pip/minimum", timeout=10).status_code == 200

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.acceptance.daemon_process import DaemonProcess, wait_for
+from tests.acceptance.daemon_process import DaemonProcess
 from tests.gameday.gate import Gate
 from tests.photographs import write_photographs
+from tests.waiting import wait_for
 from watcher.attach import make_dataset
 from watcher.lightly.transport import Transport
 from watcher.platform.server import PlatformServer
@@ -117,7 +118,6 @@ def test_first_listing_that_hangs_is_told_by_the_live_endpoint_and_a_stop_ends_i
     daemon.start()
     wait_for(
         lambda: daemon.get("/health/live").status_code == 503,
-        limit_s=60,
         what="the listing counts as stalled",
         explain=daemon.read_log,
     )
@@ -133,13 +133,9 @@ def test_first_listing_that_hangs_is_told_by_the_live_endpoint_and_a_stop_ends_i
 def test_stop_while_pages_of_a_listing_come_slowly_ends_in_time_and_the_next_start_goes_on(daemon, gate):
     gate.delay(LISTING, seconds=0.7)
     daemon.start()
-    wait_for(
-        lambda: 0 < count_listed(daemon) < N_FILES, limit_s=60, what="half listed", explain=daemon.read_log
-    )
+    wait_for(lambda: 0 < count_listed(daemon) < N_FILES, what="half listed", explain=daemon.read_log)
     assert daemon.terminate(limit_s=30) == 0
     gate.let_go()
     daemon.start()
-    wait_for(
-        lambda: count_listed(daemon) == N_FILES, limit_s=60, what="all are listed", explain=daemon.read_log
-    )
+    wait_for(lambda: count_listed(daemon) == N_FILES, what="all are listed", explain=daemon.read_log)
     assert daemon.terminate() == 0

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.acceptance.daemon_process import DaemonProcess, wait_for
+from tests.acceptance.daemon_process import DaemonProcess
 from tests.leaks import OUTPUTS
+from tests.waiting import wait_for
 
 WATCH = "WATCHER_WATCHES__INCOMING__"
 FLAGS = [
@@ -48,7 +49,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     (incoming / "broken.jpg").write_text("no picture")
     wait_for(
         lambda: _count(running, "done") == 6 and _count(running, "quarantined") == 1,
-        limit_s=60,
         what="six done, one set aside",
         explain=running.read_log,
     )
@@ -163,7 +163,7 @@ def test_login_shows_buttons_and_replay_gives_a_file_another_chance(
     page.get_by_role("button", name="Log in").click()
     page.get_by_role("button", name="Replay what failed").click()
     assert "1 samples" in page.get_by_role("status").inner_text()
-    wait_for(lambda: _count(daemon, "quarantined") == 1, limit_s=60, what="set aside again, with its reason")
+    wait_for(lambda: _count(daemon, "quarantined") == 1, what="set aside again, with its reason")
     assert daemon.run_json("log")[0]["verb"] == "replay"
     (cookie,) = page.context.cookies()
     assert cookie["httpOnly"]

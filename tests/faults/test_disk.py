@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.daemon_process import DaemonProcess, wait_for
+from tests.acceptance.daemon_process import DaemonProcess
 from tests.faults.load import draw, put_whole
 from tests.postgres import free_port
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(300)]
 

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.daemon_process import DaemonProcess, wait_for
+from tests.acceptance.daemon_process import DaemonProcess
 from tests.faults.load import draw, put_whole
 from tests.faults.platform_process import PlatformProcess
 from tests.gameday.gate import Gate
 from tests.postgres import free_port
 from tests.prometheus import Prometheus
+from tests.waiting import wait_for
 from watcher.lightly import datasets, datasources
 from watcher.lightly.transport import Transport
 from watcher.lightly.wire.datasets import DatasetCreateRequest

@@ -14,11 +14,12 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.acceptance.daemon_process import DaemonProcess, wait_for
+from tests.acceptance.daemon_process import DaemonProcess
 from tests.acceptance.test_crash_matrix import POINTS_OF_LABEL_STUDIO
 from tests.label_studio.server import LabelStudio
 from tests.leaks import OUTPUTS
 from tests.postgres import free_port
+from tests.waiting import wait_for
 from watcher.domain.crash_points import VARIABLE
 
 WATCH = "WATCHER_WATCHES__CAMERAS__"
@@ -109,7 +110,6 @@ def test_label_studio_that_is_away_holds_up_neither_batches_nor_manifests(
         daemon.start()
         wait_for(
             lambda: states(daemon) == {"copy": {"done"}, "team": {"ready"}} and bool(errors(daemon)),
-            limit_s=60,
             what="the manifest alone",
             explain=lambda: explain(daemon),
         )
@@ -117,7 +117,7 @@ def test_label_studio_that_is_away_holds_up_neither_batches_nor_manifests(
         daemon.kill()
         daemon.environ[f"{STUDIO}TOKEN"] = label_studio.legacy_token
         daemon.start()
-        wait_for(lambda: is_delivered(daemon), limit_s=60, what="delivered", explain=lambda: explain(daemon))
+        wait_for(lambda: is_delivered(daemon), what="delivered", explain=lambda: explain(daemon))
         (project,) = label_studio.find_projects("Away")
         assert len(label_studio.load_tasks(project["id"])) == 3
     finally:

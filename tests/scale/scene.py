@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from sqlalchemy import func, select
 
 from tests.acceptance.forge import Forge
 from tests.scale.releases import Release
+from tests.waiting import wait_for
 from watcher.database import Database, build_database
 from watcher.lightly import datasets, datasources, samples
 from watcher.lightly.transport import Transport
@@ -270,18 +270,3 @@ class Scene:
             if member.pid is not None:
                 os.kill(member.pid, signal.SIGCONT)
             member.kill()
-
-
-def wait_for(
-    condition: Callable[[], object],
-    *,
-    limit_s: float,
-    what: str,
-    explain: Callable[[], str] = str,
-    every_s: float = 0.2,
-) -> None:
-    """Waits until the condition holds; fails with `what` and an explanation at the limit."""
-    ends_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < ends_s, f"not within {limit_s:.0f} s: {what}\n{explain()}"
-        time.sleep(every_s)

@@ -12,7 +12,8 @@ import pytest
 
 from tests.faults.postgres_process import PostgresProcess, open_postgres_process
 from tests.scale.partition import Way, replace_port
-from tests.scale.scene import Member, Scene, wait_for
+from tests.scale.scene import Member, Scene
+from tests.waiting import wait_for
 
 N_SAMPLES = int(os.environ.get("SOAK_SAMPLES", "1500"))
 PLAN = [

@@ -7,7 +7,8 @@ import signal
 import pytest
 from sqlalchemy import select
 
-from tests.scale.scene import Scene, wait_for
+from tests.scale.scene import Scene
+from tests.waiting import wait_for
 from watcher.database import build_database
 from watcher.store import tables
 
@@ -66,9 +67,7 @@ def test_daemon_goes_on_over_the_moved_store_and_ingests_nothing_again(build_sce
     replica, worker = scene.add_replica(), scene.add_worker()
     replica.start()
     worker.start()
-    wait_for(
-        lambda: replica.read_metric("watcher_polls_total"), limit_s=60, what="it polls", explain=scene.explain
-    )
+    wait_for(lambda: replica.read_metric("watcher_polls_total"), what="it polls", explain=scene.explain)
     assert replica.read_metric("watcher_samples_discovered_total") == 0
     assert load_ledger(postgres_url) == before
     scene.put_pictures(6, start=12)

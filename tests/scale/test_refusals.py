@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from tests.scale.scene import wait_for
+from tests.waiting import wait_for
 from watcher.database import build_database
 from watcher.database_server import check_server
 from watcher.domain.errors import ConfigError, StoreUnavailableError
@@ -38,7 +38,6 @@ def test_worker_that_differs_from_the_leader_says_so_and_takes_no_run(build_scen
     other.start()
     wait_for(
         lambda: says in other.read_log(),
-        limit_s=60,
         what="it says so",
         explain=scene.explain,
     )
@@ -58,7 +57,6 @@ def test_replica_with_other_settings_than_the_leader_says_so(build_scene):
     other.start()
     wait_for(
         lambda: "settings differ from the leader's" in other.read_log(),
-        limit_s=60,
         what="it says so",
         explain=scene.explain,
     )
@@ -90,7 +88,6 @@ def test_server_that_turns_read_only_for_a_while_stops_everything_and_loses_noth
         scene.put_pictures(20, start=20)
         wait_for(
             lambda: replica.read_metric("watcher_leader") == 0,
-            limit_s=60,
             what="nobody leads",
             explain=scene.explain,
         )

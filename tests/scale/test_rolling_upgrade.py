@@ -8,7 +8,8 @@ import pytest
 import requests
 
 from tests.scale.releases import Release, find_head
-from tests.scale.scene import Member, Scene, wait_for
+from tests.scale.scene import Member, Scene
+from tests.waiting import wait_for
 
 _NEXT, _AFTER = "8001", "8002"
 _ADD = 'op.add_column("runs", sa.Column("colour", sa.String(10), nullable=False, server_default="blue"))'
@@ -52,9 +53,7 @@ def test_old_and_new_release_work_side_by_side_on_the_expanded_schema(build_scen
 
     migrate(scene, new, _NEXT)
     for member in (old_replica, old_worker):
-        wait_for(
-            lambda member=member: ask_ready(member)[0] == 200, limit_s=30, what="the old release is ready"
-        )
+        wait_for(lambda member=member: ask_ready(member)[0] == 200, what="the old release is ready")
     new_replica, new_worker = scene.add_replica(release=new), scene.add_worker(release=new)
     new_replica.start()
     new_worker.start()
@@ -68,7 +67,6 @@ def test_old_and_new_release_work_side_by_side_on_the_expanded_schema(build_scen
     assert old_replica.terminate() == 0
     wait_for(
         lambda: new_replica.read_metric("watcher_leader") == 1,
-        limit_s=30,
         what="the new release leads",
         explain=scene.explain,
     )
@@ -77,7 +75,7 @@ def test_old_and_new_release_work_side_by_side_on_the_expanded_schema(build_scen
     scene.check_exactly_once(80)
 
     migrate(scene, newer, _AFTER)
-    wait_for(lambda: ask_ready(new_worker)[0] == 200, limit_s=30, what="the new release is ready")
+    wait_for(lambda: ask_ready(new_worker)[0] == 200, what="the new release is ready")
     status, text = ask_ready(old_worker)
     assert status == 503
     assert f"wants programs from version {_NEXT} on" in text

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.collector import Collector
-from tests.scale.scene import TOKEN, Scene, wait_for
+from tests.scale.scene import TOKEN, Scene
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.deep
 RENEWED = f"{TOKEN}-renewed"
@@ -41,7 +42,6 @@ def test_worker_and_leader_take_up_a_new_token_of_their_server_without_a_restart
     scene.put_pictures(5, start=5)
     wait_for(
         lambda: replica.read_metric("watcher_credentials_refused") == 1,
-        limit_s=60,
         what="the old token is refused",
         explain=scene.explain,
     )
@@ -67,7 +67,6 @@ def test_batch_is_one_trace_over_leader_worker_and_platform(build_scene, collect
     scene.wait_until_done(45, limit_s=120)
     wait_for(
         lambda: collector.named("batch") and collector.named("run delivery"),
-        limit_s=60,
         what="the root span of a batch and its delivery",
         explain=scene.explain,
     )

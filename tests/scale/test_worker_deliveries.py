@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from tests.receivers import Answer, open_receiver
-from tests.scale.scene import wait_for
+from tests.waiting import wait_for
 from watcher.store import tables
 
 _SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
@@ -44,7 +44,7 @@ def test_worker_that_died_in_a_delivery_is_followed_by_another_and_the_receiver_
             scene.put_pictures(4)
             replica = scene.add_replica()
             replica.start()
-            wait_for(lambda: sum(scene.count_states().values()) == 4, limit_s=60, what="all are listed")
+            wait_for(lambda: sum(scene.count_states().values()) == 4, what="all are listed")
             replica.terminate()  # from here on nobody leads
             other = scene.add_worker("--steps", "upload,embed,sampling")
             other.start()
@@ -57,7 +57,6 @@ def test_worker_that_died_in_a_delivery_is_followed_by_another_and_the_receiver_
             second.start()
             wait_for(
                 lambda: load_states(scene)["hook"] == "done",
-                limit_s=60,
                 what="it was taken up again",
                 explain=scene.explain,
             )
@@ -74,7 +73,6 @@ def test_worker_that_died_in_a_delivery_is_followed_by_another_and_the_receiver_
         replica.start()
         wait_for(
             lambda: load_states(scene)["files"] == "done",
-            limit_s=60,
             what="the leader wrote it",
             explain=scene.explain,
         )

@@ -8,7 +8,7 @@ import time
 import pytest
 from sqlalchemy import text
 
-from tests.scale.scene import wait_for
+from tests.waiting import wait_for
 
 
 def test_samples_are_done_once_by_workers_and_the_queue_may_vanish(build_scene):
@@ -16,7 +16,7 @@ def test_samples_are_done_once_by_workers_and_the_queue_may_vanish(build_scene):
     scene.put_pictures(120)
     replica, workers = scene.add_replica(), [scene.add_worker(), scene.add_worker()]
     replica.start()
-    wait_for(lambda: sum(scene.count_states().values()) == 120, limit_s=60, what="all are listed")
+    wait_for(lambda: sum(scene.count_states().values()) == 120, what="all are listed")
     # Nobody works yet; all hints are taken away.
     database = scene.open_store()
     with database.write() as session:
@@ -43,13 +43,13 @@ def test_leader_that_was_frozen_writes_nothing_when_it_wakes(build_scene):
     replicas = [scene.add_replica(), scene.add_replica()]
     for replica in replicas:
         replica.start()
-    wait_for(lambda: scene.find_leader(replicas), limit_s=30, what="one leads", explain=scene.explain)
+    wait_for(lambda: scene.find_leader(replicas), what="one leads", explain=scene.explain)
     old = scene.find_leader(replicas)
     new = next(replica for replica in replicas if replica is not old)
     assert new.read_metric("watcher_leader") == 0
     # It is frozen in the middle of a poll: what the server answers then, it would write when it wakes.
     n_polls = old.read_metric("watcher_polls_total")
-    wait_for(lambda: old.read_metric("watcher_polls_total") > n_polls, limit_s=30, what="it polls")
+    wait_for(lambda: old.read_metric("watcher_polls_total") > n_polls, what="it polls")
     scene.platform.signal(signal.SIGSTOP)
     time.sleep(2)  # four times the interval of its polls
     old.signal(signal.SIGSTOP)
@@ -57,7 +57,6 @@ def test_leader_that_was_frozen_writes_nothing_when_it_wakes(build_scene):
     try:
         wait_for(
             lambda: new.read_metric("watcher_leader") == 1,
-            limit_s=30,
             what="the other one leads",
             explain=scene.explain,
         )
@@ -67,9 +66,7 @@ def test_leader_that_was_frozen_writes_nothing_when_it_wakes(build_scene):
         scene.wait_until_done(5, limit_s=60)
     finally:
         old.signal(signal.SIGCONT)
-    wait_for(
-        lambda: old.read_metric("watcher_leader") == 0, limit_s=30, what="it knows", explain=scene.explain
-    )
+    wait_for(lambda: old.read_metric("watcher_leader") == 0, what="it knows", explain=scene.explain)
     assert old.read_metric("watcher_fenced_writes_total") >= 1
     scene.put_pictures(5, start=5)
     scene.wait_until_done(10, limit_s=60)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 
 from tests.integration.daemon.test_pipeline import Pipeline, _put_pictures
 from tests.receivers import Answer, open_receiver
+from tests.waiting import wait_for
 from watcher.domain.delivery import DeliverRules, DeliveryState, ManifestRules, SinkConfig, WebhookRules
 from watcher.domain.errors import UnknownOutcomeError
 from watcher.domain.models import BatchState, SampleState
@@ -78,7 +77,7 @@ def test_scenario_12_delivery_is_done_with_the_receivers_word_alone(pipeline: Pi
         pipeline.run_once()
     assert pipeline.load_batch_state() is BatchState.DONE
     for attempt in (1, 2):
-        wait_until(pipeline.deliver_once)
+        wait_for(pipeline.deliver_once)
         delivery = pipeline.load_deliveries()["manifest"]
         assert (delivery.state, delivery.attempt) == (DeliveryState.READY, attempt)
         assert delivery.location is None
@@ -106,8 +105,8 @@ def test_scenario_42_webhook_fired_while_its_receiver_is_deployed_arrives_later_
         for _ in range(4):
             pipeline.run_once()
         assert pipeline.load_batch_state(number) is BatchState.DONE
-        wait_until(lambda number=number: pipeline.deliver_once() and _has_failed(pipeline, number))
-        wait_until(
+        wait_for(lambda number=number: pipeline.deliver_once() and _has_failed(pipeline, number))
+        wait_for(
             lambda number=number: (
                 pipeline.load_deliveries(number)["manifest"].state is DeliveryState.DONE
                 or not pipeline.deliver_once()
@@ -115,7 +114,7 @@ def test_scenario_42_webhook_fired_while_its_receiver_is_deployed_arrives_later_
         )
     with open_receiver(free_port) as receiver:
         receiver.answers = [Answer(503), Answer(404)]
-        wait_until(lambda: not pipeline.deliver_once() and _are_done(pipeline, len(names)))
+        wait_for(lambda: not pipeline.deliver_once() and _are_done(pipeline, len(names)))
     confirmed = receiver.got[2:]
     by_id = {got.headers["webhook-id"]: got.json["picks"] for got in confirmed}
     assert len(by_id) == len(confirmed) == len(names), "each once"
@@ -134,10 +133,3 @@ def _are_done(pipeline: Pipeline, n_batches: int) -> bool:
         for number in range(1, n_batches + 1)
         for delivery in pipeline.load_deliveries(number).values()
     )
-
-
-def wait_until(condition: Callable[[], bool], *, limit_s: float = 60.0) -> None:
-    ends_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < ends_s
-        time.sleep(0.003)

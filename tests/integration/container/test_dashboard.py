@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.acceptance.daemon_process import DaemonProcess, wait_for
+from tests.acceptance.daemon_process import DaemonProcess
 from tests.photographs import write_photographs
 from tests.prometheus import Prometheus
+from tests.waiting import wait_for
 from watcher.ops.alerts import render_alerts
 
 ROOT = Path(__file__).parents[3]

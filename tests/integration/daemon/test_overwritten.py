@@ -38,7 +38,7 @@ def _overwrite(scene: Scene, name: str, body: bytes) -> None:
     mark_s = scene.load_watch().mark_s
     assert mark_s is not None
     scene.put(name, body, modified_s=mark_s + 1)
-    ends_s = time.monotonic() + 30
+    ends_s = time.monotonic() + 60
     while time.time() < mark_s + 2.5:
         assert time.monotonic() < ends_s
         time.sleep(0.1)

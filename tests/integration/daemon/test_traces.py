@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.daemon_process import DaemonProcess, wait_for
+from tests.acceptance.daemon_process import DaemonProcess
 from tests.builders import NOW_MS
 from tests.collector import Collector
 from tests.photographs import write_photographs
+from tests.waiting import wait_for
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import Batch, BatchState, Step, Watch
 from watcher.domain.tracing import compute_trace_id

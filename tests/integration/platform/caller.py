@@ -29,7 +29,7 @@ class Caller:
 
     def request(self, method: str, path: str, **arguments) -> requests.Response:
         """The bare answer."""
-        return self.session.request(method, self.url + path, timeout=30, **arguments)
+        return self.session.request(method, self.url + path, timeout=60, **arguments)
 
     def __call__(self, method: str, path: str, expected: int = 200, **arguments) -> Any:
         """The body of an answer whose status and form are as declared."""
@@ -93,11 +93,11 @@ class Caller:
         self, dataset: str, names: Sequence[str], vectors: Any, name: str = "default"
     ) -> str:
         reply = self("GET", f"{dataset}/embeddings/writeCSVUrl", params={"name": name})
-        response = requests.put(reply["signedWriteUrl"], data=build_csv(names, vectors), timeout=30)
+        response = requests.put(reply["signedWriteUrl"], data=build_csv(names, vectors), timeout=60)
         assert response.status_code == 200, response.text
         return reply["embeddingId"]
 
-    def wait(self, job_id: str, limit_s: float = 30.0) -> dict[str, Any]:
+    def wait(self, job_id: str, limit_s: float = 90.0) -> dict[str, Any]:
         """The job when it has ended."""
         end = time.monotonic() + limit_s
         while time.monotonic() < end:

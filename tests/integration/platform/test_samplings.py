@@ -337,7 +337,7 @@ def test_worker_that_lost_its_lease_stores_nothing(build_server, monkeypatch):
 
     def slow(**arguments):
         entered.set()
-        go_on.wait(30)
+        go_on.wait(60)
         return real(**{**arguments, "cancelled": None})
 
     monkeypatch.setattr(samplers, "pick", slow)
@@ -345,7 +345,7 @@ def test_worker_that_lost_its_lease_stores_nothing(build_server, monkeypatch):
     with Caller(server.url, TOKEN) as api:
         dataset, _initial, embedding = prepare(api)
         job = start(api, dataset, embedding, "picked")["jobId"]
-        assert entered.wait(30)
+        assert entered.wait(60)
         with server.platform.database.write() as session:
             session.execute(text("UPDATE platform_jobs SET lease_owner = 'another'"))
         go_on.set()

@@ -61,7 +61,7 @@ def users(run_id):
         user.kill()
 
 
-def _wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+def _wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():

@@ -121,7 +121,7 @@ def test_second_demo_takes_no_name_of_the_first(tmp_path):
 def test_demo_keeps_real_time(tmp_path):
     start = time.monotonic()
     run_demo(tmp_path, seconds=1.0, rate_per_s=3, seed=0, stop=threading.Event(), say=lambda _: None)
-    assert 0.8 < time.monotonic() - start < 5
+    assert 0.8 < time.monotonic() - start < 60
 
 
 @pytest.mark.parametrize("changes", [{"seconds": 0}, {"rate_per_s": -1}])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import os
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.waiting import wait_for
 from watcher.domain.clock import SystemClock
 from watcher.domain.errors import ConfigError, EmbedderAnswerError, EmbedderUnavailableError
 from watcher.domain.step_rules import EmbedderKind, EmbedRules
@@ -70,13 +70,6 @@ def is_alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
-
-
-def wait_until(condition, limit_s: float = 60.0) -> None:
-    ends_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < ends_s
-        time.sleep(0.02)
 
 
 def test_vectors_come_in_the_order_of_the_pictures_from_one_process(make, tmp_path):
@@ -157,7 +150,7 @@ time.sleep(600)
             | {"time_limit_s": embedder._rules.time_limit_s * 3}
         )
     for pid in map(int, (tmp_path / "pids").read_text().split()):
-        wait_until(lambda pid=pid: not is_alive(pid))
+        wait_for(lambda pid=pid: not is_alive(pid))
 
 
 def test_command_that_fails_half_way_is_started_anew_by_the_next_call(make, tmp_path):
@@ -202,4 +195,4 @@ def test_command_ends_with_its_embedder(make):
     pid = embedder._process.pid
     assert os.getpgid(pid) == pid
     embedder.close_process()
-    wait_until(lambda: not is_alive(pid))
+    wait_for(lambda: not is_alive(pid))

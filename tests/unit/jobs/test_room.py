@@ -8,19 +8,13 @@ import time
 
 import pytest
 
+from tests.waiting import wait_for
 from watcher.domain.errors import CancelledError
 from watcher.jobs.room import Room
 
 
 def nothing() -> None:
     pass
-
-
-def wait_until(condition) -> None:
-    ends_s = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < ends_s
-        time.sleep(0.002)
 
 
 def test_room_is_never_overdrawn_by_many_threads_and_is_empty_in_the_end():
@@ -58,13 +52,13 @@ def test_who_needs_more_than_there_is_gets_it_alone_and_is_not_passed_by():
 
     first = threading.Thread(target=take, args=("first", 5, first_ends))
     first.start()
-    wait_until(lambda: order)
+    wait_for(lambda: order)
     large = threading.Thread(target=take, args=("large", 50))
     large.start()
-    wait_until(lambda: len(room._queue) == 1)
+    wait_for(lambda: len(room._queue) == 1)
     small = threading.Thread(target=take, args=("small", 1))
     small.start()
-    wait_until(lambda: len(room._queue) == 2)
+    wait_for(lambda: len(room._queue) == 2)
     assert order == [("first", 5)]
     first_ends.set()
     for thread in (first, large, small):

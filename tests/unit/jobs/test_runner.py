@@ -10,6 +10,7 @@ import pytest
 
 from tests.builders import NOW_MS, add_batch, claim, list_names, load
 from tests.unit.jobs.conftest import RULES
+from tests.waiting import wait_for
 from watcher.domain.backoff import Backoff
 from watcher.domain.errors import (
     CancelledError,
@@ -32,14 +33,6 @@ SECRET = "5ecr3t"
 def batch_of(bench, batch):
     with bench.database.read() as session:
         return batches.load_batch(session, batch_id=batch.id)
-
-
-def wait_until(condition):
-    for _ in range(1000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not happen")
 
 
 def runs_of(bench, batch):
@@ -276,7 +269,7 @@ def test_run_that_hangs_beyond_its_time_limit_is_taken_up_by_another(bench, step
     def hang(context):
         while bench.clock.monotonic_s() + RULES.lease_s / 2 < context.deadline_s:
             bench.clock.advance(RULES.lease_s / 2)
-            wait_until(lambda: is_extended(context))
+            wait_for(lambda: is_extended(context))
             assert try_to_take() is None
         bench.clock.advance(context.deadline_s - bench.clock.monotonic_s() + 1)
         time.sleep(0.2)  # the thread that extends gets its chance

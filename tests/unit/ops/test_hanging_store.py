@@ -11,9 +11,9 @@ from functools import partial
 import pytest
 from sqlalchemy import event, text
 
-from tests.acceptance.daemon_process import wait_for
 from tests.builders import add_watch
 from tests.unit.ops.conftest import CONTROL_TOKEN
+from tests.waiting import wait_for
 
 LIMIT_S = 0.15
 READERS = (
@@ -36,7 +36,7 @@ def slow_ops(store_url, build_ops):
     add_watch(made.database)
     made.accept_token()
     yield made
-    wait_for(lambda: not find_waiting(), limit_s=60, what="the calls that hung have ended")
+    wait_for(lambda: not find_waiting(), what="the calls that hung have ended")
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def test_every_reader_says_within_its_limit_that_the_store_hangs_and_answers_aga
         assert ready.status_code == 503
         assert f"did not answer within {LIMIT_S} s" in ready.json()["problems"]["store"]
     for path in ("/api/v1/status", "/", "/health/ready"):
-        wait_for(partial(answers, slow_ops, path), limit_s=60, what=f"{path} answers again")
+        wait_for(partial(answers, slow_ops, path), what=f"{path} answers again")
 
 
 def test_many_who_ask_a_store_that_hangs_hold_few_threads_and_the_live_endpoint_answers(slow_ops):
@@ -98,7 +98,7 @@ def test_many_who_ask_a_store_that_hangs_hold_few_threads_and_the_live_endpoint_
         assert all(is_refused(one.result()) for one in asked)
         assert len(find_waiting()) <= 16
     assert threading.active_count() - before < 120
-    wait_for(partial(answers, slow_ops, "/api/v1/status"), limit_s=60, what="the status is told again")
+    wait_for(partial(answers, slow_ops, "/api/v1/status"), what="the status is told again")
 
 
 def test_change_that_hangs_says_that_it_may_still_be_carried_out(slow_ops):

@@ -79,7 +79,7 @@ def test_server_that_hangs_is_given_up_at_the_limit():
 
     def handle(_request: Request) -> PlainTextResponse:
         begun.set()
-        go.wait(20)
+        go.wait(60)
         return PlainTextResponse("too late")
 
     server = build(handle)
@@ -89,7 +89,7 @@ def test_server_that_hangs_is_given_up_at_the_limit():
         begun.wait(10)
         begun_s = time.monotonic()
         server.stop(timeout_s=0.2)
-        assert time.monotonic() - begun_s < 5
+        assert time.monotonic() - begun_s < 30
         go.set()
 
 

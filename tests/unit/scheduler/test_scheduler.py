@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
 from tests.builders import build_config
+from tests.waiting import wait_for
 from watcher.domain.errors import CancelledError, StoreUnavailableError
 from watcher.metrics import Metrics
 from watcher.scheduler import Scheduler
@@ -35,7 +35,7 @@ class Cycle:
             self.n_begun += 1
             self.n_at_once += 1
             self.most_at_once = max(self.most_at_once, self.n_at_once)
-        self.gate.wait(10)
+        self.gate.wait(60)
         with self._lock:
             self.n_at_once -= 1
             self.n_ended += 1
@@ -60,14 +60,7 @@ def metrics() -> Metrics:
 def scheduler(metrics):
     built = Scheduler(metrics=metrics, beat=Beats())
     yield built
-    built.stop(timeout_s=5)
-
-
-def wait_until(condition: Callable[[], bool], *, within_s: float = 8.0) -> None:
-    ends_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < ends_s
-        time.sleep(0.005)
+    built.stop(timeout_s=60)
 
 
 def skipped(metrics: Metrics, watch: str) -> float:
@@ -85,7 +78,7 @@ def test_watch_is_polled_at_the_start_and_then_on_its_trigger(scheduler):
     time.sleep(0.05)
     assert often.n_begun == seldom.n_begun == 0
     scheduler.start()
-    wait_until(lambda: often.n_ended >= 3)
+    wait_for(lambda: often.n_ended >= 3)
     assert seldom.n_begun == 1
 
 
@@ -99,7 +92,7 @@ def test_watch_whose_cycle_fails_is_polled_again_and_stops_no_other(scheduler, e
     scheduler.add_watch(build_config("failing", **OFTEN), failing)
     scheduler.add_watch(build_config("other", **OFTEN), other)
     scheduler.start()
-    wait_until(lambda: failing.n_ended >= 3 and other.n_ended >= 3)
+    wait_for(lambda: failing.n_ended >= 3 and other.n_ended >= 3)
 
 
 def test_watch_whose_cycle_hangs_is_not_polled_beside_itself_and_holds_up_no_other(scheduler, metrics):
@@ -108,11 +101,11 @@ def test_watch_whose_cycle_hangs_is_not_polled_beside_itself_and_holds_up_no_oth
     scheduler.add_watch(build_config("hanging", **OFTEN), hanging)
     scheduler.add_watch(build_config("other", **OFTEN), other)
     scheduler.start()
-    wait_until(lambda: other.n_ended >= 5 and skipped(metrics, "hanging") >= 3)
+    wait_for(lambda: other.n_ended >= 5 and skipped(metrics, "hanging") >= 3)
     assert hanging.n_begun == 1
     assert skipped(metrics, "other") < skipped(metrics, "hanging")  # a slow machine skips now and then
     hanging.gate.set()
-    wait_until(lambda: hanging.n_begun >= 2)
+    wait_for(lambda: hanging.n_begun >= 2)
     assert hanging.most_at_once == 1
 
 
@@ -125,13 +118,13 @@ def test_watches_that_all_hang_do_not_stop_the_heartbeat(metrics, monkeypatch):
         cycle.gate.clear()
         scheduler.add_watch(build_config(f"w{n}", **SELDOM), cycle)
     scheduler.start()
-    wait_until(lambda: sum(cycle.n_begun for cycle in cycles) >= 8)
+    wait_for(lambda: sum(cycle.n_begun for cycle in cycles) >= 8)
     before = beats.n
-    wait_until(lambda: beats.n >= before + 3)
+    wait_for(lambda: beats.n >= before + 3)
     for cycle in cycles:
         cycle.gate.set()
-    wait_until(lambda: all(cycle.n_ended == 1 for cycle in cycles))
-    assert scheduler.stop(timeout_s=5)
+    wait_for(lambda: all(cycle.n_ended == 1 for cycle in cycles))
+    assert scheduler.stop(timeout_s=60)
 
 
 def test_poll_now_brings_the_next_cycle_forward(scheduler):
@@ -139,9 +132,9 @@ def test_poll_now_brings_the_next_cycle_forward(scheduler):
     scheduler.add_watch(build_config("gate", **SELDOM), cycle)
     scheduler.add_watch(build_config("roof", **SELDOM), other)
     scheduler.start()
-    wait_until(lambda: cycle.n_ended == 1 and other.n_ended == 1)
+    wait_for(lambda: cycle.n_ended == 1 and other.n_ended == 1)
     assert scheduler.poll_now("gate")
-    wait_until(lambda: cycle.n_ended == 2)
+    wait_for(lambda: cycle.n_ended == 2)
     assert other.n_begun == 1
     assert scheduler.next_polls()["gate"].timestamp() > time.time() + 3000
 
@@ -157,7 +150,7 @@ def test_next_polls_name_the_watches_and_nothing_else(scheduler):
     scheduler.add_watch(build_config("gate", **SELDOM), Cycle())
     scheduler.add_maintenance("polls", interval_s=3600, task=Cycle())
     scheduler.start()
-    wait_until(lambda: scheduler.next_polls()["gate"].timestamp() > time.time() + 3000)
+    wait_for(lambda: scheduler.next_polls()["gate"].timestamp() > time.time() + 3000)
     assert set(scheduler.next_polls()) == {"gate"}
 
 
@@ -165,7 +158,7 @@ def test_maintenance_that_fails_is_tried_again(scheduler):
     task = Cycle(ZeroDivisionError("a bug"))
     scheduler.add_maintenance("polls", interval_s=0.05, task=task)
     scheduler.start()
-    wait_until(lambda: task.n_ended >= 3)
+    wait_for(lambda: task.n_ended >= 3)
 
 
 def test_stop_waits_for_the_cycle_under_way_and_starts_no_other(scheduler):
@@ -173,9 +166,9 @@ def test_stop_waits_for_the_cycle_under_way_and_starts_no_other(scheduler):
     cycle.gate.clear()
     scheduler.add_watch(build_config("gate", **OFTEN), cycle)
     scheduler.start()
-    wait_until(lambda: cycle.n_begun == 1)
+    wait_for(lambda: cycle.n_begun == 1)
     threading.Timer(0.2, cycle.gate.set).start()
-    assert scheduler.stop(timeout_s=5)
+    assert scheduler.stop(timeout_s=60)
     assert cycle.n_ended == 1
     time.sleep(0.15)
     assert cycle.n_begun == 1
@@ -186,10 +179,10 @@ def test_stop_at_its_limit_says_that_a_cycle_still_runs(scheduler):
     cycle.gate.clear()
     scheduler.add_watch(build_config("gate", **SELDOM), cycle)
     scheduler.start()
-    wait_until(lambda: cycle.n_begun == 1)
+    wait_for(lambda: cycle.n_begun == 1)
     begun_s = time.monotonic()
     assert not scheduler.stop(timeout_s=0.1)
-    assert time.monotonic() - begun_s < 3
+    assert time.monotonic() - begun_s < 30
     cycle.gate.set()
 
 
@@ -200,11 +193,11 @@ def test_stop_leaves_out_the_cycles_that_wait_for_a_place(metrics):
         cycle.gate.clear()
         scheduler.add_watch(build_config(f"w{n}", **SELDOM), cycle)
     scheduler.start()
-    wait_until(lambda: sum(cycle.n_begun for cycle in cycles) == 8)
+    wait_for(lambda: sum(cycle.n_begun for cycle in cycles) == 8)
     assert not scheduler.stop(timeout_s=0)
     for cycle in cycles:
         cycle.gate.set()
-    wait_until(lambda: sum(cycle.n_ended for cycle in cycles) == 8)
+    wait_for(lambda: sum(cycle.n_ended for cycle in cycles) == 8)
     time.sleep(0.1)
     assert sum(cycle.n_begun for cycle in cycles) == 8
 

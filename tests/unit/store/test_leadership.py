@@ -121,12 +121,12 @@ def test_follower_that_never_led_writes_nothing(stores):
 
 
 def test_leader_that_lives_keeps_the_lead_beyond_its_lease(stores):
-    first = Leadership(stores[0], lease_s=1)
+    first = Leadership(stores[0], lease_s=2)
     first.acquire()
-    ends_s = time.monotonic() + 3
+    ends_s = time.monotonic() + 4
     while time.monotonic() < ends_s:
         with pytest.raises(StoreLockedError):
-            Leadership(stores[1], lease_s=1).acquire()
+            Leadership(stores[1], lease_s=2).acquire()
         time.sleep(0.2)
     assert not first.lost.is_set()
     first.release()
