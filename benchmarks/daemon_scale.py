@@ -106,7 +106,7 @@ class _Daemon:
 
 def _fill(folder: Path) -> None:
     """Finished samples, the same number for each watch."""
-    from watcher.database import build_database
+    from watcher.database.engine import build_database
 
     database = build_database(f"sqlite:///{folder / 'watcher.sqlite'}")
     with database.write() as session:

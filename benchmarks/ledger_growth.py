@@ -62,8 +62,8 @@ def _run(what: str, n_rows: int) -> dict[str, Any]:
 
 def measure(what: str, n_rows: int, server: str, folder: Path) -> dict[str, float]:
     """Runs in a process of its own: fills a ledger, then polls or reconciles."""
-    from watcher.database import build_database
-    from watcher.database_schema import upgrade_schema
+    from watcher.database.engine import build_database
+    from watcher.database.schema import upgrade_schema
     from watcher.domain.clock import SystemClock
     from watcher.domain.models import BatchRules, Via, WatchConfig
     from watcher.domain.poll_rules import PollRules

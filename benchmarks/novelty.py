@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from watcher.database import Database, build_database
-from watcher.database_schema import upgrade_schema
+from watcher.database.engine import Database, build_database
+from watcher.database.schema import upgrade_schema
 from watcher.neighbours import NearestSoFar
 from watcher.neighbours.index import NeighbourIndex
 from watcher.store import SCHEMA, neighbours, watches

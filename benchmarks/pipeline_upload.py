@@ -25,10 +25,10 @@ import json, os, resource, sys, time
 server, token, folder, steps, n_objects = sys.argv[1:]
 from pathlib import Path
 from watcher.daemon import Daemon
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.logs import configure_logging
 from watcher.memory import limit_arenas
-from watcher.settings import load_settings
+from watcher.settings.root import load_settings
 limit_arenas()  # as `watcher run` does
 configure_logging(level=os.environ.get("WATCHER_BENCH_LOG", "ERROR"))
 watch = "WATCHER_WATCHES__BENCH__"

@@ -49,8 +49,8 @@ _OURS = """
 import json, random, resource, sys, threading, time
 from pathlib import Path
 from sqlalchemy import event
-from watcher.database import build_database
-from watcher.database_schema import upgrade_schema
+from watcher.database.engine import build_database
+from watcher.database.schema import upgrade_schema
 from watcher.domain.clock import SystemClock
 from watcher.domain.models import BatchRules, WatchConfig
 from watcher.domain.poll_rules import PollRules

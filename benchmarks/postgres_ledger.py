@@ -15,8 +15,8 @@ from collections.abc import Callable
 from sqlalchemy import text
 
 from tests import postgres
-from watcher.database import Database, build_database
-from watcher.database_schema import upgrade_schema
+from watcher.database.engine import Database, build_database
+from watcher.database.schema import upgrade_schema
 from watcher.domain.models import BatchRules, Step, Via, WatchConfig
 from watcher.domain.window import Window
 from watcher.ops.collector import StoreCollector

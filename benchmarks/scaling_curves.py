@@ -20,8 +20,8 @@ from sqlalchemy import text
 from benchmarks import workers_speedup
 from tests import postgres
 from tests.acceptance.forge import Forge
-from watcher.database import Database, build_database
-from watcher.database_schema import upgrade_schema
+from watcher.database.engine import Database, build_database
+from watcher.database.schema import upgrade_schema
 from watcher.domain.models import Step, Via
 from watcher.domain.window import Window
 from watcher.ops.collector import StoreCollector

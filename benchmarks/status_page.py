@@ -35,8 +35,8 @@ def main() -> int:
 def _measure(n_samples: int, n_polls: int) -> dict[str, float]:
     import requests
 
-    from watcher.database import build_database
-    from watcher.database_schema import upgrade_schema
+    from watcher.database.engine import build_database
+    from watcher.database.schema import upgrade_schema
     from watcher.domain.clock import SystemClock
     from watcher.lightly.transport import Transport
     from watcher.ops.app import build_app
@@ -88,7 +88,7 @@ def _measure(n_samples: int, n_polls: int) -> dict[str, float]:
 
 
 def _fill(database: object, *, n_samples: int, n_polls: int, now_ms: int) -> None:
-    from watcher.database import Database
+    from watcher.database.engine import Database
     from watcher.store import tables, watches
 
     assert isinstance(database, Database)

@@ -21,7 +21,7 @@ from benchmarks.client_servers import ROOT
 from tests import postgres
 from tests.acceptance.forge import Forge
 from tests.scale.scene import Scene, wait_for
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.store.tables import runs
 
 N_PICTURES = int(os.environ.get("PICTURES", "480"))

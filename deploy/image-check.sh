@@ -24,7 +24,7 @@ readonly MOST_BYTES=250000000
 say() { printf 'image-check: %s\n' "$*"; }
 fail() { printf 'image-check: FAILED: %s\n' "$*" >&2; exit 1; }
 
-for tool in buildah debootstrap tar timeout pgrep unshare; do
+for tool in buildah debootstrap tar timeout pgrep unshare nsenter; do
     command -v "$tool" >/dev/null || fail "'$tool' is missing; on Debian: apt-get install buildah debootstrap procps"
 done
 [ "$(id -u)" -eq 0 ] || fail "debootstrap and buildah's chroot isolation need root; run it as root or with sudo"
@@ -240,32 +240,39 @@ run_daemon() {
     [ -z "$written" ] || fail "the daemon wrote outside /data and /tmp: ${written#"$root"}"
 }
 
-# As process 1 of a namespace of its own, which gets no signal it has no handler for.
-end_as_process_1() {
-    local root status=0 asked
+# As process 1 of a namespace of its own, which gets no signal it has no handler for; the HEALTHCHECK runs beside it.
+# run_as_process_1 ROLE PATH VARIABLE...: PATH answers 200 on http_port when it is up.
+run_as_process_1() {
+    local role="$1" path="$2" root first status=0 asked
+    local environ=(PATH=/opt/watcher/bin WATCHER_DATA_DIR=/data HOME=/tmp PYTHONDONTWRITEBYTECODE=1 "${@:3}")
     root="$(builder mount "$container")"
-    log="$WORK/process-1.log"
-    say "the daemon as process 1"
+    log="$WORK/process-1-$role.log"
+    say "$role as process 1"
     mkdir -p "$root/data"
     mount --bind "$data" "$root/data"
     # SIGTERM goes to the one child of unshare, which is process 1 in there.
-    PATH=/opt/watcher/bin:$PATH WATCHER_DATA_DIR=/data HOME=/tmp WATCHER_HTTP__PORT="$http_port" \
-        WATCHER_PLATFORM__PORT="$platform_port" PYTHONDONTWRITEBYTECODE=1 \
-        unshare --pid --fork --mount --root="$root" --setuid="$USER_ID" --setgid="$USER_ID" --kill-child \
-        --mount-proc /opt/watcher/bin/watcher run </dev/null >"$log" 2>&1 &
+    env --ignore-environment "${environ[@]}" \
+        "$(command -v unshare)" --pid --fork --mount --root="$root" --setuid="$USER_ID" --setgid="$USER_ID" \
+        --kill-child --mount-proc /opt/watcher/bin/watcher "$role" </dev/null >"$log" 2>&1 &
     daemon=$!
     for ((asked = 0; asked < 240; asked++)); do
-        ! "$PYTHON" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$http_port/health/ready', timeout=2)" \
+        ! "$PYTHON" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$http_port$path', timeout=2)" \
             2>/dev/null || break
-        kill -0 "$daemon" 2>/dev/null || fail "the daemon ended as process 1"
+        kill -0 "$daemon" 2>/dev/null || fail "$role ended as process 1"
         sleep 0.25
     done
-    kill -TERM "$(pgrep -P "$daemon")"
+    first="$(pgrep -P "$daemon")"
+    beside() {
+        env --ignore-environment "${environ[@]}" "$(command -v nsenter)" --target "$first" --pid --mount --root \
+            --wdns=/ --setuid="$USER_ID" --setgid="$USER_ID" "$@"
+    }
+    beside "${health[@]/#watcher//opt/watcher/bin/watcher}" >>"$log" 2>&1 || fail "the HEALTHCHECK does not pass on $role"
+    kill -TERM "$first"
     wait "$daemon" || status=$?
     daemon=""
     umount "$root/data"
     builder umount "$container" >/dev/null
-    [ "$status" -eq 0 ] || fail "as process 1 the daemon ended with $status after SIGTERM, not with 0"
+    [ "$status" -eq 0 ] || fail "as process 1 $role ended with $status after SIGTERM, not with 0"
 }
 
 main() {
@@ -279,7 +286,9 @@ main() {
     look_into "$IMAGE" full
     look_into "$SLIM_IMAGE" slim
     run_daemon
-    end_as_process_1
+    run_as_process_1 run /health/ready "WATCHER_HTTP__PORT=$http_port" "WATCHER_PLATFORM__PORT=$platform_port"
+    # Its folder was the daemon's, with the platform inside: the same keys and tables.
+    run_as_process_1 platform /v1/versions/pip/minimum "WATCHER_PLATFORM__PORT=$http_port"
     say "passed: built, ran as $USER_ID, took an image through to done, ended with 0 on SIGTERM, in $SECONDS s"
 }
 

@@ -20,9 +20,9 @@ from watcher.metrics import Metrics
 from watcher.ops.alerts import render_alerts
 from watcher.ops.collector import READ, UP
 from watcher.ops.states import FAMILIES
-from watcher.settings import Settings
-from watcher.settings_groups import AlertSettings
-from watcher.settings_variables import Variable, iter_variables
+from watcher.settings.groups import AlertSettings
+from watcher.settings.root import Settings
+from watcher.settings.variables import Variable, iter_variables
 
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / "watcher"

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import structlog
 from click.testing import Result
 
-from watcher.database import Database, build_database
-from watcher.database_schema import upgrade_schema
+from watcher.database.engine import Database, build_database
+from watcher.database.schema import upgrade_schema
 from watcher.domain.delivery import Delivery, DeliveryState, SinkKind
 from watcher.domain.models import Batch, BatchRules, Run, Sample, Step, Via, Watch, WatchConfig
 from watcher.domain.window import Window
@@ -227,7 +227,7 @@ def run_command(*arguments: str, **environ: str) -> Result:
 
     from typer.testing import CliRunner
 
-    from watcher.cli import app
+    from watcher.cli.app import app
 
     ours = [name for name in os.environ if name.startswith(("WATCHER_", "LIGHTLY_"))]
     with kept_logging():

@@ -225,7 +225,7 @@ BREAKS = [
     ),
     Break(
         "a store whose file was replaced takes no more writes",
-        "watcher/database.py",
+        "watcher/database/engine.py",
         "        self._check_file()\n",
         "",
         "tests/unit/database/test_failures.py"
@@ -233,7 +233,7 @@ BREAKS = [
     ),
     Break(
         "who cannot write is not ready",
-        "watcher/database.py",
+        "watcher/database/engine.py",
         "            self.last_failure = str(error)\n",
         "",
         "tests/unit/ops/test_health.py"
@@ -333,7 +333,7 @@ BREAKS = [
     ),
     Break(
         "a folder that the daemon itself writes is refused as input",
-        "watcher/settings_watch.py",
+        "watcher/settings/watch.py",
         "elif path.parts[0] in _OWN_FOLDERS:",
         "elif not path.parts[0]:",
         "tests/unit/settings/test_watches.py::test_watch_whose_folder_holds_what_the_daemon_writes_is_refused",
@@ -422,7 +422,7 @@ BREAKS = [
     ),
     Break(
         "a program below the floor of a schema refuses it",
-        "watcher/database_schema.py",
+        "watcher/database/schema.py",
         "    if present.floor in known:\n",
         "    if known:\n",
         "tests/migration/test_watcher_schema.py"

@@ -155,12 +155,26 @@ class Client:
 
     def _join(self) -> Server:
         find_binaries()
+        for _attempt in range(10):
+            with contextlib.suppress(FileNotFoundError):  # a supervisor took its folder away meanwhile
+                server = self._join_once()
+                if server is not None:
+                    return server
+            time.sleep(0.05)
+        raise RuntimeError(f"{self._folder} was taken away again and again")
+
+    def _join_once(self) -> Server | None:
+        """The server; None if the folder whose locks this process holds is no longer the one of that name."""
         self._folder.mkdir(mode=0o755, exist_ok=True)
         self._folder.chmod(0o755)
         with (self._folder / "start.lock").open("w") as starting:
             fcntl.flock(starting, fcntl.LOCK_EX)
+            self.close()
             self._users = (self._folder / "users.lock").open("w")
             fcntl.flock(self._users, fcntl.LOCK_SH)  # waits while a supervisor is stopping its server
+            for held in (starting, self._users):
+                if not os.path.samestat(os.fstat(held.fileno()), Path(held.name).stat()):
+                    return None
             return self._running() or self._start()
 
     def _running(self) -> Server | None:

@@ -30,7 +30,7 @@ from tests.fast_folder import find_fast_folder
 from tests.faults.load import put_whole
 from tests.faults.platform_process import TOKEN, PlatformProcess
 from tests.faults.proxy import FaultProxy
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.demo import run_demo
 from watcher.demo.arrivals import DemoReport
 from watcher.domain.delivery import DeliveryState

@@ -12,7 +12,7 @@ def main() -> None:
     if sys.argv[1:2] == ["health"]:  # asked every few seconds, so without the libraries of the other commands
         sys.exit(healthcheck.main(sys.argv[2:]))
     try:
-        from watcher.cli import app  # noqa: PLC0415 - the client alone is installed without these libraries
+        from watcher.cli.app import app  # noqa: PLC0415 - the client alone is installed without these libraries
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("watcher"):
             raise

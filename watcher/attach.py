@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.crash_points import crash_point
 from watcher.domain.delivery import ManifestRules
 from watcher.domain.errors import ApiException, ConfigError, ProtocolError, StoreError

@@ -21,10 +21,10 @@ from sqlalchemy import make_url
 
 from watcher import __version__
 from watcher.bootstrap import build_platform_config
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.domain.clock import Clock
 from watcher.domain.errors import ConfigError, StoreError
-from watcher.settings import Settings
+from watcher.settings.root import Settings
 from watcher.store.lock import FileLock
 
 _LIST = "backup.json"

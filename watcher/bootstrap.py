@@ -15,9 +15,9 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from watcher.data_folder import make_folders, read_or_make_secret
-from watcher.database import Database, build_database
-from watcher.database_schema import check_schema, has_schema, upgrade_schema
-from watcher.database_server import check_server
+from watcher.database.engine import Database, build_database
+from watcher.database.schema import check_schema, has_schema, upgrade_schema
+from watcher.database.server import check_server
 from watcher.dispatch.queue import check_queue, procrastinate_version, require_postgres, upgrade_queue
 from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import ConfigError
@@ -28,7 +28,7 @@ from watcher.platform.settings import PlatformConfig
 from watcher.platform.store.tables import SCHEMA as PLATFORM_SCHEMA
 from watcher.request_rate import limit_rate
 from watcher.serving import build_local_url, watch_refusals
-from watcher.settings import Settings
+from watcher.settings.root import Settings
 from watcher.store import SCHEMA
 from watcher.traces import NO_TRACING, Tracing
 

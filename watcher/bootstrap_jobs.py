@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from watcher.data_folder import work_dir
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.dispatch.queue import RunQueue
 from watcher.domain.backoff import Backoff
 from watcher.domain.clock import Clock
@@ -24,7 +24,7 @@ from watcher.jobs.room import Room
 from watcher.jobs.runner import Runner, RunRules
 from watcher.lightly.transport import Transport
 from watcher.metrics import Metrics
-from watcher.settings import Settings
+from watcher.settings.root import Settings
 from watcher.sinks.base import SinkParts
 from watcher.sinks.building import build_sink
 from watcher.traces import open_tracing

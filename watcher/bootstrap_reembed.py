@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from watcher.data_folder import work_dir
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.clock import Clock
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import Step, WatchConfig
@@ -14,7 +14,7 @@ from watcher.embedders.choosing import build_embedder
 from watcher.jobs.reembed import Reembedding
 from watcher.jobs.room import Room
 from watcher.lightly.transport import Transport
-from watcher.settings import Settings
+from watcher.settings.root import Settings
 
 
 def build_reembedding(

@@ -19,7 +19,7 @@ from watcher.bootstrap import (
 )
 from watcher.bootstrap_jobs import build_queue
 from watcher.data_folder import StatementKey, make_folders
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.dispatch.queue import RunQueue
 from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import ConfigError, StoreLockedError, WatcherError
@@ -38,8 +38,8 @@ from watcher.poll import PollReport
 from watcher.presence import Presence
 from watcher.rotation import Rotation
 from watcher.scheduler import Scheduler, compute_longest_interval_s
-from watcher.settings import Settings
-from watcher.settings_groups import check_control_token
+from watcher.settings.groups import check_control_token
+from watcher.settings.root import Settings
 from watcher.site import Site
 from watcher.standby import Standby
 from watcher.store.reconciles import ReconcileReport

@@ -12,8 +12,8 @@ from watcher.domain.errors import ConfigError
 from watcher.domain.models import WatchConfig
 from watcher.domain.statements import split_keys
 from watcher.logs import get_logger
-from watcher.settings import Settings
-from watcher.settings_groups import check_statement_keys
+from watcher.settings.groups import check_statement_keys
+from watcher.settings.root import Settings
 from watcher.work_folders import clear_abandoned
 
 _log = get_logger("data_folder")

@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from watcher.attach import attach_watch, find_own_output
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.clock import Clock
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ConfigError, WatcherError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import WatcherError
 from watcher.domain.models import Watch

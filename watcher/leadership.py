@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import FencedError, StoreError, StoreLockedError, StoreUnavailableError
 from watcher.domain.pipeline import WORK_VERSION

@@ -30,8 +30,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from watcher.database import Database
-from watcher.database_schema import upgrade_schema
+from watcher.database.engine import Database
+from watcher.database.schema import upgrade_schema
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.leadership import Leadership

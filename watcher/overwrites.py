@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ReadUrlRefusedError, SampleGoneError, WatcherError
 from watcher.domain.models import Watch

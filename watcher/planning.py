@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 from sqlalchemy.orm import Session
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.budget import compute_allowance, compute_period, describe_budget
 from watcher.domain.delivery import ImageReference, LabelStudioRules, SinkConfig, WebhookRules
 from watcher.domain.errors import ApiException, TransportError, WatcherError

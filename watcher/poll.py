@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.clock import Clock
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ApiException, CancelledError, ListingLoopError, WatcherError

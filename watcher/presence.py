@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from watcher import __version__
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.clock import Clock
 from watcher.domain.errors import StoreError
 from watcher.domain.models import WatchConfig

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ProbeError, WatcherError
 from watcher.domain.listing_facts import ListingFacts, TimeUnit, WindowEnd

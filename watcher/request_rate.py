@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.clock import Clock
 from watcher.lightly.throttle import SHARED_BURST_S, SharedThrottle, read_server_name
 from watcher.lightly.transport import Transport

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.errors import WatcherError
 from watcher.lightly.transport import Transport
 from watcher.logs import get_logger
-from watcher.settings import Settings
-from watcher.settings_variables import read_secret
+from watcher.settings.root import Settings
+from watcher.settings.variables import read_secret
 
 if TYPE_CHECKING:
     from watcher.platform.server import PlatformServer

@@ -8,7 +8,7 @@ from pathlib import Path
 from watcher.ops.app import build_app
 from watcher.ops.parts import OpsParts
 from watcher.serving import ThreadedServer
-from watcher.settings import Settings
+from watcher.settings.root import Settings
 
 
 class Site:

@@ -13,7 +13,7 @@ import itertools
 import re
 from dataclasses import dataclass
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.clock import Clock
 from watcher.domain.crash_points import crash_point
 from watcher.domain.models import Watch, WatchConfig

@@ -10,7 +10,7 @@ from typing import Any
 
 from watcher.bootstrap_jobs import LOCAL_OWNER, JobFactory
 from watcher.data_folder import StatementKey, clear_work_dir, work_dir
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.dispatch.local import LocalDispatcher
 from watcher.dispatch.queue import RunQueue
 from watcher.domain.clock import Clock
@@ -24,7 +24,7 @@ from watcher.metrics import Metrics
 from watcher.ops.health import Heartbeats
 from watcher.presence import compute_digest
 from watcher.scheduler import Scheduler
-from watcher.settings import Settings
+from watcher.settings.root import Settings
 from watcher.store import deliveries, processes, runs
 
 _log = get_logger("daemon")

@@ -13,7 +13,7 @@ from prometheus_client import PlatformCollector, ProcessCollector
 from watcher.bootstrap import build_transport, open_store
 from watcher.bootstrap_jobs import WORKER_OWNER, JobFactory, build_queue
 from watcher.data_folder import clear_work_dir, make_folders
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.dispatch.local import LocalDispatcher
 from watcher.dispatch.queue import RunQueue
 from watcher.dispatch.queue_worker import QueueWorker
@@ -33,7 +33,7 @@ from watcher.ops.tokens import ControlTokens
 from watcher.presence import Presence
 from watcher.rotation import Rotation
 from watcher.serving import ThreadedServer
-from watcher.settings import Settings
+from watcher.settings.root import Settings
 from watcher.site import read_tls
 from watcher.traces import open_tracing
 

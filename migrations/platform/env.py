@@ -1,4 +1,4 @@
-"""Alembic's entry for the platform's database; `watcher.database_schema` hands over the connection."""
+"""Alembic's entry for the platform's database; `watcher.database.schema` hands over the connection."""
 
 from alembic import context
 

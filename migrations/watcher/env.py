@@ -1,4 +1,4 @@
-"""Alembic's entry for the daemon's store; `watcher.database_schema` hands over the connection."""
+"""Alembic's entry for the daemon's store; `watcher.database.schema` hands over the connection."""
 
 from alembic import context
 

@@ -17,7 +17,7 @@ from PIL import Image
 from sqlalchemy import select
 
 from tests.acceptance.forge import Forge
-from watcher.database import Database, build_database
+from watcher.database.engine import Database, build_database
 from watcher.domain.backoff import Backoff
 from watcher.domain.bitmask import BitMask
 from watcher.domain.crash_points import VARIABLE

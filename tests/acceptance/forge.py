@@ -61,7 +61,7 @@ class Forge:
 
 
 def _serve() -> None:
-    import watcher.cli  # noqa: F401 - what every child needs
+    import watcher.cli.app  # noqa: F401 - what every child needs
 
     for line in sys.stdin:
         request = json.loads(line)

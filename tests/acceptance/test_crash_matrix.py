@@ -27,7 +27,7 @@ from tests.acceptance.crash_scene import NAME, WATCH, CrashScene
 from tests.acceptance.forge import Forge
 from tests.buckets import open_bucket
 from tests.receivers import Answer, open_receiver
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.lightly import datasets, samples
 from watcher.lightly.wire.samples import SampleCreateRequest
 from watcher.lightly.workflows.register import ensure_initial_or_upsize_tag

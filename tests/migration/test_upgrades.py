@@ -17,8 +17,8 @@ import pytest
 from sqlalchemy import MetaData, func, insert, select, text
 
 from tests.builders import NOW_MS
-from watcher.database import build_database
-from watcher.database_schema import build_alembic_config, check_schema, upgrade_schema
+from watcher.database.engine import build_database
+from watcher.database.schema import build_alembic_config, check_schema, upgrade_schema
 from watcher.domain.models import BatchState, RunState, SampleState, Via
 from watcher.store import SCHEMA, samples
 from watcher.store.counts import load_counts

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import inspect, text
 
 from tests.builders import add_batch, add_watch, list_names, load, run_command
-from watcher.database import build_database
-from watcher.database_schema import check_schema, upgrade_schema
+from watcher.database.engine import build_database
+from watcher.database.schema import check_schema, upgrade_schema
 from watcher.domain.errors import SchemaMismatchError
 from watcher.domain.models import SampleState
 from watcher.store import SCHEMA

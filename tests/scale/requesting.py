@@ -7,9 +7,9 @@ import sys
 import threading
 
 from watcher.bootstrap import build_command_transport, build_transport
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.domain.clock import SystemClock
-from watcher.settings import load_settings
+from watcher.settings.root import load_settings
 
 
 def main(store_url: str, server: str, rate: str, n_threads: str, name: str, data_dir: str) -> None:

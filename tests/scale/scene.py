@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from tests.acceptance.forge import Forge
 from tests.scale.releases import Release
 from tests.waiting import wait_for
-from watcher.database import Database, build_database
+from watcher.database.engine import Database, build_database
 from watcher.lightly import datasets, datasources, samples
 from watcher.lightly.transport import Transport
 from watcher.lightly.wire.datasets import DatasetCreateRequest

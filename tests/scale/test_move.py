@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from tests.scale.scene import Scene
 from tests.waiting import wait_for
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.store import tables
 
 

@@ -10,8 +10,8 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from watcher.database import build_database
-from watcher.database_schema import upgrade_schema
+from watcher.database.engine import build_database
+from watcher.database.schema import upgrade_schema
 from watcher.store import SCHEMA
 
 RATE = 40.0

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.waiting import wait_for
-from watcher.database import build_database
-from watcher.database_server import check_server
+from watcher.database.engine import build_database
+from watcher.database.server import check_server
 from watcher.domain.errors import ConfigError, StoreUnavailableError
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from tests.buckets import SECRET, open_bucket
 from tests.integration.daemon.conftest import QUICK_RETRY, TOKEN
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.clock import SystemClock
 from watcher.domain.delivery import DeliverRules, ManifestRules, SinkConfig
 from watcher.domain.models import BatchRules, WatchConfig

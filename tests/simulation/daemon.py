@@ -15,7 +15,7 @@ from tests.simulation.server import API, TOKEN
 from tests.simulation.stand_ins import SimDatabase, open_engine
 from watcher.attach import attach_watch
 from watcher.bootstrap_jobs import JobFactory
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.dispatch.local import Work
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import StoreLockedError, WatcherError
@@ -24,8 +24,8 @@ from watcher.lightly.transport import Transport
 from watcher.metrics import Metrics
 from watcher.poll import Poller
 from watcher.reconcile import Reconciler
-from watcher.settings import Settings
-from watcher.settings_groups import RunSettings
+from watcher.settings.groups import RunSettings
+from watcher.settings.root import Settings
 from watcher.store import deliveries, runs, watches
 from watcher.store.lock import FileLock
 

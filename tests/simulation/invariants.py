@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, StaticPool, create_engine
 
-from watcher.database_url import read_url
+from watcher.database.url import read_url
 from watcher.domain.bitmask import BitMask
 from watcher.domain.models import Step, UploadMode, WatchConfig
 

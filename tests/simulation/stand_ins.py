@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 import watcher
 from tests.simulation.loop import Crash, Loop, Process, Task
 from watcher import standby
-from watcher.database import Database, build_database
+from watcher.database.engine import Database, build_database
 from watcher.domain import crash_points
 from watcher.domain.errors import StoreUnavailableError
 from watcher.store import leadership as store_leadership

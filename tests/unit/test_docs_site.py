@@ -13,7 +13,7 @@ import typer
 import yaml
 from typer.exceptions import TyperException
 
-from watcher.cli import app
+from watcher.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

@@ -10,8 +10,8 @@ import pytest
 
 from watcher.metrics import Metrics
 from watcher.ops.states import FAMILIES
-from watcher.settings import Settings, load_settings
-from watcher.settings_variables import iter_variables
+from watcher.settings.root import Settings, load_settings
+from watcher.settings.variables import iter_variables
 
 ROOT = Path(__file__).parents[2]
 

@@ -196,7 +196,7 @@ def test_wheel_holds_every_file_of_the_package_and_all_migrations(wheel):
 
 def test_wheel_away_from_the_checkout_finds_its_migrations(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    code = "import watcher.database_schema as d; print(d.__file__); print(d.Schema('watcher', 'v', 'c').migrations_dir)"
+    code = "import watcher.database.schema as d; print(d.__file__); print(d.Schema('watcher', 'v', 'c').migrations_dir)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -207,6 +207,6 @@ def test_wheel_away_from_the_checkout_finds_its_migrations(wheel, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     module, migrations = map(Path, done.stdout.splitlines())
-    assert module == tmp_path / "watcher" / "database_schema.py"
+    assert module == tmp_path / "watcher" / "database" / "schema.py"
     assert migrations == tmp_path / "watcher" / "_migrations" / "watcher"
     assert (migrations / "env.py").is_file()

@@ -10,14 +10,14 @@ import pytest
 import sqlalchemy
 
 from tests.unit.lightly.servers import Reply, Seen, serve
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.domain.backoff import Backoff
 from watcher.domain.errors import ConfigError, StoreUnavailableError, UnauthorizedException
 from watcher.lightly.transport import Transport
 from watcher.platform.server import PlatformServer
 from watcher.platform.settings import PlatformConfig
 from watcher.rotation import Rotation
-from watcher.settings import load_settings
+from watcher.settings.root import load_settings
 
 OLD, NEW = "the-0ld-secret", "the-new-s3cret"
 

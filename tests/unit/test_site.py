@@ -13,7 +13,7 @@ from tests.certificates import write_pair
 from watcher.domain.errors import ConfigError, NotSentError
 from watcher.ops.control import Control
 from watcher.serving import ThreadedServer
-from watcher.settings import load_settings
+from watcher.settings.root import load_settings
 
 # Nobody reaches this machine by it.
 ELSEWHERE = "192.0.2.1"

@@ -23,7 +23,7 @@ _RARELY_WANTED = {
 }
 
 
-@pytest.mark.parametrize("module", ["watcher.cli", "watcher.platform.server"])
+@pytest.mark.parametrize("module", ["watcher.cli.app", "watcher.platform.server"])
 def test_start_does_not_load_what_only_some_need(module):
     program = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -34,7 +34,7 @@ _IDLE = """
 import os, sys, time
 from urllib.request import urlopen
 from watcher.daemon import Daemon
-from watcher.settings import load_settings
+from watcher.settings.root import load_settings
 
 daemon = Daemon(load_settings(os.environ))
 addresses = daemon.start()

@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
-from watcher.database import Database, translated_errors
+from watcher.database.engine import Database, translated_errors
 from watcher.domain.clock import Clock
 from watcher.domain.errors import ConfigError, SchemaMismatchError
 from watcher.domain.models import Step

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.dispatch.queue import TASK, RunQueue, build_connection_options
 from watcher.domain.clock import Clock
 from watcher.domain.errors import StoreError

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.clock import Clock
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import CancelledError, ConfigError, DeadlineExceededError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.errors import EmbedderChangedError
 from watcher.embedders.base import Embedder
 from watcher.store import embedder_pins

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.crash_points import crash_point
 from watcher.jobs.vector_source import VectorSource
 from watcher.lightly.mappings import iter_file_names

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from watcher.database_schema import check_schema
+from watcher.database.schema import check_schema
 from watcher.domain.errors import StoreError
 from watcher.ops.api import Api
 from watcher.ops.bounded import Bounded, Limited

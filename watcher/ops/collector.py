@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import text
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import StoreError
 from watcher.logs import get_logger

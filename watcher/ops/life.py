@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.models import BatchState, Run, Sample, SampleState, Watch
 from watcher.store import batches, control, deliveries, novelty, picks, polls, runs, samples, watches

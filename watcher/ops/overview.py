@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.models import Batch, Pick, Poll, RunState, Sample, SampleState, Via
 from watcher.store import batches, picks, polls, samples, watches
 from watcher.store.batch_progress import BatchProgress, RunGroup, load_progress

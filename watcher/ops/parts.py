@@ -10,7 +10,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 from starlette.responses import Response
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.clock import Clock
 from watcher.domain.models import WatchConfig
 from watcher.lightly.transport import Transport

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.clock import Clock
 from watcher.metrics import LOOPS, Metrics
 from watcher.ops.collector import StoreCollector

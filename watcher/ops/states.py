@@ -15,7 +15,7 @@ from typing import Literal
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy.orm import Session
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.models import BatchState, Watch
 from watcher.store import (

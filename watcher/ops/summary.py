@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.models import SampleState
 from watcher.ops.arrivals import HOURS, Arrivals, Sparkline, draw
 from watcher.store import latest, samples, watches

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.domain.clock import Clock
 from watcher.domain.errors import StoreError
 from watcher.lightly.wire.errors import ApiError

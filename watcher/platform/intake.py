@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.platform.faults import Fault, unavailable, unknown
 from watcher.platform.secrets import new_id
 from watcher.platform.store import datasets as dataset_store

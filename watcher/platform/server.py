@@ -12,7 +12,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from watcher.database_schema import check_schema, upgrade_schema
+from watcher.database.schema import check_schema, upgrade_schema
 from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.logs import get_logger

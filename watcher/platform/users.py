@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import IntegrityError
 
-from watcher.database_schema import check_schema
+from watcher.database.schema import check_schema
 from watcher.domain.clock import Clock
 from watcher.domain.errors import ConfigError
 from watcher.platform.secrets import new_id

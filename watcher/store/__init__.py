@@ -4,6 +4,6 @@ Functions take a `Session` first and the rest by keyword; they never commit, nev
 the clock. The transactions are drawn by the callers, `watcher.poll` and `watcher.jobs.runner`.
 """
 
-from watcher.database_schema import Schema
+from watcher.database.schema import Schema
 
 SCHEMA = Schema(name="watcher", version_table="watcher_schema_version", upgrade_command="watcher migrate")

@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.errors import StoreLockedError, StoreUnavailableError
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from watcher.healthcheck import find_first_process, find_target
-from watcher.settings import load_settings
+from watcher.settings.root import load_settings
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -16,7 +16,7 @@ import yaml
 
 from watcher.domain.delivery import ManifestRules
 from watcher.healthcheck import find_target
-from watcher.settings import Settings, load_settings
+from watcher.settings.root import Settings, load_settings
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deploy" / "kubernetes"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.stores import migrated_file, migrated_url, store_url
 from watcher.attach import attach_watch
-from watcher.database import Database, build_database
+from watcher.database.engine import Database, build_database
 from watcher.domain.backoff import Backoff
 from watcher.domain.clock import SystemClock
 from watcher.domain.models import BatchRules, Sample, Watch, WatchConfig

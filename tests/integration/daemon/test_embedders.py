@@ -13,7 +13,7 @@ from watcher.domain.errors import EmbedderChangedError
 from watcher.domain.models import BatchState, RunState, Step
 from watcher.embedders.descriptor import DescriptorEmbedder
 from watcher.metrics import Metrics
-from watcher.settings import load_settings
+from watcher.settings.root import load_settings
 from watcher.store import embedder_pins
 
 __all__ = ["pipeline"]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.daemon.conftest import QUICK_RETRY
 from tests.integration.daemon.listing_double import DATASET_ID, TOKEN, ListingDouble, serve
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.clock import SystemClock
 from watcher.domain.errors import ProbeError
 from watcher.domain.listing_facts import ListingFacts, TimeUnit, WindowEnd

@@ -15,13 +15,13 @@ from sqlalchemy import update
 import watcher.reconcile
 import watcher.store.reconciles
 from tests.integration.daemon.conftest import Scene
-from watcher.cli_control import _print_reports
-from watcher.cli_views import print_reconcile
+from watcher.cli.control import _print_reports
+from watcher.cli.views import print_reconcile
 from watcher.domain.clock import SystemClock
 from watcher.domain.models import SampleState
 from watcher.domain.statements import verify_chain
 from watcher.reconcile import Reconciler
-from watcher.settings import load_settings
+from watcher.settings.root import load_settings
 from watcher.store import reconciles, statements, tables
 from watcher.store.reconciles import ReconcileReport
 

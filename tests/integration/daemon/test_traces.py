@@ -127,5 +127,5 @@ def test_traces_without_the_extra_are_refused_with_what_to_install(monkeypatch):
 
 
 def test_daemon_without_traces_loads_nothing_of_opentelemetry():
-    code = "import sys, watcher.daemon, watcher.cli; sys.exit(any(m.startswith('opentelemetry') for m in sys.modules))"
+    code = "import sys, watcher.daemon, watcher.cli.app; sys.exit(any(m.startswith('opentelemetry') for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -17,7 +17,7 @@ from tests.integration.platform.conftest import TOKEN
 from tests.integration.platform.test_buckets import bucket, s3, s3_url
 from tests.integration.platform.test_datasources import list_all
 from tests.integration.platform.test_samples import WEBP
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.platform.secrets import KEY_FILE
 from watcher.platform.store.tables import jobs
 

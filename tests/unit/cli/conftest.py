@@ -9,7 +9,7 @@ from click.testing import Result
 
 from tests.builders import run_command
 from tests.stores import migrated_file, migrated_url, store_url
-from watcher.database import Database, build_database
+from watcher.database.engine import Database, build_database
 
 __all__ = ["migrated_file", "migrated_url", "store_url"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from watcher.settings import Settings
-from watcher.settings_variables import iter_variables
+from watcher.settings.root import Settings
+from watcher.settings.variables import iter_variables
 
 SECRET = "5ecr3t-t0ken"
 

@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from tests.builders import run_command
-from watcher.cli_progress import showing
+from watcher.cli.progress import showing
 
 
 @pytest.fixture

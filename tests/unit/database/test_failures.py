@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import text
 
 from tests import postgres
-from watcher.database import build_database, refuse_network_file_system
+from watcher.database.engine import build_database, refuse_network_file_system
 from watcher.domain.errors import ConfigError, StoreError, StoreUnavailableError
 
 ROOT = Path(__file__).parents[3]
@@ -202,7 +202,7 @@ def test_sqlite_file_in_a_folder_that_may_not_be_written_says_so(open_folder):
 FILL_THE_DISK = """
 import resource, sys
 from sqlalchemy import text
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.domain.errors import StoreUnavailableError
 
 database = build_database("sqlite:///" + sys.argv[1])

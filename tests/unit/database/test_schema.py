@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from watcher.database import build_database
-from watcher.database_schema import Schema, check_schema, upgrade_schema
+from watcher.database.engine import build_database
+from watcher.database.schema import Schema, check_schema, upgrade_schema
 from watcher.domain.errors import SchemaMismatchError, StoreError
 
 ROOT = Path(__file__).parents[3]
@@ -181,8 +181,8 @@ UPGRADE_AT_ONCE = """
 import sys, threading, time
 from pathlib import Path
 from tests.unit.database.test_schema import FolderSchema
-from watcher.database import build_database
-from watcher.database_schema import upgrade_schema
+from watcher.database.engine import build_database
+from watcher.database.schema import upgrade_schema
 
 url, go, *folders = sys.argv[1:]
 outcomes = []

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from watcher import database as database_module
-from watcher.database import Database, build_database
+from watcher.database import engine as database_module
+from watcher.database.engine import Database, build_database
 from watcher.domain.errors import StoreUnavailableError
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.builders import ManualClock, add_watch, build_config
 from tests.stores import migrated_file, migrated_url, store_url
-from watcher.database import Database, build_database
+from watcher.database.engine import Database, build_database
 from watcher.domain.backoff import Backoff
 from watcher.domain.models import Step, Watch, WatchConfig
 from watcher.domain.pipeline import Done

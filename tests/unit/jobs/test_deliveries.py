@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import update
 
 from tests.builders import ManualClock, add_batch, add_delivery, add_watch, build_config
-from watcher.database import Database, build_database
+from watcher.database.engine import Database, build_database
 from watcher.domain.delivery import (
     DeliverRules,
     Delivery,

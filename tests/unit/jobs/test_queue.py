@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.builders import NOW_MS, ManualClock, add_batch, add_watch, build_config
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.dispatch import queue as queue_module
 from watcher.dispatch.queue import RunQueue, check_queue, upgrade_queue
 from watcher.domain.errors import ConfigError, SchemaMismatchError

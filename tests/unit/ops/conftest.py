@@ -17,7 +17,7 @@ from tests.builders import NOW_S, ManualClock, build_config
 from tests.leaks import OUTPUTS
 from tests.stores import migrated_file, migrated_url, store_url
 from tests.unit.lightly.servers import Reply, Seen, Server, serve
-from watcher.database import Database, build_database
+from watcher.database.engine import Database, build_database
 from watcher.domain.backoff import Backoff
 from watcher.domain.models import Step
 from watcher.lightly.transport import Transport

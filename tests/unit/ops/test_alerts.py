@@ -12,11 +12,11 @@ import typer
 import yaml
 
 from tests.builders import run_command
-from watcher.cli import app
+from watcher.cli.app import app
 from watcher.ops.alerts import build_alerts, format_span, render_alerts
-from watcher.settings import Settings
-from watcher.settings_groups import AlertSettings
-from watcher.settings_variables import iter_variables
+from watcher.settings.groups import AlertSettings
+from watcher.settings.root import Settings
+from watcher.settings.variables import iter_variables
 
 ROOT = Path(__file__).parents[3]
 PROMETHEUS = ROOT / "deploy" / "prometheus"

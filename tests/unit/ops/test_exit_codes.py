@@ -8,7 +8,7 @@ import pytest
 
 from tests.builders import NOW_MS, NOW_S, add_watch, run_command
 from tests.unit.ops.conftest import CONTROL_TOKEN
-from watcher import cli_control
+from watcher.cli import control as commands
 from watcher.daemon import Daemon
 from watcher.domain.errors import StoreUnavailableError, WatcherError
 from watcher.ops.control import Control
@@ -96,7 +96,7 @@ def test_audit_of_all_watches_goes_on_behind_one_that_fails(command, sqlite_ops,
         raise StoreUnavailableError("the disk is full")
 
     monkeypatch.setattr(Daemon, "reconcile", fail)
-    monkeypatch.setattr(cli_control, "_audit_beside_daemon", fail)
+    monkeypatch.setattr(commands, "_audit_beside_daemon", fail)
     done = command("audit")
     assert (done.exit_code, done.stdout) == (1, "")
     assert asked == ["door", "gate", "roof"]

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.builders import NOW_MS, NOW_S, add_batch, add_watch, list_names, load
 from watcher import __version__
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.models import Step, Via
 from watcher.metrics import FAILURE_CODES, POLL_OUTCOMES, RUN_OUTCOMES, Metrics
 from watcher.ops.collector import StoreCollector

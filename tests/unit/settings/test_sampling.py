@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import SamplingMethod
 from watcher.domain.sampling_rules import BudgetPeriod
-from watcher.settings_watch import WatchSettings
+from watcher.settings.watch import WatchSettings
 
 
 def build(*, steps="upload,embed,sampling,deliver", sampling=None, novelty=None, metadata=None):

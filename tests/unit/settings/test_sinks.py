@@ -17,7 +17,7 @@ from watcher.domain.delivery import (
     WebhookRules,
 )
 from watcher.domain.errors import ConfigError
-from watcher.settings import load_settings
+from watcher.settings.root import load_settings
 
 PRE = "WATCHER_WATCHES__GATE__DELIVER__"
 HOOK = {

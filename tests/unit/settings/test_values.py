@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from watcher.domain.errors import ConfigError
-from watcher.settings import Settings, load_settings
-from watcher.settings_variables import Variable, iter_variables
+from watcher.settings.root import Settings, load_settings
+from watcher.settings.variables import Variable, iter_variables
 
 ALL = [v for v in iter_variables(Settings) if not v.name.startswith("LIGHTLY_")]
 

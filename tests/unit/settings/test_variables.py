@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from watcher.domain.errors import ConfigError
-from watcher.settings import Settings, load_settings
-from watcher.settings_variables import explain_validation, iter_variables
+from watcher.settings.root import Settings, load_settings
+from watcher.settings.variables import explain_validation, iter_variables
 
 SECRET = "5ec3e7" + 29 * "c0"  # every secret may be of this form
 NAMES_OF_SECRETS = [

@@ -6,7 +6,7 @@ import pytest
 
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import SamplingMethod, Step, UploadMode, WatchConfig
-from watcher.settings import load_settings
+from watcher.settings.root import load_settings
 
 REMOTE = {"LIGHTLY_TOKEN": "5ecr3t", "LIGHTLY_SERVER_LOCATION": "https://api.example.com"}
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.builders import add_watch
 from tests.stores import migrated_file, migrated_url, store_url
-from watcher.database import Database, build_database
+from watcher.database.engine import Database, build_database
 from watcher.domain.models import Watch
 
 __all__ = ["migrated_file", "migrated_url", "store_url"]

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.builders import NOW_MS, add_watch
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.domain.errors import FencedError, StoreLockedError, StoreUnavailableError
 from watcher.leadership import FencedDatabase, Leadership
 from watcher.metrics import Metrics

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.builders import open_store
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.domain.errors import StoreLockedError
 from watcher.leadership import Leadership
 
 ROOT = Path(__file__).parents[3]
 HOLDER = """
 import sys, time
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.leadership import Leadership
 
 lock = Leadership(build_database(sys.argv[1]), lease_s=1.0)

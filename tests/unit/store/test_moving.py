@@ -7,7 +7,7 @@ from sqlalchemy import func, select, text
 
 from tests.builders import NOW_MS, add_batch, add_watch, claim, list_names, open_store, run_command
 from watcher import moving
-from watcher.database import build_database
+from watcher.database.engine import build_database
 from watcher.domain.errors import ConfigError, StoreError, StoreLockedError
 from watcher.domain.models import SampleState
 from watcher.leadership import Leadership

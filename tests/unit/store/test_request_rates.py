@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select, update
 
-from watcher.database import build_database
-from watcher.database_schema import upgrade_schema
+from watcher.database.engine import build_database
+from watcher.database.schema import upgrade_schema
 from watcher.store import SCHEMA
 from watcher.store.request_rates import reserve_places
 from watcher.store.tables import request_rates

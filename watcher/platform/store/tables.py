@@ -17,7 +17,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from watcher.database_schema import Schema
+from watcher.database.schema import Schema
 
 SCHEMA = Schema(
     name="platform",

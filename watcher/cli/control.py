@@ -18,18 +18,18 @@ import msgspec
 import typer
 
 from watcher import bootstrap
-from watcher.cli_frame import JsonOption, app, err, load, out, reporting
-from watcher.cli_progress import build_sample_count, showing
-from watcher.cli_views import print_dead, print_log, print_reconcile
+from watcher.cli.frame import JsonOption, app, err, load, out, reporting
+from watcher.cli.progress import build_sample_count, showing
+from watcher.cli.views import print_dead, print_log, print_reconcile
 from watcher.daemon import Daemon
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.errors import ConfigError, DeadlineExceededError, StoreLockedError, WatcherError
 from watcher.domain.models import Poll, PollState
 from watcher.domain.redaction import redact
 from watcher.ops.changes import apply_change, find_watch, name_actor
 from watcher.ops.control import Control
 from watcher.ops.tokens import LOCAL
-from watcher.settings import Settings
+from watcher.settings.root import Settings
 from watcher.store import deliveries, polls, reconciles, runs, watches
 from watcher.store.control import load_audit_log
 from watcher.store.lock import FileLock

@@ -11,15 +11,15 @@ import msgspec
 import typer
 
 from watcher import __version__, bootstrap
-from watcher.cli_frame import JsonOption, app, load, out, reporting, wait_for_signal, watch_signals
-from watcher.cli_views import print_lives, print_overview, print_settings, print_variables
+from watcher.cli.frame import JsonOption, app, load, out, reporting, wait_for_signal, watch_signals
+from watcher.cli.views import print_lives, print_overview, print_settings, print_variables
 from watcher.daemon import Addresses, Daemon
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import Step, WatchConfig
 from watcher.ops.changes import find_watch
 from watcher.ops.life import load_lives
 from watcher.ops.overview import load_overview
-from watcher.settings import Settings
+from watcher.settings.root import Settings
 from watcher.worker import Worker
 
 
@@ -220,29 +220,29 @@ def demo(
                 out.print(f"  {what}: watcher why {name}", markup=False)
 
 
-from watcher import (  # noqa: E402 - after these in `watcher --help`
-    cli_alerts,
-    cli_backup,
-    cli_control,
-    cli_dataset,
-    cli_health,
-    cli_plan,
-    cli_platform,
-    cli_reembed,
-    cli_statement,
-    cli_store,
+from watcher.cli import (  # noqa: E402 - after these in `watcher --help`
+    alerts,
+    backup,
+    control,
+    dataset,
+    health,
+    plan,
+    platform,
+    reembed,
+    statement,
+    store,
 )
 
 __all__ = [
+    "alerts",
     "app",
-    "cli_alerts",
-    "cli_backup",
-    "cli_control",
-    "cli_dataset",
-    "cli_health",
-    "cli_plan",
-    "cli_platform",
-    "cli_reembed",
-    "cli_statement",
-    "cli_store",
+    "backup",
+    "control",
+    "dataset",
+    "health",
+    "plan",
+    "platform",
+    "reembed",
+    "statement",
+    "store",
 ]

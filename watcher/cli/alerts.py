@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from watcher.cli_frame import app, load, out, reporting
+from watcher.cli.frame import app, load, out, reporting
 from watcher.ops.alerts import build_alerts, format_span, render_alerts
 
 

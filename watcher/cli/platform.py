@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 
 from watcher import __version__, bootstrap
-from watcher.cli_frame import JsonOption, app, err, load, out, reporting, wait_for_signal, watch_signals
+from watcher.cli.frame import JsonOption, app, err, load, out, reporting, wait_for_signal, watch_signals
 from watcher.domain.clock import SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.platform import users as platform_users

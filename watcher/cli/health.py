@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from watcher.cli_frame import app
+from watcher.cli.frame import app
 from watcher.healthcheck import main
 
 

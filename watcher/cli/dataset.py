@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from watcher import attach, bootstrap
-from watcher.cli_frame import app, load, out, reporting
+from watcher.cli.frame import app, load, out, reporting
 from watcher.domain.errors import ConfigError
 from watcher.domain.names import explain_bad_name
 

@@ -9,7 +9,7 @@ import typer
 
 from watcher.backup import BackupList, back_up
 from watcher.backup import restore as restore_backup
-from watcher.cli_frame import app, load, out, reporting
+from watcher.cli.frame import app, load, out, reporting
 from watcher.domain.clock import SystemClock
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of the backup.")]

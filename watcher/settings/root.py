@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import WatchConfig
 from watcher.domain.pipeline import WORK_VERSION
-from watcher.settings_groups import (
+from watcher.settings.groups import (
     AlertSettings,
     ApiSettings,
     ControlSettings,
@@ -33,8 +33,8 @@ from watcher.settings_groups import (
     TraceSettings,
     WorkerSettings,
 )
-from watcher.settings_variables import SecretFiles, build_nested, explain_validation, find_unknown
-from watcher.settings_watch import (
+from watcher.settings.variables import SecretFiles, build_nested, explain_validation, find_unknown
+from watcher.settings.watch import (
     DEFAULT_WATCH,
     WatchName,
     WatchSettings,

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.text import Text
 
 from watcher import bootstrap
-from watcher.cli_frame import JsonOption, app, err, load, out, reporting
-from watcher.cli_progress import showing
+from watcher.cli.frame import JsonOption, app, err, load, out, reporting
+from watcher.cli.progress import showing
 from watcher.daemon import Daemon
 from watcher.domain.errors import ConfigError, StoreLockedError
 from watcher.exporting import export_tag
 from watcher.planning import Plan, plan_watch
-from watcher.settings import Settings
+from watcher.settings.root import Settings
 
 
 class ExportFormat(StrEnum):

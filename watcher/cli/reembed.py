@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from watcher.cli_control import WatchArgument, tell_actor
-from watcher.cli_frame import app, err, load, out, reporting, watch_signals
+from watcher.cli.control import WatchArgument, tell_actor
+from watcher.cli.frame import app, err, load, out, reporting, watch_signals
 from watcher.daemon import Daemon
 from watcher.domain.clock import SystemClock
 from watcher.ops.changes import name_actor

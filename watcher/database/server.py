@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from watcher.database import Database, translated_errors
+from watcher.database.engine import Database, translated_errors
 from watcher.domain.errors import ConfigError, StoreUnavailableError
 
 # What other roles do is hidden from an ordinary one, but not that they are there.

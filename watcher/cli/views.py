@@ -17,8 +17,8 @@ from watcher.domain.redaction import redact
 from watcher.ops.life import Life
 from watcher.ops.overview import Overview, WatchView
 from watcher.scheduler import build_trigger
-from watcher.settings import Settings
-from watcher.settings_variables import iter_variables
+from watcher.settings.root import Settings
+from watcher.settings.variables import iter_variables
 from watcher.sinks.place import describe_place
 from watcher.store.control import AuditEntry
 from watcher.store.reconciles import ReconcileReport

@@ -24,10 +24,10 @@ from watcher.domain.sampling_rules import NoveltyRules
 from watcher.domain.step_rules import EmbedRules
 from watcher.lightly.wire.base import DatasetName
 from watcher.scheduler import build_trigger
-from watcher.settings_groups import Group
-from watcher.settings_sampling import NoveltySettings, SamplingSettings, check_sampling
-from watcher.settings_sinks import DeliverSettings
-from watcher.settings_steps import EmbedSettings, MetadataSettings
+from watcher.settings.groups import Group
+from watcher.settings.sampling import NoveltySettings, SamplingSettings, check_sampling
+from watcher.settings.sinks import DeliverSettings
+from watcher.settings.steps import EmbedSettings, MetadataSettings
 from watcher.sinks.place import find_write_prefix
 
 _POLL, _BATCH, _UPLOAD = PollRules(), BatchRules(), UploadRules()

@@ -26,7 +26,7 @@ from watcher.domain.step_rules import (
 )
 from watcher.domain.templates import check_template, find_sidecar_suffix
 from watcher.lightly.trust import build_trust
-from watcher.settings_groups import Group
+from watcher.settings.groups import Group
 
 _EMBED, _PREPROCESS, _METADATA = EmbedRules(), PreprocessRules(), MetadataRules()
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")

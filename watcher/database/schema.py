@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
-from watcher.database import Database, translated_errors
+from watcher.database.engine import Database, translated_errors
 from watcher.domain.errors import SchemaMismatchError, StoreError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Schema:
     @property
     def migrations_dir(self) -> Path:
         """Where the migrations lie: inside an installed package, or beside it in a checkout."""
-        package = Path(__file__).resolve().parent
+        package = Path(__file__).resolve().parents[1]
         installed = package / "_migrations" / self.name
         return installed if installed.is_dir() else package.parent / "migrations" / self.name
 

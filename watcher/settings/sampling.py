@@ -14,7 +14,7 @@ from watcher.domain.errors import ConfigError
 from watcher.domain.models import SamplingMethod, SamplingRules, Step, WatchConfig
 from watcher.domain.sampling_rules import BudgetPeriod, NoveltyRules, ScoreRules
 from watcher.domain.step_rules import EmbedderKind, MetadataPolicy
-from watcher.settings_groups import Group
+from watcher.settings.groups import Group
 
 _SAMPLING, _SCORES, _NOVELTY = SamplingRules(), ScoreRules(), NoveltyRules()
 _SCORE_FILES = (".csv", ".jsonl", ".ndjson")

@@ -17,7 +17,7 @@ from watcher.domain.errors import ConfigError, WatcherError
 from watcher.domain.redaction import redact
 from watcher.logs import configure_logging
 from watcher.memory import limit_arenas
-from watcher.settings import Settings, load_settings
+from watcher.settings.root import Settings, load_settings
 
 app = typer.Typer(
     name="watcher",

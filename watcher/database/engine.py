@@ -23,7 +23,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from watcher.database_url import Credentials, read_url
+from watcher.database.url import Credentials, read_url
 from watcher.domain.errors import ConfigError, StoreError, StoreUnavailableError
 from watcher.domain.redaction import redact
 

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from watcher.database import Database
+from watcher.database.engine import Database
 from watcher.domain.errors import StoreError
 from watcher.domain.models import SampleState
 from watcher.store.counts import load_counts

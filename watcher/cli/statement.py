@@ -11,11 +11,11 @@ import msgspec
 import typer
 
 from watcher import bootstrap
-from watcher.cli_frame import app, load, out, reporting
+from watcher.cli.frame import app, load, out, reporting
 from watcher.data_folder import find_statement_key
 from watcher.domain.errors import ConfigError, StatementError
 from watcher.domain.statements import SignedStatement, split_keys, verify_chain
-from watcher.settings import Settings
+from watcher.settings.root import Settings
 from watcher.store import statements, watches
 
 statement = typer.Typer(

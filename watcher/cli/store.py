@@ -10,8 +10,8 @@ import msgspec
 import typer
 
 from watcher import bootstrap
-from watcher.cli_frame import JsonOption, app, load, out, reporting
-from watcher.database import build_database
+from watcher.cli.frame import JsonOption, app, load, out, reporting
+from watcher.database.engine import build_database
 from watcher.moving import move_store
 from watcher.store.checks import iter_faults
 

@@ -19,7 +19,7 @@ from watcher.domain.delivery import (
 )
 from watcher.domain.errors import ConfigError
 from watcher.lightly.trust import build_trust
-from watcher.settings_groups import Group
+from watcher.settings.groups import Group
 from watcher.sinks.bucket import SCHEMES, check_obstore
 from watcher.sinks.formats import import_pyarrow
 from watcher.sinks.webhook import decode_secret
