@@ -38,6 +38,8 @@ class SamplingArguments(msgspec.Struct, frozen=True):
     preselected_tag_id: str | None
     query_tag_id: str
     score_type: str | None
+    # How far the tags reached at the request; None in jobs of before this was kept.
+    tags_size: int | None = None
 
 
 def trigger_sampling(call: Call) -> AsyncTaskData:
@@ -54,22 +56,25 @@ def trigger_sampling(call: Call) -> AsyncTaskData:
             raise unknown("TAG_NO_TAG_IN_DATASET", "the dataset has no initial tag yet: upload samples first")
         if not embedding.is_processed:
             raise invalid("the CSV of this embedding has not arrived", "EMBEDDING_NOT_READY")
-        if (
-            request.row_count is not None and request.row_count != embedding.n_rows
-        ) or embedding.n_rows < dataset.tags_size:
+        if request.row_count is not None and request.row_count != embedding.n_rows:
+            raise invalid(
+                f"rowCount is {request.row_count:.15g}, but the embedding has {embedding.n_rows} rows",
+                "EMBEDDING_ROW_COUNT_INVALID",
+            )
+        if embedding.n_rows < dataset.tags_size:
             raise invalid(
                 f"the embedding has {embedding.n_rows} rows, the tags reach over {dataset.tags_size} samples: "
                 "upload an embedding of all samples",
                 "EMBEDDING_ROW_COUNT_INVALID",
             )
         query_tag_id = request.query_tag_id or initial.id
-        access.find_tag(session, dataset.id, query_tag_id, code="TAG_QUERYTAG_NOT_IN_DATASET")
+        query = access.find_tag(session, dataset.id, query_tag_id, code="TAG_QUERYTAG_NOT_IN_DATASET")
         if request.preselected_tag_id is not None:
             access.find_tag(
                 session, dataset.id, request.preselected_tag_id, code="TAG_PRESELECTEDTAG_NOT_IN_DATASET"
             )
         if request.method in NEEDS_SCORES:
-            _find_scores(session, query_tag_id, request.score_type)
+            _check_scores(_find_scores(session, query_tag_id, request.score_type), query.n_set)
         tags.check_free_name(session, dataset.id, request.new_tag_name)
         arguments = SamplingArguments(
             embedding_id=embedding.id,
@@ -80,6 +85,7 @@ def trigger_sampling(call: Call) -> AsyncTaskData:
             preselected_tag_id=request.preselected_tag_id,
             query_tag_id=query_tag_id,
             score_type=request.score_type,
+            tags_size=dataset.tags_size,
         )
         job_id = jobs.insert(
             session,
@@ -103,6 +109,17 @@ def _find_scores(session: Session, tag_id: str, score_type: str | None) -> list[
     return rows
 
 
+def _check_scores(rows: list[score_store.ScoreRow], *lengths: int) -> None:
+    for row in rows:
+        n_scores = len(row.values) // 8
+        if n_scores not in lengths:
+            raise invalid(
+                f"the query tag has {lengths[0]} samples, but {n_scores} scores of type {row.score_type!r}: "
+                "samples were added since they came, so upload them again",
+                "TAG_NO_SCORES_AVAILABLE",
+            )
+
+
 def carry_out(
     platform: Platform,
     job: JobFacts,
@@ -112,7 +129,8 @@ def carry_out(
 ) -> Picks:
     """Picks the samples of a job; touches nothing. The seed follows from the dataset and the tag's name.
 
-    Without a score type the mean of all kinds of scores at the query tag counts.
+    Without a score type the mean of all kinds of scores at the query tag counts. Samples that the tags took in since
+    the request are passed over: neither the embedding nor the scores need to know them.
 
     Raises:
         Fault: something it needs is gone.
@@ -143,20 +161,21 @@ def carry_out(
         raise unknown("EMBEDDING_UNKNOWN", "the embedding was deleted meanwhile")
     key = build_embedding_key(job.dataset_id, embedding.id, embedding.digest, "npy")
     vectors = np.load(platform.blobs.fetch_local(key), mmap_mode="r")
-    candidates = decode_positions(query.mask)
-    if len(candidates) and candidates[-1] >= len(vectors):
-        raise invalid("the embedding does not cover the query tag", "EMBEDDING_ROW_COUNT_INVALID")
+    size = len(vectors) if arguments.tags_size is None else arguments.tags_size
+    queried = decode_positions(query.mask)
+    candidates = queried[queried < size]
+    picked_before = decode_positions(preselected.mask if preselected is not None else b"")
     scores = None
     if score_rows:
-        columns = [np.frombuffer(row.values, dtype="<f8") for row in score_rows]
-        if any(len(column) != len(candidates) for column in columns):
-            raise invalid("the query tag changed since its scores were uploaded", "TAG_NO_SCORES_AVAILABLE")
+        # Those of before the tag grew, or those of the whole of it; both begin with the candidates.
+        _check_scores(score_rows, len(queried), len(candidates))
+        columns = [np.frombuffer(row.values, dtype="<f8")[: len(candidates)] for row in score_rows]
         scores = np.mean(columns, axis=0)
     return samplers.pick(
         method=arguments.method,
         vectors=vectors,
         candidates=candidates,
-        preselected=decode_positions(preselected.mask if preselected is not None else b""),
+        preselected=picked_before[picked_before < size],
         n_samples=_unless_off(arguments.n_samples),
         min_distance=_unless_off(arguments.min_distance),
         scores=scores,

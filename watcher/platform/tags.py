@@ -30,6 +30,7 @@ from watcher.platform.faults import invalid, taken, unknown
 from watcher.platform.secrets import new_id
 from watcher.platform.store import datasets as dataset_store
 from watcher.platform.store import jobs as job_store
+from watcher.platform.store import scores as score_store
 from watcher.platform.store import tags as store
 
 MAX_NAME = 255
@@ -229,7 +230,7 @@ def create_tag(call: Call) -> CreateEntityResponse:
 
 
 def update_tag(call: Call) -> None:
-    """Renames a tag, or gives it another mask; the initial tag keeps both."""
+    """Renames a tag, or gives it another mask, which ends its scores; the initial tag keeps both."""
     request = call.read(TagUpdateRequest)
     values: dict[str, Any] = {"modified_at": call.now_ms}
     with call.platform.database.write() as session:
@@ -244,6 +245,8 @@ def update_tag(call: Call) -> None:
             if mask != decode_mask(tag.mask):
                 _refuse_initial(tag, "narrowed")
                 values.update(mask=mask.to_bytes(), n_set=len(mask), picks=None, distances=None)
+                # They belong to the samples of the old mask, by their order alone.
+                score_store.delete_tag_scores(session, tag_id=tag.id)
         store.update_tag(session, tag_id=tag.id, values=values)
 
 

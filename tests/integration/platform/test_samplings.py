@@ -119,6 +119,7 @@ def test_sampling_is_refused_when_something_does_not_fit(api):
     assert start(api, dataset, embedding, "initial-tag", expected=409)["code"] == "TAG_NAME_EXISTS"
     wrong = start(api, dataset, embedding, "picked", expected=422, rowCount=N - 1)
     assert wrong["code"] == "EMBEDDING_ROW_COUNT_INVALID"
+    assert wrong["error"] == f"rowCount is {N - 1}, but the embedding has {N} rows"
     other = api.create_dataset("other")
     api.create_samples(other, ["a.jpg"])
     foreign = api.create_initial_tag(other)
@@ -133,6 +134,7 @@ def test_sampling_is_refused_when_something_does_not_fit(api):
     api("POST", f"{dataset}/tags/upsize", 201, json={"upsizeTagName": "more", "upsizeTagCreator": "USER_PIP"})
     stale = start(api, dataset, embedding, "picked", expected=422)
     assert stale["code"] == "EMBEDDING_ROW_COUNT_INVALID"
+    assert f"the embedding has {N} rows, the tags reach over {N + 1} samples" in stale["error"]
 
 
 def test_of_two_samplings_for_one_tag_name_one_wins(api):
@@ -170,6 +172,61 @@ def test_job_waiting_at_a_restart_is_carried_out_after_it(build_server, database
     with Caller(build_server(database_url=database_url).url, TOKEN) as api:
         assert api.wait(job)["status"] == "FINISHED"
         assert len(bits(api("GET", f"{dataset}/tags")[-1])) == 5
+
+
+def upsize(api, dataset, name):
+    api.create_samples(dataset, [f"{name}-{index}.jpg" for index in range(3)])
+    api("POST", f"{dataset}/tags/upsize", 201, json={"upsizeTagName": name, "upsizeTagCreator": "USER_PIP"})
+
+
+@pytest.mark.parametrize("method", ["CORESET", "RANDOM", "ACTIVE_LEARNING", "CORAL"])
+def test_sampling_that_waits_while_samples_are_added_picks_from_those_of_its_request(build_server, method):
+    with Caller(build_server(work=False).url, TOKEN) as api:
+        dataset, initial, embedding = prepare(api)
+        body = {"scoreType": "uncertainty_margin", "scores": np.linspace(0, 1, N).tolist()}
+        api("POST", f"{dataset}/tags/{initial}/scores", 201, json=body)
+        first = start(api, dataset, embedding, "first", method=method)["jobId"]
+        # Everything counts as picked before, also what comes meanwhile.
+        second = start(api, dataset, embedding, "second", method=method, preselectedTagId=initial)["jobId"]
+        third = start(api, dataset, embedding, "third", method=method)["jobId"]
+        upsize(api, dataset, "more")
+    with Caller(build_server().url, TOKEN) as api:
+        jobs = [api.wait(job) for job in (first, second, third)]
+        assert [job.get("error") for job in jobs] == [None] * 3
+        found = [bits(api("GET", f"{dataset}/tags/{job['result']['data']}")) for job in jobs]
+    assert [len(each) for each in found] == [5, N + 3, 5]
+    assert max(found[0] + found[2]) < N
+
+
+def test_sampling_that_waits_takes_scores_that_came_with_the_added_samples(build_server):
+    with Caller(build_server(work=False).url, TOKEN) as api:
+        dataset, initial, embedding = prepare(api)
+        body = {"scoreType": "uncertainty_margin", "scores": np.linspace(0, 1, N).tolist()}
+        api("POST", f"{dataset}/tags/{initial}/scores", 201, json=body)
+        job = start(api, dataset, embedding, "picked", method="ACTIVE_LEARNING", n=2)["jobId"]
+        upsize(api, dataset, "more")
+        body["scores"] = [*np.linspace(1, 0, N).tolist(), 2, 2, 2]
+        api("POST", f"{dataset}/tags/{initial}/scores", 201, json=body)
+    with Caller(build_server().url, TOKEN) as api:
+        assert api.wait(job)["status"] == "FINISHED"
+        assert bits(api("GET", f"{dataset}/tags")[-1]) == [0, 1]
+
+
+def test_sampling_after_samples_were_added_needs_scores_for_them(api):
+    dataset, initial, _embedding = prepare(api)
+    body = {"scoreType": "uncertainty_margin", "scores": [0.5] * N}
+    api("POST", f"{dataset}/tags/{initial}/scores", 201, json=body)
+    upsize(api, dataset, "more")
+    names = [*NAMES, *(f"more-{index}.jpg" for index in range(3))]
+    vectors = np.vstack([VECTORS, VECTORS[:3]])
+    embedding = api.upload_embedding(dataset, names, vectors, name="whole")
+    more = {"method": "CORAL", "rowCount": N + 3}
+    refused = start(api, dataset, embedding, "picked", expected=422, **more)
+    assert refused["code"] == "TAG_NO_SCORES_AVAILABLE"
+    assert f"{N} scores" in refused["error"]
+    body["scores"] = [0.5] * (N + 3)
+    api("POST", f"{dataset}/tags/{initial}/scores", 201, json=body)
+    sample(api, dataset, embedding, "picked", **more)
 
 
 def test_job_of_a_dead_worker_is_taken_over_and_the_dead_one_stores_nothing(build_server, database_url):

@@ -171,3 +171,19 @@ def test_scores_of_a_tag_have_its_length_and_replace_earlier_ones(api, dataset, 
     assert api("GET", f"{path}/{v2}")["scores"] == [0.0] * 7
     assert len(api("GET", path, params={"predictionUUIDTimestamp": 5})) == 1
     assert api("GET", path, params={"predictionUUIDTimestamp": 6}) == []
+
+
+def test_new_mask_takes_the_scores_of_the_old_one_away(api, dataset, initial):
+    tag = create_tag(api, dataset, "child", "0x3", initial)["id"]
+    other = create_tag(api, dataset, "other", "0x3", initial)["id"]
+    body = {"scoreType": "uncertainty_entropy", "scores": [0.5, 1]}
+    for tag_id in (tag, other):
+        api("POST", f"{dataset}/tags/{tag_id}/scores", 201, json=body)
+    path = f"{dataset}/tags/{tag}"
+    # Neither another name nor the mask that it has already makes a difference.
+    api("PUT", path, json={"name": "renamed", "bitMaskData": "0x03"})
+    assert len(api("GET", f"{path}/scores")) == 1
+    # As many samples as before, so that the scores would still fit by their number.
+    api("PUT", path, json={"name": "renamed", "bitMaskData": "0x60"})
+    assert api("GET", f"{path}/scores") == []
+    assert len(api("GET", f"{dataset}/tags/{other}/scores")) == 1

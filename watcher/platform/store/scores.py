@@ -34,6 +34,11 @@ def load_score(session: Session, *, dataset_id: str, score_id: str) -> ScoreRow 
     return session.execute(query).first()
 
 
+def delete_tag_scores(session: Session, *, tag_id: str) -> None:
+    """Removes all scores of a tag."""
+    session.execute(delete(scores).where(scores.c.tag_id == tag_id))
+
+
 def replace_score(session: Session, *, values: Mapping[str, Any]) -> None:
     """Stores scores in place of earlier ones of the same type."""
     if values.get("tag_id") is not None:
