@@ -116,7 +116,7 @@ def build_platform(config: PlatformConfig, *, clock: Clock) -> Platform:
         listings=Listings(config.data_dir / "listings", clock),
         users=Recent(clock, keep_s=5.0),
         sources=Recent(clock, keep_s=2.0),
-        jobs_ready=threading.Event(),
+        jobs_ready={kind: threading.Event() for kind in jobs.KINDS},
     )
 
 
@@ -294,7 +294,7 @@ def _find_url_base(platform: Platform, request: Request) -> str:
 def build_error(status: int, code: str, text: str) -> Response:
     """The protocol's error form; `error` is read by 1.5.26 and `message` by 1.2.x."""
     headers = {"www-authenticate": "Bearer"} if status == 401 else None
-    if status == 503:
+    if status in (429, 503):
         headers = {"retry-after": "5"}
     return Response(
         _encode(ApiError(code=code, error=text, message=text)) if code != "BAD_REQUEST" else _plain(text),

@@ -181,6 +181,7 @@ class Operation:
         body: shape of the body; None if there is none to read.
         public: needs no token.
         own: not part of the protocol of the original.
+        codes: refusals that only some operations know.
     """
 
     method: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from watcher.database.engine import Database
@@ -24,7 +25,7 @@ class Platform:
     """The parts of one running platform; safe to share between threads.
 
     Attributes:
-        jobs_ready: set when a job was added, so that the worker of this process looks at once.
+        jobs_ready: for each kind of jobs, set when one was added, so that the worker of this process looks at once.
     """
 
     config: PlatformConfig
@@ -38,4 +39,4 @@ class Platform:
     sources: Recent[Source]
     intake: Intake
     roles: RoleSessions
-    jobs_ready: threading.Event
+    jobs_ready: Mapping[str, threading.Event]

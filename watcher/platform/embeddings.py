@@ -110,7 +110,7 @@ def trigger_projection(call: Call) -> None:
         if any(present.name == method for present in store.load_projections(session, embedding_id=row.id)):
             return
         jobs.insert_projection(session, call, dataset_id=dataset.id, embedding_id=row.id, method=method)
-    call.platform.jobs_ready.set()
+    jobs.announce(call.platform, jobs.PROJECTION)
 
 
 def to_projection_reply(row: store.ProjectionRow, *, whole: bool) -> Embedding2dData:
@@ -241,6 +241,7 @@ OPERATIONS = (
         trigger_projection,
         "Start a 2d projection",
         body=Trigger2dEmbeddingJobRequest,
+        codes=(429,),
     ),
     Operation(
         "GET",

@@ -1,8 +1,8 @@
 """Refusals in the protocol's form.
 
 Statuses: 401 no or unknown token, 403 not allowed or a URL that is forged or expired, 404 unknown or not visible,
-409 taken (only on calls that the official client 1.5.26 does not repeat by itself), 413 too large, 422 everything
-else that is final. 400 is never sent, since 1.5.26 repeats it for half a minute.
+409 taken (only on calls that the official client 1.5.26 does not repeat by itself), 413 too large, 429 too much
+at once, 422 everything else that is final. 400 is never sent, since 1.5.26 repeats it for half a minute.
 """
 
 from __future__ import annotations

@@ -9,17 +9,22 @@ import msgspec
 from watcher.lightly.wire.datasets import JobStatusMeta
 from watcher.lightly.wire.jobs import JobResult, JobsData, JobStatusData
 from watcher.platform.calls import Call, Operation
-from watcher.platform.faults import unknown
+from watcher.platform.faults import Fault, unknown
 from watcher.platform.secrets import is_id, new_id
 from watcher.platform.store import jobs as store
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from watcher.platform.context import Platform
+
 SAMPLING = "SAMPLING"
 PROJECTION = "EMBEDDINGS2D"
+# Each kind has a queue and a worker of its own: what somebody waits for does not stand behind plots.
+KINDS = (SAMPLING, PROJECTION)
 POLL_AGAIN_S = 1
 _MAX_LISTED = 1000
+_NAMES = {SAMPLING: "samplings", PROJECTION: "projections"}
 
 
 class ProjectionArguments(msgspec.Struct, frozen=True):
@@ -32,7 +37,18 @@ class ProjectionArguments(msgspec.Struct, frozen=True):
 def insert(
     session: Session, call: Call, *, dataset_id: str, kind: str, arguments: Any, claim_key: str | None
 ) -> str:
-    """Adds a job for the caller and gives its id."""
+    """Adds a job for the caller and gives its id; the worker looks when `announce` tells it.
+
+    Raises:
+        Fault: 429, too many of the caller's jobs of that kind wait. Calls at the same moment may pass together.
+    """
+    limit = call.platform.config.max_waiting_jobs
+    if store.count_waiting(session, user_id=call.caller.id, kind=kind, limit=limit) >= limit:
+        raise Fault(
+            429,
+            "JOB_CREATION_FAILED",
+            f"{limit} {_NAMES[kind]} of yours wait already: ask again when some have ended, or cancel some",
+        )
     job_id = new_id(call.now_s)
     store.insert_job(
         session,
@@ -62,6 +78,11 @@ def insert_projection(
         insert(
             session, call, dataset_id=dataset_id, kind=PROJECTION, arguments=arguments, claim_key=claim_key
         )
+
+
+def announce(platform: Platform, kind: str) -> None:
+    """Lets the worker of this process look at once; after the commit."""
+    platform.jobs_ready[kind].set()
 
 
 def to_reply(row: store.JobRow) -> JobStatusData:
@@ -120,9 +141,7 @@ def cancel_job(call: Call) -> None:
     with call.platform.database.write() as session:
         row = _find(session, call)
         if row.status == "WAITING":
-            store.finish_job(
-                session, job_id=row.id, owner=None, now_ms=call.now_ms, error="cancelled", result=None
-            )
+            store.finish_job(session, job_id=row.id, owner=None, now_ms=call.now_ms, error="cancelled")
         elif row.status == "RUNNING":
             store.request_cancel(session, job_id=row.id, now_ms=call.now_ms)
 

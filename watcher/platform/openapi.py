@@ -80,6 +80,7 @@ def _build_operation(operation: Operation, found: dict[str, Any]) -> dict[str, A
         if operation.public
         else ("401", "403", "404", "409", "413", "422", "503")
     )
+    statuses = (*statuses, *map(str, operation.codes))
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,

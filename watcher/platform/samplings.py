@@ -95,7 +95,7 @@ def trigger_sampling(call: Call) -> AsyncTaskData:
             arguments=arguments,
             claim_key=tags.build_claim_key(request.new_tag_name),
         )
-    call.platform.jobs_ready.set()
+    jobs.announce(call.platform, jobs.SAMPLING)
     return AsyncTaskData(job_id=job_id)
 
 
@@ -236,5 +236,6 @@ OPERATIONS = (
         "Start a sampling job",
         reply=AsyncTaskData,
         body=SamplingCreateRequest,
+        codes=(429,),
     ),
 )

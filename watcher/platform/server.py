@@ -16,7 +16,7 @@ from watcher.database.schema import check_schema, upgrade_schema
 from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.logs import get_logger
-from watcher.platform import blobs
+from watcher.platform import blobs, jobs
 from watcher.platform.app import build_app, build_platform
 from watcher.platform.context import Platform
 from watcher.platform.rekeying import encrypt_anew, take_keys
@@ -58,7 +58,7 @@ class PlatformServer:
         self._work = work
         self._wrap = wrap
         self._platform: Platform | None = None
-        self._worker: JobWorker | None = None
+        self._workers: list[JobWorker] = []
         self._app: ASGIApp | None = None
         self._http = ThreadedServer(
             self._answer,
@@ -127,8 +127,9 @@ class PlatformServer:
             self.config.data_dir / "blobs" / "uploads", before_s=self._clock.now_s() - _STALE_S
         )
         if self._work:
-            self._worker = JobWorker(self._platform)
-            self._worker.start()
+            self._workers = [JobWorker(self._platform, kind) for kind in jobs.KINDS]
+            for worker in self._workers:
+                worker.start()
 
     def replace_token(self, token: str) -> None:
         """Gives the first user another token; the old one ends within five seconds.
@@ -161,9 +162,11 @@ class PlatformServer:
         """Lets requests under way end, gives a running job back, and closes everything."""
         limit = time.monotonic() + timeout_s
         self._http.ask_to_stop(within_s=timeout_s)
-        if self._worker is not None:
-            self._worker.stop(max(0.1, limit - time.monotonic()))
-            self._worker = None
+        for worker in self._workers:
+            worker.ask_to_stop()
+        for worker in self._workers:
+            worker.stop(max(0.1, limit - time.monotonic()))
+        self._workers = []
         self._http.stop(timeout_s=max(0.1, limit - time.monotonic()))
         if self._platform is not None:
             self._platform.listings.close()

@@ -32,6 +32,7 @@ class PlatformConfig:
         max_thumbnail_bytes: longest thumbnail.
         max_custom_metadata_bytes: longest custom metadata of one sample.
         max_samples: largest dataset, unless the user has a limit of their own.
+        max_waiting_jobs: samplings of one user that wait, and as many projections; more are refused.
         page_size: rows of one page of a datasource listing.
         request_timeout_s: longest wait for the next bytes of a request body.
         isolate_jobs: carries out samplings and projections in processes of their own.
@@ -61,6 +62,7 @@ class PlatformConfig:
     max_thumbnail_bytes: int = 4 * _MIB
     max_custom_metadata_bytes: int = _MIB
     max_samples: int = 10_000_000
+    max_waiting_jobs: int = 1000
     page_size: int = 1000
     request_timeout_s: float = 60.0
     job_lease_s: float = 60.0

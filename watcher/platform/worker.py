@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from watcher.platform.context import Platform
 
 _log = get_logger(__name__)
-_IDLE_S = 1.0
+# How often each looks for what other processes asked for or lost; nobody waits for a plot.
+_IDLE_S = {jobs.SAMPLING: 1.0, jobs.PROJECTION: 5.0}
 _MOST_CRASHES = 2
 _STOP_S = 20.0
 
@@ -38,23 +39,34 @@ _KINDS: dict[str, tuple[Callable[..., Any], Callable[..., str | None]]] = {
 
 
 class JobWorker:
-    """A thread that carries out jobs until it is stopped."""
+    """A thread that carries out the jobs of one kind, one at a time, until it is stopped."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, kind: str) -> None:
+        """Keeps the values.
+
+        Args:
+            platform: whose jobs.
+            kind: one of `jobs.KINDS`.
+        """
         self._platform = platform
+        self._kind = kind
         self._owner = secrets.token_hex(12)
         self._stop = threading.Event()
-        self._wake = platform.jobs_ready
+        self._wake = platform.jobs_ready[kind]
         self._thread = threading.Thread(target=self._run, name="platform-jobs", daemon=True)
 
     def start(self) -> None:
         """Starts the thread."""
         self._thread.start()
 
-    def stop(self, timeout_s: float = _STOP_S) -> None:
-        """Ends the thread; a job under way goes back to the queue."""
+    def ask_to_stop(self) -> None:
+        """Takes no more jobs, and ends the one under way; does not wait."""
         self._stop.set()
         self._wake.set()
+
+    def stop(self, timeout_s: float = _STOP_S) -> None:
+        """Ends the thread; a job under way goes back to the queue."""
+        self.ask_to_stop()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
@@ -68,18 +80,24 @@ class JobWorker:
                 _log.exception("job.worker_failed")
                 busy = False
             if not busy:
-                self._wake.wait(_IDLE_S)
+                self._wake.wait(_IDLE_S[self._kind])
                 self._wake.clear()
 
     def run_one(self) -> bool:
         """Takes and ends one job; tells whether there was one."""
         platform = self._platform
         with platform.database.read() as session:
-            ready = store.has_ready(session, now_ms=self._now_ms())
+            ready = store.has_ready(session, kind=self._kind, now_ms=self._now_ms())
         if not ready:
             return False
         with platform.database.write() as session:
-            job = store.claim_job(session, owner=self._owner, now_ms=self._now_ms(), lease_ms=self._lease_ms)
+            job = store.claim_job(
+                session,
+                kind=self._kind,
+                owner=self._owner,
+                now_ms=self._now_ms(),
+                lease_ms=self._lease_ms,
+            )
         if job is None:
             return False
         _log.info("job.started", job=job.id, kind=job.type, attempt=job.attempts)
@@ -94,20 +112,25 @@ class JobWorker:
 
     def _carry_out(self, job: store.JobRow) -> None:
         compute, keep = _KINDS[job.type]
-        with Heartbeat(self._platform, job.id, self._owner, self._stop) as heartbeat:
+        heartbeat = Heartbeat(self._platform, job.id, self._owner, self._stop)
+
+        def fail(error: str) -> None:
+            self._finish(job, error=error, progress=heartbeat.progress)
+
+        with heartbeat:
             try:
                 outcome = self._compute(compute, job, heartbeat)
             except CancelledError:
                 if heartbeat.is_cancelled:
-                    self._finish(job, error="cancelled")
+                    fail("cancelled")
                 elif not heartbeat.is_lost:
                     self._release(job)
                 return
             except Fault as fault:
-                self._finish(job, error=fault.text)
+                fail(fault.text)
                 return
             except (ValueError, MemoryError) as error:
-                self._finish(job, error=str(error) or type(error).__name__)
+                fail(str(error) or type(error).__name__)
                 return
             except WorkerCrashedError as error:
                 # Killed, perhaps for want of memory: that may have been the fault of others, but not again and again.
@@ -115,22 +138,28 @@ class JobWorker:
                     _log.warning("job.process_died", job=job.id, kind=job.type, error=str(error))
                     self._release(job, counted=True)
                 else:
-                    self._finish(job, error=f"{error}, {job.attempts} times: too little memory?")
+                    fail(f"{error}, {job.attempts} times: too little memory?")
                 return
             except FileNotFoundError:
-                self._finish(job, error="the uploaded embedding is missing on the server: upload it again")
+                fail("the uploaded embedding is missing on the server: upload it again")
                 return
             except StoreError:
                 self._release(job)
                 raise
             except Exception as error:  # noqa: BLE001 - a bug must not make the client wait for ever
                 _log.exception("job.crashed", job=job.id, kind=job.type)
-                self._finish(job, error=f"internal error: {type(error).__name__}")
+                fail(f"internal error: {type(error).__name__}")
                 return
+        # Picks may have come to an end before as many as were wanted; there is no more to do.
+        n_done, _n_wanted = heartbeat.progress
         try:
-            self._finish(job, keep=lambda session: keep(session, job, outcome, now_ms=self._now_ms()))
+            self._finish(
+                job,
+                keep=lambda session: keep(session, job, outcome, now_ms=self._now_ms()),
+                progress=(n_done, n_done),
+            )
         except Fault as fault:
-            self._finish(job, error=fault.text)
+            fail(fault.text)
 
     def _compute(self, compute: Callable[..., Any], job: store.JobRow, heartbeat: Heartbeat) -> Any:
         facts = JobFacts(id=job.id, dataset_id=job.dataset_id, type=job.type, arguments=job.arguments)
@@ -145,6 +174,7 @@ class JobWorker:
         *,
         error: str | None = None,
         keep: Callable[[Session], str | None] | None = None,
+        progress: tuple[int, int] | None = None,
     ) -> None:
         with self._platform.database.write() as session:
             # The order of locks is everywhere: first the dataset, then what hangs on it.
@@ -161,6 +191,7 @@ class JobWorker:
                 now_ms=self._now_ms(),
                 error=error,
                 result=None if made is None else msgspec.json.encode(made).decode(),
+                progress=progress,
             )
         _log.info("job.finished", job=job.id, kind=job.type, error=error)
 
@@ -179,7 +210,13 @@ class JobWorker:
 
 
 class Heartbeat:
-    """Keeps the lease of one job from a thread of its own, with the progress reported so far."""
+    """Keeps the lease of one job from a thread of its own, with the progress reported so far.
+
+    Attributes:
+        progress: how much is done, and of how much.
+        is_cancelled: the user wants an end.
+        is_lost: another worker has the job.
+    """
 
     def __init__(self, platform: Platform, job_id: str, owner: str, stop: threading.Event) -> None:
         self._platform = platform
@@ -187,7 +224,7 @@ class Heartbeat:
         self._owner = owner
         self._stop = stop
         self._done = threading.Event()
-        self._progress = (0, 0)
+        self.progress = (0, 0)
         self.is_cancelled = False
         self.is_lost = False
         self._thread = threading.Thread(target=self._run, name="platform-job-lease", daemon=True)
@@ -202,7 +239,7 @@ class Heartbeat:
 
     def report(self, n_done: int, n_total: int) -> None:
         """Notes the progress; written with the next sign of life."""
-        self._progress = (n_done, n_total)
+        self.progress = (n_done, n_total)
 
     def should_stop(self) -> bool:
         """Whether to end early: cancelled, taken over, or the server stops."""
@@ -211,7 +248,7 @@ class Heartbeat:
     def _run(self) -> None:
         lease_s = self._platform.config.job_lease_s
         while not self._done.wait(min(1.0, lease_s / 4)):
-            n_done, n_total = self._progress
+            n_done, n_total = self.progress
             try:
                 with self._platform.database.write() as session:
                     answer = store.renew_lease(

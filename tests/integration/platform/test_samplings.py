@@ -14,7 +14,7 @@ from sqlalchemy import text
 from tests.integration.platform.caller import Caller
 from tests.integration.platform.conftest import TOKEN
 from watcher.domain.bitmask import BitMask
-from watcher.platform import samplers
+from watcher.platform import jobs, samplers, worker
 from watcher.platform.store import jobs as job_store
 
 N = 40
@@ -237,15 +237,19 @@ def test_job_of_a_dead_worker_is_taken_over_and_the_dead_one_stores_nothing(buil
         job = start(api, dataset, embedding, "picked")["jobId"]
         now_ms = int(time.time() * 1000)
         with database.write() as session:
-            assert job_store.claim_job(session, owner="dead", now_ms=now_ms, lease_ms=500).id == job
+            claimed = job_store.claim_job(
+                session, kind=jobs.SAMPLING, owner="dead", now_ms=now_ms, lease_ms=500
+            )
+            assert claimed.id == job
         with database.write() as session:
-            assert job_store.claim_job(session, owner="other", now_ms=now_ms, lease_ms=500) is None
+            again = job_store.claim_job(
+                session, kind=jobs.SAMPLING, owner="other", now_ms=now_ms, lease_ms=500
+            )
+            assert again is None
         build_server(database_url=database_url, job_lease_s=0.5)
         assert api.wait(job)["status"] == "FINISHED"
         with database.write() as session:
-            ended = job_store.finish_job(
-                session, job_id=job, owner="dead", now_ms=now_ms, error="late", result=None
-            )
+            ended = job_store.finish_job(session, job_id=job, owner="dead", now_ms=now_ms, error="late")
             assert not ended
         assert api("GET", f"/v1/jobs/{job}")["status"] == "FINISHED"
         assert [tag["name"] for tag in api("GET", f"{dataset}/tags")].count("picked") == 1
@@ -343,14 +347,10 @@ def die_at_first(platform, job, **more):
     if not mark.exists():
         mark.touch()
         os.kill(os.getpid(), 9)
-    from watcher.platform import jobs, worker
-
     return worker._KINDS[jobs.SAMPLING][0](platform, job, **more)
 
 
 def test_process_of_a_cancelled_job_is_ended(build_server, monkeypatch, tmp_path):
-    from watcher.platform import jobs, worker
-
     monkeypatch.setitem(worker._KINDS, jobs.SAMPLING, (sleep_in_the_process, None))
     with Caller(build_server(isolate_jobs=True).url, TOKEN) as api:
         dataset, _initial, embedding = prepare(api)
@@ -367,8 +367,6 @@ def test_process_of_a_cancelled_job_is_ended(build_server, monkeypatch, tmp_path
 
 
 def test_death_of_the_process_ends_the_job_and_not_the_server(build_server, monkeypatch):
-    from watcher.platform import jobs, worker
-
     monkeypatch.setitem(worker._KINDS, jobs.SAMPLING, (die_in_the_process, None))
     with Caller(build_server(isolate_jobs=True).url, TOKEN) as api:
         dataset, _initial, embedding = prepare(api)
@@ -378,8 +376,6 @@ def test_death_of_the_process_ends_the_job_and_not_the_server(build_server, monk
 
 
 def test_sampling_whose_process_was_killed_is_begun_again_and_its_tag_appears_once(build_server, monkeypatch):
-    from watcher.platform import jobs, worker
-
     keep = worker._KINDS[jobs.SAMPLING][1]
     monkeypatch.setitem(worker._KINDS, jobs.SAMPLING, (die_at_first, keep))
     with Caller(build_server(isolate_jobs=True).url, TOKEN) as api:

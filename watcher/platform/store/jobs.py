@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from watcher.platform.store.tables import jobs
@@ -41,9 +41,20 @@ def is_claimed(session: Session, *, dataset_id: str, claim_key: str) -> bool:
     return bool(session.execute(found).scalar_one())
 
 
-def claim_job(session: Session, *, owner: str, now_ms: int, lease_ms: int) -> JobRow | None:
-    """Takes the oldest job that waits or whose owner went silent."""
-    query = select(jobs.c.id).where(_is_ready(now_ms)).order_by(jobs.c.created_at, jobs.c.id).limit(1)
+def count_waiting(session: Session, *, user_id: str, kind: str, limit: int) -> int:
+    """How many jobs of that kind of a user wait; counts no further than `limit`."""
+    waiting = select(jobs.c.id).where(
+        jobs.c.status == "WAITING", jobs.c.user_id == user_id, jobs.c.type == kind
+    )
+    count: int = session.execute(
+        select(func.count()).select_from(waiting.limit(limit).subquery())
+    ).scalar_one()
+    return count
+
+
+def claim_job(session: Session, *, kind: str, owner: str, now_ms: int, lease_ms: int) -> JobRow | None:
+    """Takes the oldest job of that kind that waits or whose owner went silent."""
+    query = select(jobs.c.id).where(_is_ready(kind, now_ms)).order_by(jobs.c.created_at, jobs.c.id).limit(1)
     job_id = session.execute(query.with_for_update(skip_locked=True)).scalar()
     if job_id is None:
         return None
@@ -76,12 +87,31 @@ def renew_lease(
 
 
 def finish_job(
-    session: Session, *, job_id: str, owner: str | None, now_ms: int, error: str | None, result: str | None
+    session: Session,
+    *,
+    job_id: str,
+    owner: str | None,
+    now_ms: int,
+    error: str | None,
+    result: str | None = None,
+    progress: tuple[int, int] | None = None,
 ) -> bool:
-    """Ends the job if `owner` still has it (None: whoever has it); tells whether it did."""
+    """Ends the job if `owner` still has it (None: whoever has it); tells whether it did.
+
+    Args:
+        session: the transaction.
+        job_id: which job.
+        owner: of the lease.
+        now_ms: the time.
+        error: why it failed; None if it did what was asked.
+        result: what it made, as JSON.
+        progress: how much is done, and of how much; None leaves what was told last.
+    """
     query = update(jobs).where(jobs.c.id == job_id, jobs.c.status.in_(("WAITING", "RUNNING")))
     if owner is not None:
         query = query.where(jobs.c.lease_owner == owner)
+    if progress is not None:
+        query = query.values(n_processed=progress[0], n_total=progress[1])
     changed: Any = session.execute(
         query.values(
             status="FAILED" if error is not None else "FINISHED",
@@ -117,9 +147,9 @@ def request_cancel(session: Session, *, job_id: str, now_ms: int) -> None:
     session.execute(update(jobs).where(jobs.c.id == job_id).values(cancel_requested=True, modified_at=now_ms))
 
 
-def has_ready(session: Session, *, now_ms: int) -> bool:
-    """Whether there is a job to take; a look that locks nothing."""
-    return bool(session.execute(select(exists().where(_is_ready(now_ms)))).scalar_one())
+def has_ready(session: Session, *, kind: str, now_ms: int) -> bool:
+    """Whether there is a job of that kind to take; a look that locks nothing."""
+    return bool(session.execute(select(exists().where(_is_ready(kind, now_ms)))).scalar_one())
 
 
 def is_owner(session: Session, *, job_id: str, owner: str) -> bool:
@@ -130,5 +160,6 @@ def is_owner(session: Session, *, job_id: str, owner: str) -> bool:
     return session.execute(query.with_for_update()).first() is not None
 
 
-def _is_ready(now_ms: int) -> ColumnElement[bool]:
-    return or_(jobs.c.status == "WAITING", and_(jobs.c.status == "RUNNING", jobs.c.lease_until < now_ms))
+def _is_ready(kind: str, now_ms: int) -> ColumnElement[bool]:
+    silent = and_(jobs.c.status == "RUNNING", jobs.c.lease_until < now_ms)
+    return and_(jobs.c.type == kind, or_(jobs.c.status == "WAITING", silent))
