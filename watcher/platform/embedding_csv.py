@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _BATCH = 1000
 _MAX_LINE = 4 * 1024 * 1024
 _MAX_DIMENSIONS = 65_536
+_LABEL = re.compile(r"\s*[+-]?[0-9]+\s*")
 _COLUMN = re.compile(r"embedding_[0-9]+")
 
 
@@ -118,10 +119,11 @@ def _convert(
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(_lines(file), strict=True)
-            n_dimensions = check_header(next(reader, []))
+            header = next(reader, [])
+            n_dimensions = check_header(header)
             matrix = open_memmap(target, mode="w+", dtype=np.float32, shape=(n_samples, n_dimensions))
             n_rows = 0
-            while batch := _read_batch(reader, n_dimensions, n_rows):
+            while batch := _read_batch(reader, len(header), n_dimensions, n_rows):
                 positions = _find_positions(platform, dataset_id, [row[0] for row in batch], n_rows)
                 _check_new(seen, positions, batch)
                 matrix[positions] = _read_values(batch, n_dimensions, n_rows)
@@ -156,13 +158,22 @@ def _cut(target: Path, n_rows: int) -> None:
         shorter.unlink(missing_ok=True)
 
 
-def _read_batch(reader: Iterator[list[str]], n_dimensions: int, n_before: int) -> list[list[str]]:
+def _read_batch(
+    reader: Iterator[list[str]], n_columns: int, n_dimensions: int, n_before: int
+) -> list[list[str]]:
     batch: list[list[str]] = []
     # Wide rows make smaller batches.
     size = max(1, min(_BATCH, 1_000_000 // n_dimensions))
     for row in reader:
-        if len(row) < n_dimensions + 1:
-            raise refuse(f"row {n_before + len(batch) + 1} has {len(row)} columns")
+        if len(row) != n_columns:
+            raise refuse(
+                f"row {n_before + len(batch) + 1} has {len(row)} columns, the header has {n_columns}"
+            )
+        label = row[n_dimensions + 1]
+        if not _LABEL.fullmatch(label):
+            raise refuse(
+                f"row {n_before + len(batch) + 1} has the label {label[:50]!r}: labels are whole numbers"
+            )
         batch.append(row)
         if len(batch) == size:
             break
@@ -210,7 +221,8 @@ def _check_new(
 ) -> None:
     if positions.max() >= len(seen):
         raise refuse("a sample was added while the file was read: send it again")
-    repeated = seen[positions]
-    if repeated.any() or len(np.unique(positions)) != len(positions):
-        first = batch[int(np.argmax(repeated))][0] if repeated.any() else "a name"
-        raise refuse(f"{first[:200]!r} occurs twice")
+    repeated = np.ones(len(positions), dtype=bool)
+    repeated[np.unique(positions, return_index=True)[1]] = False
+    repeated |= seen[positions]
+    if repeated.any():
+        raise refuse(f"{batch[int(np.argmax(repeated))][0][:200]!r} occurs twice")

@@ -85,9 +85,16 @@ BAD = {
     "no labels": (GOOD.replace(",labels", ",label"), "header"),
     "odd column": (GOOD.replace("embedding_1", "feature_1"), "embedding_<number>"),
     "twice the same column": (GOOD.replace("embedding_1", "embedding_0"), "twice"),
-    "row too short": (GOOD.replace("d.jpg,4.0,5.0,0", "d.jpg,4.0"), "columns"),
+    "row too short": (GOOD.replace("d.jpg,4.0,5.0,0", "d.jpg,4.0"), "row 4 has 2 columns, the header has 4"),
+    "no label": (GOOD.replace("d.jpg,4.0,5.0,0", "d.jpg,4.0,5.0"), "row 4 has 3 columns, the header has 4"),
+    "row too long": (GOOD.replace("a b.jpg,0.0,1.5,0", "a b.jpg,0.0,1.5,0,0"), "row 1 has 5 columns"),
+    "unquoted comma": (GOOD.replace('"ü,comma.jpg"', "ü,comma.jpg"), "row 2 has 5 columns"),
+    "value for label": (GOOD.replace("d.jpg,4.0,5.0,0", "d.jpg,4.0,5.0,0.5"), "row 4 has the label '0.5'"),
+    "text for label": (GOOD.replace("d.jpg,4.0,5.0,0", "d.jpg,4.0,5.0,cat"), "row 4 has the label 'cat'"),
+    "empty label": (GOOD.replace("d.jpg,4.0,5.0,0", "d.jpg,4.0,5.0,"), "row 4 has the label ''"),
+    "empty row": (GOOD.replace("d.jpg", "\r\nd.jpg"), "row 4 has 0 columns"),
     "row missing": (GOOD.replace("d.jpg,4.0,5.0,0\r\n", ""), "rows"),
-    "name twice": (GOOD.replace("d.jpg", "a b.jpg"), "twice"),
+    "name twice": (GOOD.replace("d.jpg", "a b.jpg"), "'a b.jpg' occurs twice"),
     "unknown name": (GOOD.replace("d.jpg", "e.jpg"), "no sample"),
     "NUL in a name": (GOOD.replace("d.jpg", "d\0.jpg"), ""),
     "not a number": (GOOD.replace("4.0", "four"), "four"),
@@ -122,6 +129,18 @@ def test_extra_columns_are_ignored(server, api, dataset):
     content = GOOD.replace("labels", "labels,selected").replace(",0\r\n", ",0,1\r\n")
     url = begin(api, dataset)
     assert put(url, content.encode()).status_code == 200
+    short = content.replace(",0,1\r\n", ",0\r\n", 1)
+    answer = put(begin(api, dataset, "short"), short.encode())
+    assert (answer.status_code, "row 1 has 4 columns" in answer.json()["error"]) == (422, True)
+
+
+def test_labels_are_whole_numbers_of_any_sign_and_size(light_api):
+    dataset = light_api.create_dataset()
+    light_api.create_samples(dataset, NAMES)
+    content = GOOD
+    for label in ("-1", "+7", "9" * 30):
+        content = content.replace(",0\r\n", f",{label}\r\n", 1)
+    assert put(begin(light_api, dataset), content.encode()).status_code == 200
 
 
 def test_samples_added_behind_the_tags_may_be_missing(server, api, dataset):
@@ -148,7 +167,8 @@ def test_many_rows_come_in_pieces(build_server, monkeypatch):
         embedding = api.upload_embedding(dataset, [names[i] for i in order], vectors[order])
         assert np.array_equal(read_vectors(server, dataset, embedding), vectors)
         repeated = [*names[:10], names[2]]  # the repeat lies in another piece
-        assert put(begin(api, dataset, "again"), build_csv(repeated, vectors)).status_code == 422
+        answer = put(begin(api, dataset, "again"), build_csv(repeated, vectors))
+        assert (answer.status_code, "'2.jpg' occurs twice" in answer.json()["error"]) == (422, True)
 
 
 def test_deleted_embedding_is_gone_with_its_files(server, api, dataset):
