@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 import threading
@@ -15,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -46,9 +45,10 @@ from watcher.platform import (
     versions,
 )
 from watcher.platform.blobs import BlobStore, FolderBlobs
+from watcher.platform.bodies import Chunks, drop_body, read_body
 from watcher.platform.calls import Call, Operation, Redirect, Stream
 from watcher.platform.context import Platform
-from watcher.platform.faults import Fault, too_large
+from watcher.platform.faults import Fault
 from watcher.platform.intake import Intake
 from watcher.platform.listings import Listings
 from watcher.platform.objects.roles import RoleSessions
@@ -64,6 +64,12 @@ _REQUEST_ID = b"x-request-id"
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"[A-Za-z0-9.\-_\[\]:]{1,255}")
 _encode = msgspec.json.Encoder().encode
+_HEADERS = {
+    401: {"www-authenticate": "Bearer"},
+    408: {"connection": "close"},  # or the sender could go on as slowly
+    429: {"retry-after": "5"},
+    503: {"retry-after": "5"},
+}
 _CODES = {404: "NOT_FOUND", 405: "NOT_IMPLEMENTED"}
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -212,41 +218,47 @@ def _build_endpoint(
 
     async def endpoint(request: Request) -> Response:
         operation = methods["GET" if request.method == "HEAD" else request.method]
-        body = b"" if request.method == "GET" else await _read_body(request, limit, idle_s)
-        return await run_in_threadpool(_answer, platform, operation, request, body)
+        if request.method == "GET":
+            return await run_in_threadpool(_answer, platform, operation, request)
+        stream = request.stream()
+        try:
+            # First of all, so that nobody unknown can make the server hold bodies.
+            user = None if operation.public else await _find_sender(platform, request)
+            body = await read_body(request, stream, limit=limit, idle_s=idle_s)
+        except Fault as fault:
+            return await _refuse(fault, request, stream)
+        return await run_in_threadpool(_answer, platform, operation, request, user, body)
 
     return endpoint
 
 
-async def _read_body(request: Request, limit: int, idle_s: float) -> bytes:
-    announced = request.headers.get("content-length")
-    if announced is not None and announced.isdigit() and int(announced) > limit:
-        raise too_large(f"the body may have {limit} bytes at the most")
-    body = bytearray()
-    stream = request.stream()
-    try:
-        while True:
-            async with asyncio.timeout(idle_s):
-                chunk = await anext(stream, None)
-            if chunk is None:
-                return bytes(body)
-            body += chunk
-            if len(body) > limit:
-                raise too_large(f"the body may have {limit} bytes at the most")
-    except TimeoutError as error:
-        raise Fault(408, "BAD_REQUEST", "the body came too slowly") from error
-    except ClientDisconnect as error:
-        raise Fault(422, "MALFORMED_REQUEST", "the body ended early") from error
+async def _find_sender(platform: Platform, request: Request) -> User:
+    """Whose token the request carries; who came lately is found without another thread."""
+    token = _read_token(request)
+    user = tokens.find_recent(platform, token)
+    if user is None:
+        user = await run_in_threadpool(tokens.authenticate, platform, token)
+    return user
 
 
-def _answer(platform: Platform, operation: Operation, request: Request, body: bytes) -> Response:
-    query = dict(request.query_params)
-    user = None if operation.public else _authenticate(platform, request, query)
+async def _refuse(fault: Fault, request: Request, stream: Chunks) -> Response:
+    """Answers before the body has come to its end, for which it waits some seconds and no longer."""
+    answer = build_error(fault.status, fault.code, fault.text)
+    if fault.status != 408 and not await drop_body(request, stream):
+        answer.headers["connection"] = "close"
+    return answer
+
+
+def _answer(
+    platform: Platform, operation: Operation, request: Request, user: User | None = None, body: bytes = b""
+) -> Response:
+    if user is None and not operation.public:
+        user = tokens.authenticate(platform, _read_token(request))
     call = Call(
         platform=platform,
         user=user,
         path=request.path_params,
-        query=query,
+        query=dict(request.query_params),
         body=body,
         url_base=_find_url_base(platform, request),
         now_s=platform.clock.now_s(),
@@ -274,12 +286,12 @@ def _first_early(chunks: Iterator[bytes]) -> Iterator[bytes]:
     return all_chunks()
 
 
-def _authenticate(platform: Platform, request: Request, query: dict[str, str]) -> User:
-    token = query.get("token", "")
-    if not token:
-        scheme, _, value = request.headers.get("authorization", "").partition(" ")
-        token = value.strip() if scheme.lower() == "bearer" else ""
-    return tokens.authenticate(platform, token)
+def _read_token(request: Request) -> str:
+    token = request.query_params.get("token", "")
+    if token:
+        return token
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    return value.strip() if scheme.lower() == "bearer" else ""
 
 
 def _find_url_base(platform: Platform, request: Request) -> str:
@@ -293,14 +305,11 @@ def _find_url_base(platform: Platform, request: Request) -> str:
 
 def build_error(status: int, code: str, text: str) -> Response:
     """The protocol's error form; `error` is read by 1.5.26 and `message` by 1.2.x."""
-    headers = {"www-authenticate": "Bearer"} if status == 401 else None
-    if status in (429, 503):
-        headers = {"retry-after": "5"}
     return Response(
         _encode(ApiError(code=code, error=text, message=text)) if code != "BAD_REQUEST" else _plain(text),
         status_code=status,
         media_type="application/json",
-        headers=headers,
+        headers=_HEADERS.get(status),
     )
 
 

@@ -20,8 +20,9 @@ from starlette.routing import Route
 from watcher.domain.bitmask import BitMask
 from watcher.platform import access, datasources, signing, tags, tokens
 from watcher.platform.blobs import build_sample_key
+from watcher.platform.bodies import read_body
 from watcher.platform.calls import Call, integer
-from watcher.platform.faults import Fault, unknown
+from watcher.platform.faults import unknown
 from watcher.platform.pages import session as sessions
 from watcher.platform.store import datasets as dataset_store
 from watcher.platform.store import embeddings as embedding_store
@@ -122,11 +123,9 @@ def _build_login(platform: Platform, templates: Templates) -> Callable[[Request]
     async def endpoint(request: Request) -> Response:
         if request.method == "GET":
             return _render(templates, "login.html", None, refused=False)
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _MAX_FORM_BYTES:
-                raise Fault(413, "PAYLOAD_TOO_LARGE", "the form is too long")
+        body = await read_body(
+            request, request.stream(), limit=_MAX_FORM_BYTES, idle_s=platform.config.request_timeout_s
+        )
         token = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0].strip()
         user = await run_in_threadpool(tokens.find_by_token, platform, token)
         if user is None:
