@@ -51,7 +51,8 @@ Made from the code by `make docs-generated`; do not edit.
 
 Everything is set by environment variables. Two underscores lead into a group; a watch has its name in between, in any
 case: `WATCHER_WATCHES__GATE__BATCH__MIN_SAMPLES` belongs to the watch `gate`. A misspelt variable is refused at the
-start with the nearest right one, and all problems are told at once. `watcher check-config` shows what was understood.
+start with the nearest right one. Values that are out of range are told all at once, and so is all that does not fit
+together. `watcher check-config` shows what was understood; it also opens the files that the settings name.
 
 Secrets may lie in files: `<VARIABLE>_FILE` names one. An empty variable counts as unset.
 """
@@ -85,7 +86,7 @@ _EXAMPLES = {
     "batch.max_bytes": "500000000",
     "max_running": "4",
     "metadata.source": "sidecar",
-    "metadata.values": '{"camera": "{camera}", "arrived": "{time}"}',
+    "metadata.values": '{"camera": "{camera}", "arrived": "{arrived}"}',
     "metadata.pattern": r"(?P<camera>[^/]+)/.*",
     "metadata.command": "python describe.py",
     "metadata.json_schema": "schemas/metadata.json",
@@ -122,6 +123,7 @@ _EXAMPLES = {
     "image_prefix": "s3://bucket/gate/",
 }
 _KINDS = {int: "whole number", float: "number", bool: "`true` or `false`", Path: "path", SecretStr: "secret"}
+_COMMAND = "command, quoted as for a shell"
 _EVENTS_HEAD = """# Log events
 
 Made from the code by `make docs-generated`; do not edit.
@@ -290,6 +292,8 @@ def describe_type(variable: Variable) -> str:
     kinds = [kind for kind in typing.get_args(annotation) or (annotation,) if kind is not type(None)]
     if typing.get_origin(annotation) is typing.Literal:
         return ", ".join(f"`{word}`" for word in kinds)
+    if variable.path[-1] == "command":
+        return _COMMAND
     if typing.get_origin(annotation) is tuple:
         return "list, by commas"
     kind = kinds[0]

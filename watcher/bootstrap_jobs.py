@@ -7,23 +7,28 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from watcher.data_folder import work_dir
 from watcher.database.engine import Database
 from watcher.dispatch.queue import RunQueue
 from watcher.domain.backoff import Backoff
-from watcher.domain.clock import Clock
+from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.delivery import SinkConfig
-from watcher.domain.models import WatchConfig
+from watcher.domain.errors import ConfigError, EmbedderUnavailableError, ScoresError
+from watcher.domain.models import Step, WatchConfig
+from watcher.domain.step_rules import EmbedderKind
 from watcher.embedders.base import Embedder
-from watcher.embedders.choosing import build_embedders
+from watcher.embedders.choosing import build_embedder, build_embedders
 from watcher.jobs.context import JobParts
 from watcher.jobs.deliveries import Deliverer, DeliveryLimits
 from watcher.jobs.embedder_changes import refuse_changes
 from watcher.jobs.room import Room
 from watcher.jobs.runner import Runner, RunRules
+from watcher.jobs.score_sources import check_score_file
 from watcher.lightly.transport import Transport
 from watcher.metrics import Metrics
+from watcher.settings.faults import Faults
 from watcher.settings.root import Settings
 from watcher.sinks.base import SinkParts
 from watcher.sinks.building import build_sink
@@ -40,6 +45,46 @@ def build_queue(configs: list[WatchConfig], *, database: Database, clock: Clock)
     queue = RunQueue(database, clock=clock, most_running=limits)
     queue.attach(database)
     return queue
+
+
+def check_files(settings: Settings, configs: list[WatchConfig]) -> None:
+    """Opens what the watches name beside their settings: models, and files of scores.
+
+    `run` refuses a model that this refuses. It starts without a file of scores, which may come later and is read anew
+    at each sampling; until then the sampling of the watch waits.
+
+    Raises:
+        ConfigError: all that cannot be used, a line each.
+    """
+    faults = Faults()
+    for config in configs:
+        own = Faults(f"watch {config.name!r}: ")
+        own.gather(partial(_open_model, settings, config), None)
+        own.gather(partial(_open_scores, config), None)
+        faults.texts += own.texts
+    faults.refuse()
+
+
+def _open_model(settings: Settings, config: WatchConfig) -> None:
+    if Step.EMBED not in config.steps or config.embed.kind is not EmbedderKind.ONNX:
+        return
+    try:
+        build_embedder(config, work_dir=work_dir(settings), clock=SystemClock())
+    except EmbedderUnavailableError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _open_scores(config: WatchConfig) -> None:
+    file = config.sampling.scores.file
+    if Step.SAMPLING not in config.steps or file is None:
+        return
+    try:
+        check_score_file(Path(file))
+    except ScoresError as error:
+        raise ConfigError(
+            f"sampling.scores.file: {error}; `watcher run` starts without it, but each sampling waits for it: make it, "
+            "or name another one"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+import certifi
 import pytest
 
 from watcher.metrics import Metrics
@@ -14,6 +15,7 @@ from watcher.settings.root import Settings, load_settings
 from watcher.settings.variables import iter_variables
 
 ROOT = Path(__file__).parents[2]
+AUTHORITY = Path(certifi.where())
 
 
 def load_generator():
@@ -86,20 +88,135 @@ def test_every_event_is_noun_and_past_verb():
         assert re.fullmatch(r"[a-z_]+\.[a-z_]+", name), name
 
 
-# What makes sense only beside another.
+WATCH = "WATCHER_WATCHES__GATE__"
+ALL_STEPS = {f"{WATCH}STEPS": "upload,metadata,embed,sampling,deliver", f"{WATCH}METADATA__SOURCE": "sidecar"}
+SCORES = {f"{WATCH}SAMPLING__METHOD": "CORAL"}
+HOOK = {
+    f"{WATCH}DELIVER__WEBHOOK__GATE__URL": "https://hooks.example.org",
+    f"{WATCH}DELIVER__WEBHOOK__GATE__SECRET": "s3cret-s3cret-s3cret",
+}
+STUDIO = {
+    f"{WATCH}DELIVER__LABEL_STUDIO__GATE__URL": "https://labels.example.org",
+    f"{WATCH}DELIVER__LABEL_STUDIO__GATE__TOKEN": "t0ken",
+    f"{WATCH}DELIVER__LABEL_STUDIO__GATE__PROJECT": "Gate",
+}
+ONNX = {f"{WATCH}EMBED__KIND": "onnx", f"{WATCH}EMBED__MODEL": "models/encoder.onnx"}
+SERVICE = {
+    f"{WATCH}EMBED__KIND": "http",
+    f"{WATCH}EMBED__URL": "https://embedder.example.org",
+    f"{WATCH}EMBED__VERSION": "2",
+    f"{WATCH}EMBED__DIM": "512",
+}
+# What makes sense only beside another: the least that must be there too, by how the variable begins.
 NEEDS = {
-    "LIGHTLY_SERVER_LOCATION": {"LIGHTLY_TOKEN": "a-token"},
+    "LIGHTLY_SERVER_LOCATION": {"LIGHTLY_TOKEN": "a-token", f"{WATCH}DATASET": "gate"},
+    "LIGHTLY_TOKEN": {"LIGHTLY_SERVER_LOCATION": "https://api.example.org", f"{WATCH}DATASET": "gate"},
     "WATCHER_HTTP__TLS_CERT_FILE": {"WATCHER_HTTP__TLS_KEY_FILE": "/run/secrets/tls.key"},
     "WATCHER_HTTP__TLS_KEY_FILE": {"WATCHER_HTTP__TLS_CERT_FILE": "/run/secrets/tls.crt"},
     "WATCHER_CONTROL__HOST": {"WATCHER_CONTROL__PORT": "8090"},
+    f"{WATCH}POLL__OVERLAP_MAX_S": {f"{WATCH}POLL__OVERLAP_S": "60"},
+    f"{WATCH}METADATA__": ALL_STEPS,
+    f"{WATCH}METADATA__VALUES": {
+        f"{WATCH}METADATA__SOURCE": "static",
+        f"{WATCH}METADATA__PATTERN": r"(?P<camera>[^/]+)/.*",
+    },
+    f"{WATCH}METADATA__PATTERN": {
+        f"{WATCH}METADATA__SOURCE": "static",
+        f"{WATCH}METADATA__VALUES": '{"camera": "{camera}"}',
+    },
+    f"{WATCH}METADATA__COMMAND": {f"{WATCH}METADATA__SOURCE": "command"},
+    f"{WATCH}METADATA__TIME_LIMIT_S": {
+        f"{WATCH}METADATA__SOURCE": "command",
+        f"{WATCH}METADATA__COMMAND": "python describe.py",
+    },
+    f"{WATCH}SAMPLING__SCORES__FILE": SCORES,
+    f"{WATCH}SAMPLING__SCORES__COMMAND": SCORES,
+    f"{WATCH}SAMPLING__SCORES__METADATA_KEY": {
+        **ALL_STEPS,
+        **SCORES,
+        f"{WATCH}SAMPLING__SCORES__DEFAULT": "0.5",
+    },
+    f"{WATCH}DELIVER__WEBHOOK__": HOOK,
+    f"{WATCH}DELIVER__LABEL_STUDIO__": STUDIO,
+    f"{WATCH}DELIVER__LABEL_STUDIO__GATE__IMAGE_PREFIX": {
+        f"{WATCH}DELIVER__LABEL_STUDIO__GATE__IMAGE": "uri"
+    },
+    **{
+        f"{WATCH}EMBED__{name}": ONNX
+        for name in (
+            "MODEL",
+            "INPUT_NAME",
+            "OUTPUT_NAME",
+            "THREADS",
+            "WIDTH_PX",
+            "HEIGHT_PX",
+            "RESIZE",
+            "CHANNELS",
+            "SCALE",
+            "MEAN",
+            "STD",
+        )
+    },
+    **{
+        f"{WATCH}EMBED__{name}": SERVICE for name in ("URL", "TOKEN", "CA_CERTS", "VERSION", "DIM", "SEND_PX")
+    },
+    f"{WATCH}EMBED__COMMAND": {
+        f"{WATCH}EMBED__KIND": "command",
+        f"{WATCH}EMBED__VERSION": "2",
+        f"{WATCH}EMBED__DIM": "512",
+    },
+}
+SECRETS = {
+    "WATCHER_STORE__URL": "postgresql://user:s3cret@db.example.org/watcher",
+    "WATCHER_PLATFORM__DATABASE_URL": "postgresql://user:s3cret@db.example.org/platform",
+    "WATCHER_PLATFORM__KEY": "0123456789abcdef" * 4,
+    "WATCHER_STATEMENT__KEY": "0123456789abcdef" * 4,
+    f"{WATCH}DELIVER__WEBHOOK__GATE__URL": "https://hooks.example.org/T0KEN",
 }
 
 
+@pytest.fixture
+def readers_machine(tmp_path, monkeypatch):
+    """A folder with the files and programs that the examples name, and a way to put one there."""
+
+    def put(name: str, content: str, *, mode: int = 0o600) -> Path:
+        path = tmp_path / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        path.chmod(mode)
+        return path
+
+    put("bin/python", "#!/bin/sh\n", mode=0o700)
+    put("models/encoder.onnx", "a model")
+    put("schemas/metadata.json", '{"type": "object"}')
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.chdir(tmp_path)
+    return put
+
+
 @pytest.mark.parametrize("variable", list(iter_variables(Settings)), ids=lambda variable: variable.name)
-def test_variable_of_the_configuration_has_an_example_that_is_understood(variable):
+def test_example_of_the_configuration_is_taken_in_the_smallest_setup(variable, readers_machine):
     example = generator.build_example(variable)
     assert example not in {"", "None"}
-    if variable.is_secret:
-        return
     name = variable.name.replace("<NAME>", "GATE")
-    load_settings({**NEEDS.get(name, {}), name: example})
+    environ = {}
+    for start, beside in NEEDS.items():
+        if name.startswith(start):
+            environ |= beside
+    if variable.is_secret:
+        environ.pop(name, None)
+        name, content = f"{name}_FILE", SECRETS.get(name, "s3cret-t0ken-of-the-page")
+        example = str(readers_machine(example, content))
+    elif name.endswith("CA_CERTS"):
+        example = str(readers_machine(example, AUTHORITY.read_text()))
+    environ[name] = example
+    load_settings(environ).build_watch_configs()
+
+
+def test_type_of_a_command_is_told_apart_from_that_of_a_list():
+    types = {variable.name: generator.describe_type(variable) for variable in iter_variables(Settings)}
+    pre = "WATCHER_WATCHES__<NAME>__"
+    commands = [name for name in types if name.endswith("__COMMAND")]
+    assert len(commands) == 3
+    assert {types[name] for name in commands} == {"command, quoted as for a shell"}
+    assert types[f"{pre}SAMPLING__PRESELECTED_TAGS"] == "list, by commas"

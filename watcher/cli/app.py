@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from watcher import __version__, bootstrap
+from watcher.bootstrap_jobs import check_files
 from watcher.cli.frame import JsonOption, app, load, out, reporting, wait_for_signal, watch_signals
 from watcher.cli.views import print_lives, print_overview, print_settings, print_variables
 from watcher.daemon import Addresses, Daemon
@@ -171,6 +172,7 @@ def check_config(
         settings = load(quiet=True)
         configs = settings.build_watch_configs()
         bootstrap.check_dispatch(settings)
+        check_files(settings, configs)
         print_settings(out, settings, configs, os.environ)
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from watcher.domain.delivery import Delivery, LabelStudioRules, ManifestRules, SinkConfig
-from watcher.domain.models import Run, Sample, WatchConfig
+from watcher.domain.models import Run, Sample, Step, WatchConfig
 from watcher.domain.redaction import redact
 from watcher.ops.life import Life
 from watcher.ops.overview import Overview, WatchView
@@ -229,7 +229,7 @@ def print_settings(
         for group in (config.poll, config.batch, config.upload, config.sampling, config.novelty):
             facts = ", ".join(f"{name}={getattr(group, name)}" for name in type(group).__dataclass_fields__)
             console.print(Text(f"    {type(group).__name__.removesuffix('Rules').lower()}: {facts}"))
-        for sink in config.deliver.sinks:
+        for sink in config.deliver.sinks if Step.DELIVER in config.steps else ():
             console.print(Text(f"    sink {sink.name}: {sink.kind} {_show_sink(sink)}"))
 
 

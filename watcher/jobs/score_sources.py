@@ -57,6 +57,17 @@ def load_scores(context: RunContext, names: Collection[str]) -> dict[str, float]
     return found
 
 
+def check_score_file(path: Path) -> None:
+    """Reads the beginning of a file of scores.
+
+    Raises:
+        ScoresError: it cannot be read, or is not as described.
+    """
+    for name, value in _iter_file(path):
+        _check(value, name=name, source=f"the file {path}")
+        return
+
+
 def _check(value: object, *, name: str, source: str) -> float:
     if isinstance(value, str):
         try:

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import WatchConfig
 from watcher.domain.pipeline import WORK_VERSION
+from watcher.settings.faults import Faults
 from watcher.settings.groups import (
     AlertSettings,
     ApiSettings,
@@ -41,6 +42,7 @@ from watcher.settings.watch import (
     find_bad_datasets,
     find_bad_folders,
     find_bad_outputs,
+    find_shared_manifests,
     find_twins,
 )
 
@@ -135,27 +137,24 @@ class Settings(BaseSettings):
                 )
             configured = {DEFAULT_WATCH: WatchSettings()}
         configs: list[WatchConfig] = []
-        problems: list[str] = []
+        faults = Faults()
         for name, watch in sorted(configured.items()):
             if not self.is_embedded and watch.folder is not None:
-                problems.append(
+                faults.add(
                     f"watch {name!r}: a folder is set, but the datasource of a dataset is configured on its server: "
                     f"remove WATCHER_WATCHES__{name.upper()}__FOLDER"
                 )
             chosen = (
                 watch if not self.is_embedded else watch.model_copy(update={"folder": watch.folder or name})
             )
-            try:
-                configs.append(chosen.build_config(name))
-            except ConfigError as error:
-                problems.append(str(error))
-        problems += find_twins(configs)
+            configs.append(chosen.read_config(name, faults))
+        faults.texts += find_twins(configs)
         if self.is_embedded:  # another server's datasets are there already
-            problems += find_bad_datasets(configs)
-        problems += find_bad_folders(configs)
-        problems += find_bad_outputs(configs, data_dir=self.data_dir)
-        if problems:
-            raise ConfigError("\n".join(problems))
+            faults.texts += find_bad_datasets(configs)
+        faults.texts += find_bad_folders(configs)
+        faults.texts += find_bad_outputs(configs, data_dir=self.data_dir)
+        faults.texts += find_shared_manifests(configs, data_dir=self.data_dir)
+        faults.refuse()
         return configs
 
     @property

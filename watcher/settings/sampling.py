@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Annotated
 from zoneinfo import ZoneInfoNotFoundError
@@ -10,10 +10,11 @@ from zoneinfo import ZoneInfoNotFoundError
 from pydantic import BeforeValidator, Field, field_validator
 
 from watcher.domain.budget import load_time_zone
-from watcher.domain.errors import ConfigError
 from watcher.domain.models import SamplingMethod, SamplingRules, Step, WatchConfig
 from watcher.domain.sampling_rules import BudgetPeriod, NoveltyRules, ScoreRules
 from watcher.domain.step_rules import EmbedderKind, MetadataPolicy
+from watcher.settings.commands import split_command
+from watcher.settings.faults import Faults
 from watcher.settings.groups import Group
 
 _SAMPLING, _SCORES, _NOVELTY = SamplingRules(), ScoreRules(), NoveltyRules()
@@ -22,10 +23,6 @@ _SCORE_FILES = (".csv", ".jsonl", ".ndjson")
 
 def _split_commas(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _split_words(value: object) -> object:
-    return shlex.split(value) if isinstance(value, str) else value
 
 
 class ScoreSettings(Group):
@@ -39,8 +36,10 @@ class ScoreSettings(Group):
         min_length=1,
         description="or a key in the custom metadata that the step metadata stored, such as a.b",
     )
-    command: Annotated[tuple[str, ...], BeforeValidator(_split_words)] = Field(
-        (), description="or a command that gets file names, a JSON string a line, and prints JSON Lines"
+    command: str | None = Field(
+        None,
+        description="or a program and its arguments, quoted as for a shell: it gets file names, a JSON string a line, "
+        "and prints JSON Lines",
     )
     type: str = Field(
         _SCORES.type,
@@ -97,21 +96,33 @@ class SamplingSettings(Group):
             ) from None
         return value
 
-    def build_rules(self) -> SamplingRules:
+    def build_rules(self, where: str) -> SamplingRules:
         """The rules as the daemon takes them.
 
+        Args:
+            where: how the variables start, for errors.
+
         Raises:
-            ConfigError: two budgets are set.
+            ConfigError: two budgets are set, or the command of the scores is none.
         """
+        faults = Faults()
         if self.budget is not None and self.budget_share is not None:
-            raise ConfigError(
+            faults.add(
                 f"sampling.budget {self.budget} and sampling.budget_share {self.budget_share:g} are both set: leave "
                 "one of them out"
             )
         values = dict(self)
         if self.budget is None and self.budget_share is None:
             values["budget"] = _SAMPLING.budget
-        return SamplingRules(**values | {"scores": ScoreRules(**dict(self.scores))})
+        command: tuple[str, ...] = ()
+        if self.scores.command is not None:
+            command = faults.gather(lambda: self._split_command(where), command)
+        faults.refuse()
+        scores = ScoreRules(**{**dict(self.scores), "command": command})
+        return SamplingRules(**values | {"scores": scores})
+
+    def _split_command(self, where: str) -> tuple[str, ...]:
+        return split_command(self.scores.command, f"{where}SCORES__COMMAND", "sampling.scores.command")
 
 
 class NoveltySettings(Group):
@@ -150,13 +161,14 @@ class NoveltySettings(Group):
     )
 
 
-def check_sampling(config: WatchConfig) -> None:
-    """Refuses what does not fit together.
+def find_sampling_faults(config: WatchConfig, scores: ScoreSettings) -> Iterator[str]:
+    """What does not fit together, each with the way out.
 
-    Raises:
-        ConfigError: with the way out.
+    Args:
+        config: the watch.
+        scores: as they were set, since the rules lack what was refused already.
     """
-    _check_scores(config)
+    yield from _find_score_faults(config, scores)
     novelty = config.novelty
     set_ones = [
         name
@@ -167,23 +179,24 @@ def check_sampling(config: WatchConfig) -> None:
         if is_set
     ]
     if set_ones and Step.SAMPLING not in config.steps:
-        raise ConfigError(
-            f"{' and '.join(set_ones)} bear on the sampling, but the watch has no step sampling: add it, or leave the "
-            "setting out"
+        bear, them = ("bears", "it") if len(set_ones) == 1 else ("bear", "them")
+        yield (
+            f"{' and '.join(set_ones)} {bear} on the sampling, but the watch has no step sampling: add the step, or "
+            f"leave {them} out"
         )
     if (
         novelty.exclude_near_duplicates
         and novelty.near_duplicate_distance is None
         and config.embed.kind is not EmbedderKind.DESCRIPTOR
     ):
-        raise ConfigError(
+        yield (
             f"novelty.exclude_near_duplicates needs novelty.near_duplicate_distance with the embedder "
             f"{config.embed.kind}: only for the descriptor a distance was measured"
         )
 
 
-def _check_scores(config: WatchConfig) -> None:
-    method, scores = config.sampling.method, config.sampling.scores
+def _find_score_faults(config: WatchConfig, scores: ScoreSettings) -> Iterator[str]:
+    method = config.sampling.method
     named = [
         name
         for name, value in (
@@ -194,29 +207,27 @@ def _check_scores(config: WatchConfig) -> None:
         if value
     ]
     if method.needs_scores and not named:
-        raise ConfigError(
+        yield (
             f"the method {method} needs scores: set one of sampling.scores.file, sampling.scores.metadata_key and "
             "sampling.scores.command, or take CORESET or RANDOM"
         )
     if len(named) > 1:
-        raise ConfigError(f"sampling.scores has {' and '.join(named)}: leave one of them")
+        yield f"sampling.scores has {' and '.join(named)}: leave one of them"
     if named and not method.needs_scores:
-        raise ConfigError(
+        yield (
             f"sampling.scores.{named[0]} is set, but the method {method} reads no scores: take CORAL or "
             "ACTIVE_LEARNING, or leave it out"
         )
     if scores.file is not None and PurePath(scores.file).suffix.lower() not in _SCORE_FILES:
-        raise ConfigError(
-            f"sampling.scores.file {scores.file!r} must end with {', '.join(_SCORE_FILES)}, which tells its format"
-        )
+        yield f"sampling.scores.file {scores.file!r} must end with {', '.join(_SCORE_FILES)}, which tells its format"
     if scores.metadata_key is not None and Step.METADATA not in config.steps:
-        raise ConfigError(
+        yield (
             "sampling.scores.metadata_key reads what the step metadata stored: add metadata to the steps, or take "
             "sampling.scores.file or sampling.scores.command"
         )
     on_error = config.metadata.on_error
     if scores.metadata_key is not None and scores.default is None and on_error is MetadataPolicy.SKIP:
-        raise ConfigError(
+        yield (
             "sampling.scores.metadata_key with metadata.on_error=skip needs sampling.scores.default, since a sample "
             "without metadata has no score and would hold up its batch: set it, or metadata.on_error=quarantine"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable, Mapping
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -15,10 +16,12 @@ from watcher.domain.delivery import (
     ManifestFormat,
     ManifestRules,
     SinkConfig,
+    SinkRules,
     WebhookRules,
 )
 from watcher.domain.errors import ConfigError
 from watcher.lightly.trust import build_trust
+from watcher.settings.faults import Faults
 from watcher.settings.groups import Group
 from watcher.sinks.bucket import SCHEMES, check_obstore
 from watcher.sinks.formats import import_pyarrow
@@ -86,10 +89,11 @@ class WebhookSettings(Group):
         if self.url is None or self.secret is None:
             raise ConfigError("a webhook needs URL and SECRET (or SECRET_FILE): set both")
         url, secret = self.url.get_secret_value(), self.secret.get_secret_value()
-        check_address(url, allow_http=self.allow_http)
-        build_trust(only=self.ca_certs)
-        if len(decode_secret(secret)) < _SHORTEST_SECRET:
-            raise ConfigError(f"the secret has fewer than {_SHORTEST_SECRET} bytes: take a longer one")
+        faults = Faults()
+        faults.gather(lambda: check_address(url, allow_http=self.allow_http), None)
+        faults.gather(lambda: _check_trust(self.ca_certs), None)
+        faults.gather(lambda: _check_secret(secret), None)
+        faults.refuse()
         return WebhookRules(
             url=url,
             secret=secret,
@@ -131,12 +135,14 @@ class LabelStudioSettings(Group):
         """
         if self.url is None or self.token is None or self.project is None:
             raise ConfigError("Label Studio needs URL, TOKEN (or TOKEN_FILE) and PROJECT: set all three")
-        check_address(self.url, allow_http=True)
-        build_trust(only=self.ca_certs)
+        url, faults = self.url, Faults()
+        faults.gather(lambda: check_address(url, allow_http=True), None)
+        faults.gather(lambda: _check_trust(self.ca_certs), None)
         if not self.project.isdecimal() and len(self.project) < 3:
-            raise ConfigError(f"project {self.project!r}: a title has 3 characters or more")
+            faults.add(f"project {self.project!r}: a title has 3 characters or more")
         if self.image_prefix is not None and self.image is not ImageReference.URI:
-            raise ConfigError("image_prefix belongs to image=uri: set that, or leave the prefix out")
+            faults.add("image_prefix belongs to image=uri: set that, or leave the prefix out")
+        faults.refuse()
         values = dict(self)
         return LabelStudioRules(**{**values, "token": self.token.get_secret_value()})
 
@@ -159,27 +165,60 @@ class DeliverSettings(Group):
         default_factory=dict, description="Label Studio projects by name"
     )
 
-    def build_rules(self) -> DeliverRules:
+    def build_rules(self, where: str, *, is_used: bool) -> DeliverRules:
         """The sinks by name, checked.
 
+        Args:
+            where: how the variables start, for errors.
+            is_used: whether the watch has the step `deliver`.
+
         Raises:
-            ConfigError: a sink is contradictory, or two have one name.
+            ConfigError: a sink is contradictory, two have one name, or nothing would ever go to any.
         """
-        groups = (self.manifest, self.webhook, self.label_studio)
+        groups: dict[str, Mapping[str, ManifestSettings | WebhookSettings | LabelStudioSettings]] = {
+            "MANIFEST": self.manifest,
+            "WEBHOOK": self.webhook,
+            "LABEL_STUDIO": self.label_studio,
+        }
         sinks: dict[str, SinkConfig] = {}
-        for group in groups:
+        seen: set[str] = set()
+        faults = Faults()
+        for kind, group in groups.items():
             for name, settings in group.items():
-                if name in sinks:
-                    raise ConfigError(f"two sinks are called {name!r}: rename one of them")
-                try:
-                    sinks[name] = SinkConfig(name=name, rules=settings.build_rules())
-                except ConfigError as error:
-                    raise ConfigError(f"sink {name!r}: {error}") from error
+                if not is_used:
+                    faults.add(
+                        f"{where}{kind}__{name.upper()} is a sink, but the steps leave deliver out, so nothing would "
+                        "ever go there: add deliver to the steps, or unset the sink"
+                    )
+                if name in seen:
+                    faults.add(f"two sinks are called {name!r}: rename one of them")
+                seen.add(name)
+                own = Faults(f"sink {name!r}: ")
+                rules = own.gather(_build_rules(settings), None)
+                faults.texts += own.texts
+                if rules is not None:
+                    sinks[name] = SinkConfig(name=name, rules=rules)
+        faults.refuse()
         return DeliverRules(
             sinks=tuple(sinks[name] for name in sorted(sinks)) or _DELIVER.sinks,
             retry_cap_s=self.retry_cap_s,
             give_up_after_s=self.give_up_after_s,
         )
+
+
+def _build_rules(
+    settings: ManifestSettings | WebhookSettings | LabelStudioSettings,
+) -> Callable[[], SinkRules | None]:
+    return settings.build_rules
+
+
+def _check_trust(ca_certs: str | None) -> None:
+    build_trust(only=ca_certs)
+
+
+def _check_secret(secret: str) -> None:
+    if len(decode_secret(secret)) < _SHORTEST_SECRET:
+        raise ConfigError(f"the secret has fewer than {_SHORTEST_SECRET} bytes: take a longer one")
 
 
 def check_address(url: str, *, allow_http: bool) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import shlex
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -26,6 +24,8 @@ from watcher.domain.step_rules import (
 )
 from watcher.domain.templates import check_template, find_sidecar_suffix
 from watcher.lightly.trust import build_trust
+from watcher.settings.commands import split_command
+from watcher.settings.faults import Faults
 from watcher.settings.groups import Group
 
 _EMBED, _PREPROCESS, _METADATA = EmbedRules(), PreprocessRules(), MetadataRules()
@@ -86,23 +86,23 @@ class EmbedSettings(Group):
         Raises:
             ConfigError: something is missing, wrong, or belongs to another kind.
         """
-        self._refuse_foreign(where)
+        faults = Faults()
+        faults.gather(lambda: self._refuse_foreign(where), None)
         if self.kind is EmbedderKind.ONNX:
-            self._check_onnx(where)
-        command = self._split_command(where)
+            faults.gather(lambda: self._check_onnx(where), None)
+        command: tuple[str, ...] = ()
+        command = faults.gather(lambda: self._split_command(where), command)
         if self.kind is EmbedderKind.HTTP:
-            parts = urlsplit(self.url or "")
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ConfigError(f"{where}KIND=http needs {where}URL, an http(s) address")
-            build_trust(only=self.ca_certs)
+            faults.gather(lambda: self._check_service(where), None)
         if self.kind in (EmbedderKind.COMMAND, EmbedderKind.HTTP):
             if self.version is None or not _VERSION.fullmatch(self.version):
-                raise ConfigError(
+                faults.add(
                     f"{where}KIND={self.kind} needs {where}VERSION, up to 80 letters, digits, dots and dashes that "
                     "name what is computed, for example clip-b32-1"
                 )
             if self.dim is None:
-                raise ConfigError(f"{where}KIND={self.kind} needs {where}DIM, the length of its vectors")
+                faults.add(f"{where}KIND={self.kind} needs {where}DIM, the length of its vectors")
+        faults.refuse()
         return EmbedRules(
             kind=self.kind,
             batch_size=self.batch_size,
@@ -130,47 +130,42 @@ class EmbedSettings(Group):
         )
 
     def _refuse_foreign(self, where: str) -> None:
+        faults = Faults()
         for name in sorted(self.model_fields_set):
             kinds = (EmbedSettings.model_fields[name].description or "").partition(":")[0].split(", ")
             if set(kinds) <= {kind.value for kind in EmbedderKind} and self.kind.value not in kinds:
-                raise ConfigError(
+                faults.add(
                     f"{where}{name.upper()} is set, but {where}KIND is {self.kind}: set {where}KIND to "
                     f"{' or '.join(kinds)}, or unset {where}{name.upper()}"
                 )
+        faults.refuse()
+
+    def _check_service(self, where: str) -> None:
+        faults = Faults()
+        parts = urlsplit(self.url or "")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            faults.add(f"{where}KIND=http needs {where}URL, an http(s) address")
+        faults.gather(lambda: build_trust(only=self.ca_certs), None)
+        faults.refuse()
 
     def _check_onnx(self, where: str) -> None:
+        faults = Faults()
         if self.model is None:
-            raise ConfigError(f"{where}KIND=onnx needs {where}MODEL, the path of the model file")
-        if not Path(self.model).is_file():
-            raise ConfigError(f"{where}MODEL={self.model}: there is no such file")
+            faults.add(f"{where}KIND=onnx needs {where}MODEL, the path of the model file")
+        elif not Path(self.model).is_file():
+            faults.add(f"{where}MODEL={self.model}: there is no such file")
         if 0 in self.std:
-            raise ConfigError(f"{where}STD holds 0, by which nothing can be divided")
+            faults.add(f"{where}STD holds 0, by which nothing can be divided")
         if importlib.util.find_spec("onnxruntime") is None:
-            raise ConfigError(
+            faults.add(
                 f"{where}KIND=onnx needs ONNX Runtime: install the extra by `pip install 'datasource-watcher[onnx]'`"
             )
+        faults.refuse()
 
     def _split_command(self, where: str) -> tuple[str, ...]:
         if self.kind is not EmbedderKind.COMMAND:
             return ()
         return split_command(self.command, f"{where}COMMAND", f"{where}KIND=command")
-
-
-def split_command(text: str | None, variable: str, because: str) -> tuple[str, ...]:
-    """Program and arguments.
-
-    Raises:
-        ConfigError: empty, badly quoted, or no such program.
-    """
-    try:
-        parts = tuple(shlex.split(text or ""))
-    except ValueError as error:
-        raise ConfigError(f"{variable} is not quoted as a shell would have it: {error}") from None
-    if not parts:
-        raise ConfigError(f"{because} needs {variable}, a program and its arguments")
-    if shutil.which(parts[0]) is None:
-        raise ConfigError(f"{variable}: there is no program {parts[0]!r} that this user may run")
-    return parts
 
 
 class MetadataSettings(Group):
@@ -220,15 +215,20 @@ class MetadataSettings(Group):
             raise ConfigError(
                 f"{where}SOURCE is set, but the steps leave metadata out: add it, or unset the source"
             )
-        self._refuse_foreign(where)
+        faults = Faults()
+        faults.gather(lambda: self._refuse_foreign(where), None)
         command: tuple[str, ...] = ()
         values: dict[str, Any] = {}
         if self.source is MetadataSource.SIDECAR:
-            find_sidecar_suffix(self.sidecar, variable=f"{where}SIDECAR")
+            faults.gather(lambda: find_sidecar_suffix(self.sidecar, variable=f"{where}SIDECAR"), "")
         elif self.source is MetadataSource.COMMAND:
-            command = split_command(self.command, f"{where}COMMAND", f"{where}SOURCE=command")
+            command = faults.gather(
+                lambda: split_command(self.command, f"{where}COMMAND", f"{where}SOURCE=command"), command
+            )
         else:
-            values = self._read_values(where)
+            values = faults.gather(lambda: self._read_values(where), {})
+        schema = faults.gather(lambda: self._read_schema(where), None)
+        faults.refuse()
         return MetadataRules(
             source=self.source,
             sidecar=self.sidecar,
@@ -236,19 +236,21 @@ class MetadataSettings(Group):
             pattern=self.pattern,
             command=command,
             time_limit_s=self.time_limit_s,
-            schema=self._read_schema(where),
+            schema=schema,
             on_error=self.on_error,
             max_bytes=self.max_bytes,
         )
 
     def _refuse_foreign(self, where: str) -> None:
+        faults = Faults()
         for name in sorted(self.model_fields_set):
             owner = (MetadataSettings.model_fields[name].description or "").partition(":")[0]
             if owner in {source.value for source in MetadataSource} and owner != self.source:
-                raise ConfigError(
+                faults.add(
                     f"{where}{name.upper()} is set, but {where}SOURCE is {self.source}: set {where}SOURCE={owner}, or "
                     f"unset {where}{name.upper()}"
                 )
+        faults.refuse()
 
     def _read_values(self, where: str) -> dict[str, Any]:
         try:

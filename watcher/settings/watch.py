@@ -9,9 +9,11 @@ import msgspec
 from pydantic import BeforeValidator, Field
 
 from watcher.domain.cron import build_cron_trigger
+from watcher.domain.delivery import DeliverRules, ManifestFormat, ManifestRules
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import (
     BatchRules,
+    SamplingRules,
     Step,
     UploadMode,
     UploadRules,
@@ -21,11 +23,12 @@ from watcher.domain.names import explain_bad_name
 from watcher.domain.pipeline import order_steps
 from watcher.domain.poll_rules import OverwritePolicy, PollRules
 from watcher.domain.sampling_rules import NoveltyRules
-from watcher.domain.step_rules import EmbedRules
+from watcher.domain.step_rules import EmbedRules, MetadataRules
 from watcher.lightly.wire.base import DatasetName
 from watcher.scheduler import build_trigger
+from watcher.settings.faults import Faults
 from watcher.settings.groups import Group
-from watcher.settings.sampling import NoveltySettings, SamplingSettings, check_sampling
+from watcher.settings.sampling import NoveltySettings, SamplingSettings, find_sampling_faults
 from watcher.settings.sinks import DeliverSettings
 from watcher.settings.steps import EmbedSettings, MetadataSettings
 from watcher.sinks.place import find_write_prefix
@@ -171,45 +174,92 @@ class WatchSettings(Group):
         """The watch as the daemon takes it, checked as a whole.
 
         Raises:
-            ConfigError: the steps do not fit together, the cron line never fires, the method needs scores.
+            ConfigError: all that does not fit together, a line each.
         """
+        faults = Faults()
+        config = self.read_config(name, faults)
+        faults.refuse()
+        return config
+
+    def read_config(self, name: str, faults: Faults) -> WatchConfig:
+        """The watch with its defaults in the place of what is wrong, which is gathered."""
         where = f"WATCHER_WATCHES__{name.upper()}__"
-        try:
-            config = WatchConfig(
-                name=name,
-                dataset=self.dataset or name,
-                folder=self.folder,
-                silent_after_s=self.silent_after_s,
-                steps=order_steps(self.steps, method=self.sampling.method),
-                interval_s=self.schedule.interval_s,
-                cron=self.schedule.cron,
-                jitter_s=self.schedule.jitter_s,
-                poll=PollRules(**dict(self.poll)),
-                batch=BatchRules(**dict(self.batch)),
-                upload=UploadRules(**dict(self.upload)),
-                metadata=self.metadata.build_rules(f"{where}METADATA__", is_used=Step.METADATA in self.steps),
-                embed=self.embed.build_rules(f"{where}EMBED__") if Step.EMBED in self.steps else EmbedRules(),
-                sampling=self.sampling.build_rules(),
-                novelty=NoveltyRules(**dict(self.novelty)),
-                deliver=self.deliver.build_rules(),
-            )
-            check_sampling(config)
-            build_trigger(config)
-            self.batch.check_cron(f"{where}BATCH__")
-        except ConfigError as error:
-            raise ConfigError(f"watch {name!r}: {error}") from error
+        own = Faults(f"watch {name!r}: ")
+        as_given = tuple(step for step in Step if step in self.steps)
+        config = WatchConfig(
+            name=name,
+            dataset=self.dataset or name,
+            folder=self.folder,
+            silent_after_s=self.silent_after_s,
+            steps=own.gather(lambda: order_steps(self.steps, method=self.sampling.method), as_given),
+            interval_s=self.schedule.interval_s,
+            cron=self.schedule.cron,
+            jitter_s=self.schedule.jitter_s,
+            poll=PollRules(**dict(self.poll)),
+            batch=BatchRules(**dict(self.batch)),
+            upload=UploadRules(**dict(self.upload)),
+            metadata=own.gather(
+                lambda: self.metadata.build_rules(f"{where}METADATA__", is_used=Step.METADATA in self.steps),
+                MetadataRules(on_error=self.metadata.on_error),
+            ),
+            embed=EmbedRules()
+            if Step.EMBED not in self.steps
+            else own.gather(
+                lambda: self.embed.build_rules(f"{where}EMBED__"), EmbedRules(kind=self.embed.kind)
+            ),
+            sampling=own.gather(
+                lambda: self.sampling.build_rules(f"{where}SAMPLING__"),
+                SamplingRules(method=self.sampling.method),
+            ),
+            novelty=NoveltyRules(**dict(self.novelty)),
+            deliver=own.gather(
+                lambda: self.deliver.build_rules(f"{where}DELIVER__", is_used=Step.DELIVER in self.steps),
+                DeliverRules(sinks=()),
+            ),
+        )
+        for fault in find_sampling_faults(config, self.sampling.scores):
+            own.add(fault)
+        own.gather(lambda: check_schedule(config), None)
+        own.gather(lambda: self.batch.check_cron(f"{where}BATCH__"), None)
         least_s = self.poll.overlap_s if self.poll.overlap_min_s is None else self.poll.overlap_min_s
         if least_s > self.poll.overlap_max_s:
-            raise ConfigError(
-                f"watch {name!r}: the overlap would be at least {least_s} s and at most poll.overlap_max_s "
+            own.add(
+                f"the overlap would be at least {least_s} s and at most poll.overlap_max_s "
                 f"{self.poll.overlap_max_s} s: raise the latter, or lower poll.overlap_min_s or poll.overlap_s"
             )
         if self.batch.cron is None and self.batch.min_samples > self.batch.max_samples:
-            raise ConfigError(
-                f"watch {name!r}: batch.min_samples {self.batch.min_samples} is above batch.max_samples "
-                f"{self.batch.max_samples}, so no batch would ever be full: lower the one or raise the other"
+            own.add(
+                f"batch.min_samples {self.batch.min_samples} is above batch.max_samples {self.batch.max_samples}, so "
+                "no batch would ever be full: lower the one or raise the other"
             )
+        faults.texts += own.texts
         return config
+
+
+def check_schedule(config: WatchConfig) -> None:
+    """Raises ConfigError if the watch would never be polled."""
+    build_trigger(config)
+
+
+def find_shared_manifests(configs: list[WatchConfig], *, data_dir: Path) -> list[str]:
+    """Manifests of one watch that would overwrite each other.
+
+    Those of two watches never do: the name of a manifest begins with that of the watch.
+    """
+    problems = []
+    for config in configs:
+        seen: dict[tuple[str, ManifestFormat], str] = {}
+        for sink in config.deliver.sinks:
+            if not isinstance(sink.rules, ManifestRules):
+                continue
+            place = str(find_write_prefix(sink, data_dir=data_dir)), sink.rules.format
+            if place in seen:
+                problems.append(
+                    f"watch {config.name!r}: the sinks {seen[place]!r} and {sink.name!r} write the same files "
+                    f"({sink.rules.format} in {place[0]}): give one of them another location or format, or take it out"
+                )
+            seen[place] = sink.name
+    return problems
 
 
 def find_bad_outputs(configs: list[WatchConfig], *, data_dir: Path) -> list[str]:

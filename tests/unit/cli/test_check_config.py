@@ -119,3 +119,58 @@ def test_all_variables_are_listed_with_default_and_meaning(command):
     for variable in iter_variables(Settings):
         assert variable.name in done.stdout
     assert "(or in a file named by LIGHTLY_TOKEN_FILE)" in done.stdout
+
+
+def check_scores(command, file):
+    return command(
+        "check-config",
+        WATCHER_WATCHES__GATE__SAMPLING__METHOD="CORAL",
+        WATCHER_WATCHES__GATE__SAMPLING__SCORES__FILE=str(file),
+    )
+
+
+def test_file_of_scores_that_is_not_there_or_no_such_file_is_told(command, data_dir, tmp_path):
+    file = tmp_path / "scores.csv"
+    done = check_scores(command, file)
+    assert done.exit_code == 2
+    assert f"watch 'gate': sampling.scores.file: the file {file} cannot be read" in done.stderr
+    assert "`watcher run` starts without it, but each sampling waits for it" in done.stderr
+    for content in ("name,value\n", "file_name,score\na.jpg,7\n"):
+        file.write_text(content)
+        assert check_scores(command, file).exit_code == 2, content
+    for content in ("file_name,score\n", "file_name,score\na.jpg,0.7\n"):
+        file.write_text(content)
+        assert check_scores(command, file).exit_code == 0, content
+    assert not data_dir.exists()
+
+
+def test_model_that_run_would_refuse_is_refused_with_all_others(command, data_dir, tmp_path):
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package, reason=f"the package {package} is not installed")
+    from tests.unit.embedders.models import make_model
+
+    junk = tmp_path / "junk.onnx"
+    junk.write_bytes(b"no model at all")
+    models = {
+        "good": make_model(tmp_path / "good.onnx"),
+        "junk": junk,
+        "grey": make_model(tmp_path / "grey.onnx", shape=("n", 1, 32, 32)),
+        "open": make_model(tmp_path / "open.onnx", shape=("n", 3, "h", "w")),
+    }
+    environ = {}
+    for name, path in models.items():
+        environ[f"WATCHER_WATCHES__{name.upper()}__EMBED__KIND"] = "onnx"
+        environ[f"WATCHER_WATCHES__{name.upper()}__EMBED__MODEL"] = str(path)
+    done = command("check-config", **environ)
+    assert done.exit_code == 2
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == [
+        "watch 'grey'",
+        "watch 'junk'",
+        "watch 'open'",
+    ]
+    assert "has shape ('n', 1, 32, 32): pictures need" in done.stderr
+    assert "is no model that ONNX Runtime can load" in done.stderr
+    assert "set WATCHER_WATCHES__OPEN__EMBED__HEIGHT_PX" in done.stderr
+    good = {name: value for name, value in environ.items() if "GOOD" in name}
+    assert command("check-config", **good).exit_code == 0
+    assert not data_dir.exists()

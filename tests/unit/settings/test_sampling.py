@@ -30,12 +30,12 @@ def test_lists_are_read_from_text_as_variables_hold_it():
         sampling={
             "method": "CORAL",
             "preselected_tags": "labelled, to label",
-            "scores": {"command": "python 'my model.py' --fast"},
+            "scores": {"command": "sh 'my model.py' --fast"},
         }
     ).sampling
     assert rules.method is SamplingMethod.CORAL
     assert rules.preselected_tags == ("labelled", "to label")
-    assert rules.scores.command == ("python", "my model.py", "--fast")
+    assert rules.scores.command == ("sh", "my model.py", "--fast")
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,14 @@ def test_lists_are_read_from_text_as_variables_hold_it():
         (
             {"sampling": {"method": "CORAL", "scores": {"file": "a.csv", "command": "x"}}},
             "file and command: leave one",
+        ),
+        (
+            {"sampling": {"method": "CORAL", "scores": {"command": "nosuchprog a"}}},
+            "SAMPLING__SCORES__COMMAND: there is no program 'nosuchprog'",
+        ),
+        (
+            {"sampling": {"method": "CORAL", "scores": {"command": "sh 'a"}}},
+            "SAMPLING__SCORES__COMMAND is not quoted as a shell would have it",
         ),
         ({"sampling": {"scores": {"file": "a.csv"}}}, "CORESET reads no scores: take CORAL"),
         ({"sampling": {"method": "CORAL", "scores": {"file": "a.xlsx"}}}, "must end with .csv"),
@@ -61,9 +69,9 @@ def test_lists_are_read_from_text_as_variables_hold_it():
         ),
         (
             {"steps": "upload,embed", "novelty": {"exclude_near_duplicates": True}},
-            "no step sampling: add it",
+            "no step sampling: add the step",
         ),
-        ({"steps": "upload", "novelty": {"min_ratio": 0.5}}, "no step sampling: add it"),
+        ({"steps": "upload", "novelty": {"min_ratio": 0.5}}, "no step sampling: add the step"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_way_out(given, said):

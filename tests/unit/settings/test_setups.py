@@ -26,15 +26,24 @@ def test_page_has_three_setups():
     ]
 
 
+def write_model(path: Path) -> Path:
+    pytest.importorskip("onnx", reason="the package onnx is not installed")
+    from tests.unit.embedders.models import make_model
+
+    return make_model(path, shape=("n", 3, 224, 224))
+
+
 @pytest.mark.parametrize("title", SETUPS)
 def test_setup_of_the_page_is_taken_as_it_stands(title, tmp_path):
     environ = {}
     for name, value in SETUPS[title].items():
         # Files that lie on the reader's machine.
-        if name.endswith(("_FILE", "__MODEL")):
-            path = tmp_path / Path(value).name
+        path = tmp_path / Path(value).name
+        if name.endswith("_FILE"):
             path.write_text("s3cret-t0ken-of-the-page")
             environ[name] = str(path)
+        elif name.endswith("__MODEL"):
+            environ[name] = str(write_model(path))
         else:
             environ[name] = value
     done = run_command("check-config", WATCHER_DATA_DIR=str(tmp_path / "data"), **environ)

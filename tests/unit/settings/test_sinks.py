@@ -153,3 +153,34 @@ def test_manifest_in_a_bucket_is_refused_where_nothing_speaks_to_buckets(monkeyp
 def test_certificates_of_a_sink_that_are_not_there_are_refused(sink):
     text = refusal({**HOOK, **STUDIO, f"{PRE}{sink}": "/no/such.pem"})
     assert "no such file of trusted certificates: '/no/such.pem'" in text
+
+
+def test_sink_of_a_watch_that_delivers_nothing_is_refused_with_the_way_out():
+    steps = {"WATCHER_WATCHES__GATE__STEPS": "upload,embed,sampling"}
+    text = refusal({**HOOK, **steps, f"{PRE}MANIFEST__A__LOCATION": "out"})
+    assert [line.split(" is a sink, but")[0] for line in text.splitlines()] == [
+        f"watch 'gate': {PRE}MANIFEST__A",
+        f"watch 'gate': {PRE}WEBHOOK__QA",
+    ]
+    assert "add deliver to the steps, or unset the sink" in text
+
+
+def test_check_config_shows_no_sink_of_a_watch_that_delivers_nothing(tmp_path):
+    environ = {"WATCHER_WATCHES__GATE__STEPS": "upload,embed,sampling"}
+    done = run_command("check-config", WATCHER_DATA_DIR=str(tmp_path), **environ)
+    assert done.exit_code == 0, done.stderr
+    assert "sink" not in done.stdout
+    assert "sink manifest: manifest selected (jsonl)" in run_command("check-config").stdout
+
+
+@pytest.mark.parametrize(("one", "other"), [("out", "x/../out/"), ("s3://lake/out", "s3://lake/out/")])
+def test_manifests_that_would_overwrite_each_other_are_refused(one, other):
+    environ = {f"{PRE}MANIFEST__A__LOCATION": one, f"{PRE}MANIFEST__B__LOCATION": other}
+    text = refusal(environ)
+    assert text.startswith("watch 'gate': the sinks 'a' and 'b' write the same files (jsonl in ")
+    assert sorted(load({**environ, f"{PRE}MANIFEST__B__FORMAT": "csv"})) == ["a", "b"]
+
+
+def test_manifests_of_two_watches_may_share_a_folder_since_their_names_differ():
+    environ = {f"WATCHER_WATCHES__{name}__DELIVER__MANIFEST__A__LOCATION": "out" for name in ("GATE", "ROOF")}
+    assert len(load_settings(environ).build_watch_configs()) == 2

@@ -170,3 +170,62 @@ def test_watch_with_an_odd_name_is_refused(name):
 def test_watch_with_a_name_longer_than_a_label_is_refused():
     assert "WATCHER_WATCHES__" in refusal({f"WATCHER_WATCHES__{'A' * 64}__DATASET": "x"})
     assert len(watches({f"WATCHER_WATCHES__{'A' * 63}__DATASET": "cameras"})) == 1
+
+
+def test_all_that_is_wrong_with_a_watch_is_told_at_once():
+    pre = "WATCHER_WATCHES__G__"
+    text = refusal(
+        {
+            f"{pre}STEPS": "upload,deliver,metadata",
+            f"{pre}METADATA__SOURCE": "static",
+            f"{pre}METADATA__VALUES": "{",
+            f"{pre}METADATA__PATTERN": "x",
+            f"{pre}METADATA__COMMAND": "true",
+            f"{pre}METADATA__JSON_SCHEMA": "/no/such.json",
+            f"{pre}SAMPLING__BUDGET": "1",
+            f"{pre}SAMPLING__BUDGET_SHARE": "0.5",
+            f"{pre}SAMPLING__SCORES__FILE": "scores.xlsx",
+            f"{pre}NOVELTY__MIN_RATIO": "0.5",
+            f"{pre}DELIVER__MANIFEST__A__LOCATION": "ftp://x/y",
+            f"{pre}DELIVER__WEBHOOK__B__URL": "https://example.org",
+            f"{pre}SCHEDULE__CRON": "0 0 31 2 *",
+            f"{pre}BATCH__MAX_SAMPLES": "50",
+            f"{pre}POLL__OVERLAP_MAX_S": "1",
+        }
+    ).splitlines()
+    assert all(line.startswith("watch 'g': ") for line in text)
+    for told in (
+        "the step deliver needs the step sampling",
+        f"{pre}METADATA__COMMAND is set, but",
+        "VALUES is no JSON",
+        "JSON_SCHEMA=/no/such.json cannot be read",
+        "both set: leave one of them out",
+        "reads no scores: take CORAL",
+        "must end with .csv",
+        "novelty.min_ratio bears on the sampling",
+        "sink 'a': location 'ftp://x/y' is neither",
+        "sink 'b': a webhook needs URL and SECRET",
+        "never fires",
+        "min_samples 100 is above batch.max_samples 50",
+        "at most poll.overlap_max_s 1 s",
+        "the platform makes no dataset of the name 'g'",
+    ):
+        assert sum(told in line for line in text) == 1, told
+
+
+def test_faults_of_an_embedding_service_and_a_model_are_told_at_once():
+    pre = "WATCHER_WATCHES__GATE__EMBED__"
+    text = refusal(
+        {f"{pre}KIND": "http", f"{pre}URL": "ftp://x", f"{pre}MODEL": "m", f"{pre}CA_CERTS": "/no"}
+    )
+    for told in (
+        "URL, an http(s) address",
+        "MODEL is set, but",
+        "VERSION, up to",
+        "DIM, the length",
+        "'/no'",
+    ):
+        assert told in text
+    text = refusal({f"{pre}KIND": "onnx", f"{pre}MODEL": "/no", f"{pre}STD": "1,0,1"})
+    assert "MODEL=/no: there is no such file" in text
+    assert "STD holds 0" in text
