@@ -42,6 +42,9 @@ endpoint from its first request on. Beside these there are the usual `process_` 
 Those "of the store" are read from it at each scrape. A scrape waits for the store for two seconds; then it tells the
 values of the last good reading, with `watcher_scrape_store_up` 0.
 
+A worker serves those of its runs, deliveries, requests, loops and its store, and none of polls or of the lead; scrape
+it under the job of its daemons.
+
 | name | kind | labels | what it tells |
 |--|--|--|--|
 """

@@ -52,39 +52,47 @@ _LATENESS_BUCKETS_S = (1, 5, 15, 60, 300, 600, 1800, 3600, 21600, 86400)
 
 
 class Metrics:
-    """The series of one daemon, in a registry of its own."""
+    """The series of one process, in a registry of its own."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None, *, can_lead: bool = True) -> None:
+        """Starts the series.
+
+        Args:
+            registry: where they are served from; a new one if absent.
+            can_lead: whether this process may ever lead. A worker may not: it serves nothing of polls and of the
+                lead, as a `watcher_leader 0` of its own would tell every alert that nobody leads.
+        """
         self.registry = registry or CollectorRegistry()
+        of_leaders = self.registry if can_lead else None
         self._endpoints: set[str] = set()
         self.samples_discovered = Counter(
             "watcher_samples_discovered",
             "Samples that entered the ledger, by how they were found.",
             ["watch", "via"],
-            registry=self.registry,
+            registry=of_leaders,
         )
         self.samples_overwritten = Counter(
             "watcher_samples_overwritten",
             "Times that a processed object was found written again under its name.",
             ["watch"],
-            registry=self.registry,
+            registry=of_leaders,
         )
         self.sample_lateness_s = Histogram(
             "watcher_sample_lateness_seconds",
             "For samples found in the overlap or by a reconcile: time from the object's last change to its discovery.",
             ["watch"],
             buckets=_LATENESS_BUCKETS_S,
-            registry=self.registry,
+            registry=of_leaders,
         )
         self.polls = Counter(
-            "watcher_polls", "Polls by how they ended.", ["watch", "outcome"], registry=self.registry
+            "watcher_polls", "Polls by how they ended.", ["watch", "outcome"], registry=of_leaders
         )
         self.poll_duration_s = Histogram(
             "watcher_poll_duration_seconds",
             "Length of successful polls.",
             ["watch"],
             buckets=_RUN_BUCKETS_S,
-            registry=self.registry,
+            registry=of_leaders,
         )
         self.runs = Counter(
             "watcher_runs",
@@ -156,13 +164,13 @@ class Metrics:
             "watcher_poll_interval_seconds",
             "Longest time between two polls by the schedule.",
             ["watch"],
-            registry=self.registry,
+            registry=of_leaders,
         )
         self.silent_after_s = Gauge(
             "watcher_silent_after_seconds",
             "No new sample for this long counts as silence of the source; absent where that is switched off.",
             ["watch"],
-            registry=self.registry,
+            registry=of_leaders,
         )
         self.store_query_duration_s = Histogram(
             "watcher_store_query_duration_seconds",
@@ -185,12 +193,12 @@ class Metrics:
         self._skew_registered = False
         self._skew_lock = threading.Lock()
         self.leader = Gauge(
-            "watcher_leader", "1 while this process leads: it polls and cuts batches.", registry=self.registry
+            "watcher_leader", "1 while this process leads: it polls and cuts batches.", registry=of_leaders
         )
         self.fenced_writes = Counter(
             "watcher_fenced_writes",
             "Writes that were refused because this process no longer led.",
-            registry=self.registry,
+            registry=of_leaders,
         )
         build = Gauge("watcher_build_info", "Always 1.", ["version", "python"], registry=self.registry)
         build.labels(version=__version__, python=machine.python_version()).set(1)

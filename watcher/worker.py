@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable, Collection
 from dataclasses import asdict
 
-from prometheus_client import PlatformCollector, ProcessCollector
-
 from watcher.bootstrap import build_transport, open_store
 from watcher.bootstrap_jobs import WORKER_OWNER, JobFactory, build_queue
 from watcher.data_folder import clear_work_dir, make_folders
@@ -29,6 +27,7 @@ from watcher.metrics import Metrics
 from watcher.ops.app import build_app
 from watcher.ops.health import AccessWatch, Heartbeats
 from watcher.ops.parts import OpsParts
+from watcher.ops.publish import publish_states
 from watcher.ops.tokens import ControlTokens
 from watcher.presence import Presence
 from watcher.rotation import Rotation
@@ -84,7 +83,7 @@ class Worker:
         self._steps = tuple(steps)
         self._concurrency = concurrency
         self._clock = clock or SystemClock()
-        self._metrics = Metrics()
+        self._metrics = Metrics(can_lead=False)
         self._heartbeats = Heartbeats(self._clock)
         self._access = AccessWatch(self._clock)
         self._stop = threading.Event()
@@ -221,13 +220,19 @@ class Worker:
                 work.replace_secrets(configs)
 
     def _build_http(self, database: Database, transport: Transport) -> ThreadedServer:
-        registry = self._metrics.registry
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
+        publish_states(
+            self._metrics,
+            database=database,
+            access=self._access,
+            heartbeats=self._heartbeats,
+            clock=self._clock,
+            data_dir=self.settings.data_dir,
+            is_published=lambda: False,  # what is in the store is told by the leader
+        )
         parts = OpsParts(
             database=database,
             transport=transport,
-            registry=registry,
+            registry=self._metrics.registry,
             heartbeats=self._heartbeats,
             access=self._access,
             clock=self._clock,
@@ -235,6 +240,7 @@ class Worker:
             poll_now=lambda _name: False,
             audit_now=lambda _name: False,
             next_polls=dict,
+            role=lambda: "worker",
         )
         return ThreadedServer(
             build_app(parts, control=False),

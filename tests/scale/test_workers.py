@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+import requests
 from sqlalchemy import text
 
 from tests.waiting import wait_for
@@ -31,7 +32,14 @@ def test_samples_are_done_once_by_workers_and_the_queue_may_vanish(build_scene):
     assert not left.exists()
     scene.wait_until_done(120, limit_s=120)
     scene.check_exactly_once(120)
-    assert workers[0].read_metric("watcher_leader") is not None
+    # Alerts sum these over all processes: who cannot lead or poll has none of them.
+    for name in ("watcher_leader", "watcher_fenced_writes_total", "watcher_polls_total"):
+        assert (replica.read_metric(name), workers[0].read_metric(name)) != (None, None)
+        assert workers[0].read_metric(name) is None, name
+    assert workers[0].read_metric("watcher_scrape_store_up") == 1
+    assert workers[0].read_metric("watcher_store_commit_duration_seconds_count") > 0
+    for member, role in ((replica, "leader"), (workers[0], "worker")):
+        assert requests.get(f"{member.url}/health/ready", timeout=10).json() == {"status": "ok", "role": role}
     assert replica.read_metric("watcher_runs_waiting") == 0
     assert workers[0].terminate() == 0
     assert replica.terminate() == 0

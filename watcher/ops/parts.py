@@ -29,7 +29,7 @@ class OpsParts:
         audit_now: starts a full comparison of a watch; False for an unknown one.
         next_polls: when each watch is polled next.
         configs: the watches as configured, by name; what a plan is made from.
-        role: `leader` while this process may poll, else `standby`.
+        role: `leader` while this process may poll, else `standby`; `worker` where it never does.
     """
 
     database: Database

@@ -23,11 +23,14 @@ def publish_states(
     access: AccessWatch,
     heartbeats: Heartbeats,
     clock: Clock,
-    watches: Iterable[str],
+    watches: Iterable[str] = (),
     data_dir: Path,
     is_published: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Adds the states of the store, the disk, the loops, the credentials and the process; once a registry."""
+    """Adds the states of the store, the disk, the loops, the credentials and the process; once a registry.
+
+    While `is_published` is false, the store is only asked whether it answers: its states are told by the leader alone.
+    """
     database.observe(
         query=metrics.store_query_duration_s.observe, commit=metrics.store_commit_duration_s.observe
     )

@@ -272,3 +272,9 @@ def test_scrapes_leave_out_the_platform_which_has_no_metrics(resources):
     }
     assert chosen
     assert chosen <= {"watcher", "worker"}
+
+
+def test_daemons_and_workers_are_one_job_for_the_alerts(resources):
+    (monitor,) = [r for r in resources if r["kind"] == "ServiceMonitor"]
+    for endpoint in monitor["spec"]["endpoints"]:
+        assert {"targetLabel": "job", "replacement": "watcher"} in endpoint["relabelings"]
