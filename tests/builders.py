@@ -233,3 +233,8 @@ def run_command(*arguments: str, **environ: str) -> Result:
     with kept_logging():
         cleared = {**dict.fromkeys(ours), "TERM": "dumb", "COLUMNS": "200", **environ}
         return CliRunner().invoke(app, list(arguments), env=cleared, catch_exceptions=False)
+
+
+def list_threads(prefix: str) -> list[str]:
+    """Names of the process's threads that begin so."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(prefix)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
@@ -27,6 +27,7 @@ from watcher.domain.redaction import redact
 from watcher.domain.window import check_clock, compute_window
 from watcher.lateness import MOST_LOOKED_AT, build_lateness, learn_lateness
 from watcher.lightly import datasources
+from watcher.lightly.parallel import open_pool
 from watcher.lightly.transport import Transport
 from watcher.lightly.wire.datasources import RawSample
 from watcher.lightly.workflows.listing import ListingPage, iter_pages
@@ -197,10 +198,12 @@ class Poller:
         n_new = 0
         first, last = watch.listing.compute_range(from_s, to_s)
         pages = self._iter_pages(poll, dataset_id=watch.dataset_id, from_s=first, to_s=last)
-        for page in _fetch_ahead(pages):
-            if self.stop.is_set():
-                raise CancelledError("the poll was stopped; it goes on where it was at the next start")
-            n_new += self._record_page(poll, via, page)
+        # Closed here, whatever happens: see `lightly/parallel.py`.
+        with open_pool(1, name="listing") as pool:
+            for page in _fetch_ahead(pages, pool):
+                if self.stop.is_set():
+                    raise CancelledError("the poll was stopped; it goes on where it was at the next start")
+                n_new += self._record_page(poll, via, page)
         return n_new
 
     def _iter_pages(self, poll: Poll, *, dataset_id: str, from_s: int, to_s: int) -> Iterator[ListingPage]:
@@ -354,10 +357,9 @@ class Poller:
         return int(self.clock.now_s() * 1000)
 
 
-def _fetch_ahead(pages: Iterator[ListingPage]) -> Iterator[ListingPage]:
+def _fetch_ahead(pages: Iterator[ListingPage], pool: Executor) -> Iterator[ListingPage]:
     """The same pages; the next one is fetched while the caller stores the present one, and never more than that."""
-    with ThreadPoolExecutor(1, thread_name_prefix="listing") as pool:
+    coming = pool.submit(next, pages, None)
+    while (page := coming.result()) is not None:
         coming = pool.submit(next, pages, None)
-        while (page := coming.result()) is not None:
-            coming = pool.submit(next, pages, None)
-            yield page
+        yield page

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +20,7 @@ from watcher.domain.step_rules import MetadataPolicy, MetadataRules
 from watcher.jobs.context import RunContext
 from watcher.jobs.metadata_sources import Found, fetch_metadata
 from watcher.lightly import samples as remote_samples
+from watcher.lightly.parallel import open_pool
 from watcher.lightly.wire.samples import SampleUpdateRequest
 from watcher.logs import get_logger
 from watcher.store import runs, samples
@@ -87,7 +87,7 @@ def _store_all(context: RunContext) -> Counter[str]:
         )
     checker = MetadataChecker(rules)
     counts = Counter(dict.fromkeys(_COUNTS, 0))
-    with ThreadPoolExecutor(context.config.upload.workers, thread_name_prefix="metadata") as pool:
+    with open_pool(context.config.upload.workers, name="metadata") as pool:
         for page in _iter_pages(context):
             found = fetch_metadata(context, page, pool)
             checked = [checker.check(found.get(sample.file_name)) for sample in page]

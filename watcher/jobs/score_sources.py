@@ -8,8 +8,8 @@ import math
 import os
 import signal
 import subprocess
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Generator, Iterator, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from watcher.domain.models import Sample
 from watcher.domain.redaction import redact
 from watcher.jobs.context import RunContext
 from watcher.lightly import samples as remote_samples
+from watcher.lightly.parallel import open_pool
 from watcher.store import samples
 from watcher.work_folders import open_work_folder
 
@@ -36,16 +37,13 @@ def load_scores(context: RunContext, names: Collection[str]) -> dict[str, float]
         ScoresError: the source cannot be read, a score is no number from 0 to 1, or some have none.
     """
     rules = context.config.sampling.scores
-    if rules.file is not None:
-        source, rows = f"the file {rules.file}", _iter_file(Path(rules.file))
-    elif rules.command:
-        source, rows = f"the command {rules.command[0]}", _iter_command(context, sorted(names))
-    else:
-        source, rows = f"the metadata {rules.metadata_key}", _iter_metadata(context, names)
     found: dict[str, float] = {}
-    for name, value in rows:
-        if name in names:
-            found[name] = _check(value, name=name, source=source)
+    # Closed here, whatever happens: see `lightly/parallel.py`.
+    with contextlib.ExitStack() as stack:
+        source, rows = _open_rows(context, names, stack)
+        for name, value in rows:
+            if name in names:
+                found[name] = _check(value, name=name, source=source)
     missing = sorted(set(names) - found.keys())
     if missing and rules.default is None:
         raise ScoresError(
@@ -63,9 +61,26 @@ def check_score_file(path: Path) -> None:
     Raises:
         ScoresError: it cannot be read, or is not as described.
     """
-    for name, value in _iter_file(path):
-        _check(value, name=name, source=f"the file {path}")
-        return
+    with contextlib.closing(_iter_file(path)) as rows:
+        for name, value in rows:
+            _check(value, name=name, source=f"the file {path}")
+            return
+
+
+def _open_rows(
+    context: RunContext, names: Collection[str], stack: contextlib.ExitStack
+) -> tuple[str, Iterator[tuple[str, object]]]:
+    """What the source is called, and its rows; what they need is closed with the stack."""
+    rules = context.config.sampling.scores
+    rows: Generator[tuple[str, object], None, None]
+    if rules.file is not None:
+        source, rows = f"the file {rules.file}", _iter_file(Path(rules.file))
+    elif rules.command:
+        source, rows = f"the command {rules.command[0]}", _iter_command(context, sorted(names))
+    else:
+        pool = stack.enter_context(open_pool(context.config.upload.workers, name="scores"))
+        source, rows = f"the metadata {rules.metadata_key}", _iter_metadata(context, names, pool)
+    return source, stack.enter_context(contextlib.closing(rows))
 
 
 def _check(value: object, *, name: str, source: str) -> float:
@@ -81,7 +96,7 @@ def _check(value: object, *, name: str, source: str) -> float:
     return float(value)
 
 
-def _iter_file(path: Path) -> Iterator[tuple[str, object]]:
+def _iter_file(path: Path) -> Generator[tuple[str, object], None, None]:
     """Rows of a CSV with the columns `file_name` and `score`, or lines of JSON with these keys."""
     try:
         if path.suffix.lower() == ".csv":
@@ -108,7 +123,7 @@ def _iter_json_lines(lines: Any, *, source: str) -> Iterator[tuple[str, object]]
             continue
         try:
             row = msgspec.json.decode(line)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             row = None
         if not isinstance(row, dict) or not isinstance(row.get("file_name"), str) or "score" not in row:
             raise ScoresError(
@@ -117,7 +132,9 @@ def _iter_json_lines(lines: Any, *, source: str) -> Iterator[tuple[str, object]]
         yield row["file_name"], row["score"]
 
 
-def _iter_metadata(context: RunContext, names: Collection[str]) -> Iterator[tuple[str, object]]:
+def _iter_metadata(
+    context: RunContext, names: Collection[str], pool: Executor
+) -> Generator[tuple[str, object], None, None]:
     """The value under the key in the custom metadata of each sample on the server."""
     keys = (context.config.sampling.scores.metadata_key or "").split(".")
 
@@ -130,23 +147,21 @@ def _iter_metadata(context: RunContext, names: Collection[str]) -> Iterator[tupl
             value = value.get(key) if isinstance(value, dict) else None
         return None if value is None else (sample.file_name, value)
 
-    workers = context.config.upload.workers
-    with ThreadPoolExecutor(workers, thread_name_prefix="scores") as pool:
-        after = 0
-        while True:
-            with context.database.read() as session:
-                page = samples.load_batch_page(
-                    session, batch_id=context.batch.id, after_id=after, limit=16 * workers
-                )
-            if not page:
-                return
-            wanted = [sample for sample in page if sample.remote_id and sample.file_name in names]
-            yield from (row for row in pool.map(fetch, wanted) if row is not None)
-            context.check()
-            after = page[-1].id
+    after = 0
+    while True:
+        with context.database.read() as session:
+            page = samples.load_batch_page(
+                session, batch_id=context.batch.id, after_id=after, limit=16 * context.config.upload.workers
+            )
+        if not page:
+            return
+        wanted = [sample for sample in page if sample.remote_id and sample.file_name in names]
+        yield from (row for row in pool.map(fetch, wanted) if row is not None)
+        context.check()
+        after = page[-1].id
 
 
-def _iter_command(context: RunContext, names: Sequence[str]) -> Iterator[tuple[str, object]]:
+def _iter_command(context: RunContext, names: Sequence[str]) -> Generator[tuple[str, object], None, None]:
     """What the command prints: it gets the names on its input, a JSON string a line, and prints lines of JSON."""
     rules = context.config.sampling.scores
     source = f"the command {rules.command[0]}"

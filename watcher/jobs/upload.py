@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
 from watcher.domain.crash_points import crash_point
@@ -42,6 +41,7 @@ from watcher.jobs.upload_outcomes import (
     record_uploaded,
     set_aside,
 )
+from watcher.lightly.parallel import open_pool
 from watcher.lightly.samples import update_sample
 from watcher.lightly.signed_urls import ReadResult, read_url_bytes
 from watcher.lightly.wire.datasets import ImageType
@@ -152,7 +152,7 @@ def _iter_pending(context: RunContext) -> Iterator[list[Sample]]:
 def _upload_page(context: RunContext, page: list[Sample], trouble: Trouble) -> None:
     pending = deque(page)
     running: deque[tuple[Sample, Future[Uploaded]]] = deque()
-    with _pool(context) as pool:
+    with open_pool(context.config.upload.workers, name="upload") as pool:
         while pending or running:
             while pending and len(running) < 2 * context.config.upload.workers:
                 sample = pending.popleft()
@@ -187,15 +187,6 @@ def _take_outcomes(
                 trouble.note(sample, error, most_failures=context.config.upload.workers)
     finally:
         record_uploaded(context, uploaded)
-
-
-@contextmanager
-def _pool(context: RunContext) -> Iterator[ThreadPoolExecutor]:
-    pool = ThreadPoolExecutor(context.config.upload.workers, thread_name_prefix="upload")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _upload_one(context: RunContext, sample: Sample) -> Uploaded:

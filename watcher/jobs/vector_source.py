@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from watcher.jobs.alone import decodes_alone, suspecting
 from watcher.jobs.context import RunContext
 from watcher.jobs.room import Room
 from watcher.lightly import samples as remote_samples
+from watcher.lightly.parallel import open_pool
 from watcher.lightly.signed_urls import read_url_bytes
 from watcher.lightly.transport import Transport
 from watcher.logs import get_logger
@@ -76,7 +76,7 @@ class VectorSource:
         """
         rows: list[tuple[str, Vector]] = []
         size = self.embedder.batch_size
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="embed") as pool:
+        with open_pool(self.workers, name="embed") as pool:
             for start in range(0, len(samples), size):
                 part = samples[start : start + size]
                 prepared = list(pool.map(self._prepare, part))

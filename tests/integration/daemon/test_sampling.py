@@ -6,19 +6,23 @@ import json
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import watcher.jobs.sampling as step
+from tests.builders import list_threads
 from tests.integration.daemon.conftest import Scene
 from tests.integration.daemon.test_pipeline import Pipeline
 from tests.photographs import build_scenes
 from tests.unit.embedders.test_descriptor import encode
 from watcher.domain.bitmask import BitMask
+from watcher.domain.errors import ScoresError
 from watcher.domain.models import BatchRules, BatchState, SamplingMethod, SamplingRules, Step, UploadRules
 from watcher.domain.sampling_rules import BudgetPeriod, NoveltyRules, ScoreRules
 from watcher.domain.step_rules import MetadataRules, MetadataSource
+from watcher.jobs import score_sources
 from watcher.lightly import embeddings, scores, tags
 from watcher.lightly.wire.samples import SampleCreateRequest
 from watcher.lightly.workflows.picking import create_tag_of_names
@@ -273,13 +277,18 @@ def test_scores_in_sidecars_decide_the_picks_of_every_batch_up_to_the_manifest(p
         ('{"file_name": "a0.jpg", "score": true}\n', "is True, which is no number"),
         ('{"file_name": "a0.jpg", "score": NaN}\n', "line 1 is not of the form"),
         ("rubbish\n", "line 1 is not of the form"),
+        (
+            b'{"file_name": "a0.jpg", "score": 0.5}\n{"file_name": "\xe4.jpg", "score": 1}\n',
+            "line 2 is not of the",
+        ),
+        ("[" * 3000, "line 1 is not of the form"),
         (None, "cannot be read: No such file or directory"),
     ],
 )
 def test_scores_that_are_missing_or_no_numbers_are_named_and_waited_for(pipeline, tmp_path, lines, said):
     file = tmp_path / "scores.jsonl"
     if lines is not None:
-        file.write_text(lines)
+        file.write_bytes(lines if isinstance(lines, bytes) else lines.encode())
     change_sampling(pipeline, budget=1, method=SamplingMethod.CORAL, scores=ScoreRules(file=str(file)))
     put(pipeline, "a0.jpg", "a1.jpg")
     for _ in range(3):
@@ -297,6 +306,10 @@ def test_scores_that_are_missing_or_no_numbers_are_named_and_waited_for(pipeline
     [
         ("import sys; sys.exit('no model')", "ended with 1: no model"),
         ("print('rubbish')", "line 1 is not of the form"),
+        (
+            r"import sys; sys.stdout.buffer.write(b'\xff\xfe')",
+            f"the command {sys.executable}: line 1 is not of the form",
+        ),
         ("import time; time.sleep(60)", "took longer than 0.5 seconds"),
         ("while True: print('x' * 100000)", "printed more than"),
     ],
@@ -309,6 +322,30 @@ def test_command_that_fails_hangs_or_prints_rubbish_is_told(pipeline, script, sa
         pipeline.run_once()
     assert said in sampling_run(pipeline, 1).error
     assert not list(pipeline.work.iterdir())
+
+
+def test_scores_whose_reading_fails_leave_no_thread(pipeline, monkeypatch):
+    kept = []
+
+    def fail(*_arguments: object, **_more: object) -> float:
+        kept.append(ScoresError("the reader failed"))
+        raise kept[0]
+
+    monkeypatch.setattr(
+        score_sources.remote_samples,
+        "fetch_sample",
+        lambda *_arguments, **_more: SimpleNamespace(custom_meta_data={"doubt": 0.5}),
+    )
+    monkeypatch.setattr(score_sources, "_check", fail)
+    rules = ScoreRules(metadata_key="doubt")
+    change_sampling(pipeline, budget=1, method=SamplingMethod.CORAL, scores=rules)
+    put(pipeline, "a0.jpg", "a1.jpg")
+    for _ in range(3):
+        pipeline.run_once()
+    assert "the reader failed" in sampling_run(pipeline, 1).error
+    # The traceback is kept, and with it whatever a generator would hold.
+    assert kept[0].__traceback__ is not None
+    assert list_threads("scores") == []
 
 
 def test_samples_of_labelled_tags_count_as_picked(pipeline):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from tests.unit.lightly.conftest import DATASET
@@ -17,7 +15,6 @@ from watcher.domain.errors import (
     ServiceException,
     UnknownOutcomeError,
 )
-from watcher.lightly.parallel import map_unordered
 from watcher.lightly.wire.samples import SampleCreateRequest
 from watcher.lightly.wire.samplings import SamplingConfig, SamplingCreateRequest
 from watcher.lightly.workflows.embeddings import (
@@ -371,32 +368,3 @@ def test_append_leaves_the_old_file_when_something_is_wrong(start, connect, tmp_
         _append(start, connect, _Csv(Reply(body=body)), out, rows)
     assert out.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_map_unordered_takes_no_more_ahead_than_it_may():
-    taken = [0]
-    gate = threading.Semaphore(0)
-
-    def things():
-        for number in range(1000):
-            taken[0] += 1
-            yield number
-
-    results = map_unordered(lambda n: (gate.acquire(), n)[1], things(), n_workers=3)
-    gate.release(1)
-    next(results)
-    assert taken[0] <= 6
-    gate.release(1000)
-    results.close()
-    assert taken[0] <= 12
-
-
-def test_map_unordered_gives_errors_as_results():
-    def work(number: int) -> int:
-        if number == 2:
-            raise ValueError("two")
-        return number
-
-    found = dict(map_unordered(work, range(5), n_workers=2))
-    assert isinstance(found[2], ValueError)
-    assert {k: v for k, v in found.items() if k != 2} == {0: 0, 1: 1, 3: 3, 4: 4}

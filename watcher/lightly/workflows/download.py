@@ -137,10 +137,12 @@ def download_tag(
         sample_id, name = pair
         return _download_one(transport, dataset_id, sample_id, build_target_path(folder, name))
 
-    with Progress("download", len(pairs), verbose=verbose) as progress:
-        for (_, name), result in map_unordered(
-            download, pairs, n_workers=max(1, min(max_workers, len(pairs)))
-        ):
+    n_workers = max(1, min(max_workers, len(pairs)))
+    with (
+        Progress("download", len(pairs), verbose=verbose) as progress,
+        map_unordered(download, pairs, n_workers=n_workers) as results,
+    ):
+        for (_, name), result in results:
             progress.add()
             if isinstance(result, Exception):
                 report.failed[name] = f"{type(result).__name__}: {result}"[:500]

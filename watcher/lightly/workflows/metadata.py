@@ -150,8 +150,12 @@ def upload_custom_metadata(
             request=SampleUpdateRequest(custom_meta_data=index[name]),
         )
 
-    with Progress("metadata", len(known), verbose=verbose) as progress:
-        for name, error in map_unordered(update, known, n_workers=max(1, min(max_workers, len(known)))):
+    n_workers = max(1, min(max_workers, len(known)))
+    with (
+        Progress("metadata", len(known), verbose=verbose) as progress,
+        map_unordered(update, known, n_workers=n_workers) as results,
+    ):
+        for name, error in results:
             progress.add()
             if error is None:
                 report.updated.append(name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 
 from watcher.domain.errors import ApiException, DatasetError
 from watcher.lightly import datasources
@@ -28,7 +29,7 @@ def iter_raw_samples(
     n_shards: int = 1,
     relevant_filenames_file_name: str | None = None,
     use_redirected_read_url: bool | None = None,
-) -> Iterator[RawSample]:
+) -> Generator[RawSample, None, None]:
     """The objects last written within `[from_s, to_s]`, in constant memory.
 
     Args:
@@ -48,7 +49,7 @@ def iter_raw_samples(
     """
     n_odd = 0
     first_odd = ""
-    for page in _iter_all_pages(
+    pages = _iter_all_pages(
         transport,
         dataset_id=dataset_id,
         from_s=from_s,
@@ -56,13 +57,15 @@ def iter_raw_samples(
         n_shards=n_shards,
         relevant_filenames_file_name=relevant_filenames_file_name,
         use_redirected_read_url=use_redirected_read_url,
-    ):
-        for row in page.rows:
-            if row.file_name.startswith(("/", "./", "../")):
-                n_odd += 1
-                first_odd = first_odd or row.file_name
-            else:
-                yield row
+    )
+    with closing(pages):
+        for page in pages:
+            for row in page.rows:
+                if row.file_name.startswith(("/", "./", "../")):
+                    n_odd += 1
+                    first_odd = first_odd or row.file_name
+                else:
+                    yield row
     if n_odd:
         warnings.warn(
             f"{n_odd} names in the listing are no relative paths, the first is {first_odd[:200]!r}; they are left out",
@@ -84,16 +87,17 @@ def list_raw_samples(
     """The same as a list of (file name, read URL), each name once with its first URL."""
     found: dict[str, str] = {}
     n_repeated = 0
-    with Progress("listing", 0, verbose=verbose) as progress:
-        for row in iter_raw_samples(
-            transport,
-            dataset_id=dataset_id,
-            from_s=from_s,
-            to_s=to_s,
-            n_shards=n_shards,
-            relevant_filenames_file_name=relevant_filenames_file_name,
-            use_redirected_read_url=use_redirected_read_url,
-        ):
+    rows = iter_raw_samples(
+        transport,
+        dataset_id=dataset_id,
+        from_s=from_s,
+        to_s=to_s,
+        n_shards=n_shards,
+        relevant_filenames_file_name=relevant_filenames_file_name,
+        use_redirected_read_url=use_redirected_read_url,
+    )
+    with Progress("listing", 0, verbose=verbose) as progress, closing(rows):
+        for row in rows:
             if row.file_name in found:
                 n_repeated += 1
             else:
@@ -116,7 +120,7 @@ def _iter_all_pages(
     n_shards: int,
     relevant_filenames_file_name: str | None,
     use_redirected_read_url: bool | None,
-) -> Iterator[ListingPage]:
+) -> Generator[ListingPage, None, None]:
     if from_s > to_s:
         return
     if not 1 <= n_shards <= _MAX_SHARDS:

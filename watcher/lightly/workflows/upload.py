@@ -189,8 +189,11 @@ def _run(
 ) -> int:
     n_half_done = 0
     n_workers = max(1, min(len(pending), max_workers))
-    with Progress("upload", len(pending), verbose=verbose) as progress:
-        for item, result in map_unordered(lambda item: _upload_one(plan, item), pending, n_workers=n_workers):
+    with (
+        Progress("upload", len(pending), verbose=verbose) as progress,
+        map_unordered(lambda item: _upload_one(plan, item), pending, n_workers=n_workers) as results,
+    ):
+        for item, result in results:
             progress.add()
             name = item.file_name
             if isinstance(result, _HalfDoneError):
