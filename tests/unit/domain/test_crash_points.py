@@ -27,7 +27,18 @@ MODULES = [
     *sorted((ROOT / "sinks").glob("*.py")),
 ]
 # What the client's functions are called that leave the server as it was; any other verb counts as an effect.
-READS = ("fetch_", "iter_", "build_", "wait_", "quote_", "check_", "find_", "read_", "is_")
+READS = (
+    "fetch_",
+    "iter_",
+    "build_",
+    "wait_",
+    "quote_",
+    "check_",
+    "find_",
+    "read_",
+    "is_",
+    "open_pool",
+)
 SENDS = ("put_", "post_", "patch_", "delete_", "send_", "upload_")
 REPLACES = {"replace", "rename", "link", "symlink"}
 # Workflows that make more than one request with an effect, and what stands between two of them. What ends a
