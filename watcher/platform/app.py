@@ -114,7 +114,7 @@ def build_platform(config: PlatformConfig, *, clock: Clock) -> Platform:
         config=config,
         clock=clock,
         database=database,
-        intake=Intake(database),
+        intake=Intake(database, max_samples=config.max_samples),
         roles=RoleSessions(config, clock),
         keys=keys,
         vault=Vault(keys),

@@ -23,6 +23,7 @@ from watcher.platform.secrets import is_id, new_id
 from watcher.platform.store import configurations as configuration_store
 from watcher.platform.store import datasets as store
 from watcher.platform.store import datasources as datasource_store
+from watcher.platform.store import users as user_store
 
 MAX_NAME = 255
 MAX_COUNT = 2**53
@@ -216,23 +217,18 @@ def register_upload(call: Call) -> None:
     request = call.read(JobStatusMeta)
     if not 0 <= request.processed <= MAX_COUNT or not 0 <= request.total <= MAX_COUNT:
         raise invalid("total and processed must be counts")
-    limit = max_samples(call)
-    if request.total > limit:
-        raise forbidden(f"a dataset holds {limit} samples at the most", "DATASET_AT_MAX_CAPACITY")
     with call.platform.database.write() as session:
         dataset = access.find_dataset(session, call, lock=True)
+        own = user_store.load_max_samples(session, user_id=dataset.user_id)
+        limit = call.platform.config.max_samples if own is None else own
+        if request.total > limit:
+            raise forbidden(f"a dataset holds {limit} samples at the most", "DATASET_AT_MAX_CAPACITY")
         values = {
             "upload_total": request.total,
             "upload_processed": request.processed,
             "modified_at": call.now_ms,
         }
         store.update_dataset(session, dataset_id=dataset.id, values=values)
-
-
-def max_samples(call: Call) -> int:
-    """Largest dataset of this user."""
-    own = call.caller.max_samples
-    return call.platform.config.max_samples if own is None else own
 
 
 def set_metadata_configuration(call: Call) -> None:

@@ -20,12 +20,11 @@ from watcher.lightly.wire.datasources import (
 from watcher.platform import access, signing
 from watcher.platform.calls import Call, Operation, Redirect, choice, text
 from watcher.platform.faults import forbidden, invalid, unknown
-from watcher.platform.listings import (
-    MAX_SECOND,
-)
+from watcher.platform.listings import MAX_SECOND
 from watcher.platform.objects.base import ObjectSource, Source
-from watcher.platform.objects.folder import FolderSource
+from watcher.platform.objects.folder import FolderSource, check_full_path
 from watcher.platform.secrets import is_id, new_id
+from watcher.platform.settings import FIRST_USER
 from watcher.platform.store import datasets as dataset_store
 from watcher.platform.store import datasources as store
 
@@ -38,8 +37,11 @@ PURPOSE = choice("purpose", "INPUT_OUTPUT", "INPUT", "LIGHTLY")
 PATH = text("path", min_length=1, required=True)
 PUBLIC_TOKEN = text("publicToken", required=True)
 HIDDEN = "***"
+# Below the root, a folder for each user but the first, who is the operator.
+_USERS_FOLDER = "users"
 _SECRET_FIELDS = ("s3_secret_access_key", "gcs_credentials", "account_key", "obs_secret_access_key")
 _LISTED = ("INPUT_OUTPUT", "INPUT")
+_INVALID = "DATASET_DATASOURCE_INVALID"
 NO_DATASOURCE = "this dataset has no datasource: set one with PUT .../datasource"
 
 
@@ -58,11 +60,13 @@ def build_objects(platform: Platform, settings: Datasource) -> ObjectSource | No
     if isinstance(settings, DatasourceLightly):
         return None
     if isinstance(settings, DatasourceLocal):
-        return FolderSource(
-            root=platform.config.datasource_root,
-            full_path=settings.full_path,
-            excluded=platform.config.data_dir,
-        )
+        root, path = platform.config.datasource_root, settings.full_path
+        parts = path.split("/", maxsplit=2)
+        if parts[0] == _USERS_FOLDER and len(parts) > 1:
+            # What a link in there leads to must be the user's as well.
+            check_full_path(path)
+            root, path = root / parts[0] / parts[1], "".join(parts[2:])
+        return FolderSource(root=root, full_path=path, excluded=platform.config.data_dir)
     from watcher.platform.objects.cloud import build_cloud_source  # noqa: PLC0415 - loads obstore and cryptography
 
     return build_cloud_source(settings, platform.config, roles=platform.roles, clock=platform.clock)
@@ -123,11 +127,18 @@ def update_datasource(call: Call) -> None:
     if isinstance(settings, DatasourceLocal) and settings.full_path == ".":
         settings = msgspec.structs.replace(settings, full_path="")
     purpose = settings.purpose or "INPUT_OUTPUT"
+    _check_folder(call, settings)
     build_objects(call.platform, settings)
     values: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(settings, id=None, purpose=None))
     names = {field.name: field.encode_name for field in msgspec.structs.fields(type(settings))}
     secret_keys = [names[name] for name in _SECRET_FIELDS if name in names]
     secrets = {key: values.pop(key) for key in secret_keys}
+    hidden = [key for key, secret in secrets.items() if secret == HIDDEN]
+    if hidden:
+        raise invalid(
+            f"{hidden[0]} is {HIDDEN}, which stands for a secret that is never given back: send the secret itself",
+            _INVALID,
+        )
     if secret_keys:
         values["_secret"] = secret_keys
     with call.platform.database.write() as session:
@@ -143,6 +154,18 @@ def update_datasource(call: Call) -> None:
         )
         dataset_store.update_dataset(session, dataset_id=dataset.id, values={"modified_at": call.now_ms})
     call.platform.sources.clear()
+
+
+def _check_folder(call: Call, settings: Datasource) -> None:
+    """Folders of the machine are the operator's; everybody else has one of their own."""
+    if not isinstance(settings, DatasourceLocal) or call.caller.name == FIRST_USER:
+        return
+    own = f"{_USERS_FOLDER}/{call.caller.name}"
+    if settings.full_path != own and not settings.full_path.startswith(own + "/"):
+        raise forbidden(
+            f"a LOCAL datasource of the user {call.caller.name!r} lies in or below {own!r}: put the pictures there, "
+            "or have the first user share a dataset",
+        )
 
 
 def verify_datasource(call: Call) -> dict[str, Any]:

@@ -18,15 +18,15 @@ from watcher.platform.faults import Fault, unavailable, unknown
 from watcher.platform.secrets import new_id
 from watcher.platform.store import datasets as dataset_store
 from watcher.platform.store import samples as store
+from watcher.platform.store import users as user_store
 
 _MAX_BATCH = 200
 _WAIT_S = 60.0
 
 
 class _Waiting:
-    def __init__(self, row: dict[str, Any], limit: int) -> None:
+    def __init__(self, row: dict[str, Any]) -> None:
         self.row = row
-        self.limit = limit
         self.turn = threading.Event()
         self.sample_id: str | None = None
         self.error: BaseException | None = None
@@ -39,25 +39,31 @@ class _Waiting:
 class Intake:
     """Creates samples; safe to share between threads."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, max_samples: int) -> None:
+        """Starts empty.
+
+        Args:
+            database: of the platform.
+            max_samples: largest dataset, unless its owner has a limit of their own.
+        """
         self._database = database
+        self._max_samples = max_samples
         self._queues: dict[tuple[str, str], deque[_Waiting]] = {}
         self._lock = threading.Lock()
 
-    def create(self, *, dataset_id: str, user_id: str, row: dict[str, Any], limit: int) -> str:
+    def create(self, *, dataset_id: str, user_id: str, row: dict[str, Any]) -> str:
         """Gives the id of the sample of that name, new or present.
 
         Args:
             dataset_id: to which dataset.
             user_id: who asks.
             row: the columns of the sample but its id, dataset and position.
-            limit: the most samples that the dataset may have.
 
         Raises:
             Fault: there is no such dataset for the user, it is full, or the wait took over a minute.
         """
         key = (dataset_id, user_id)
-        waiting = _Waiting(row, limit)
+        waiting = _Waiting(row)
         with self._lock:
             queue = self._queues.get(key)
             if queue is None:
@@ -127,6 +133,8 @@ class Intake:
         dataset = dataset_store.load_dataset(session, dataset_id=dataset_id, user_id=user_id, lock=True)
         if dataset is None:
             raise unknown("DATASET_UNKNOWN", "there is no such dataset for this token")
+        own = user_store.load_max_samples(session, user_id=dataset.user_id)
+        limit = self._max_samples if own is None else own
         names = {waiting.row["file_name"] for waiting in batch}
         ids = store.load_ids_by_name(session, dataset_id=dataset_id, names=names)
         outcomes: list[str | Fault] = []
@@ -135,8 +143,8 @@ class Intake:
             name = waiting.row["file_name"]
             position = dataset.n_samples + len(rows)
             if name not in ids:
-                if position >= waiting.limit:
-                    text = f"the dataset is full: it holds {waiting.limit} samples at the most"
+                if position >= limit:
+                    text = f"the dataset is full: it holds {limit} samples at the most"
                     outcomes.append(Fault(422, "DATASET_AT_MAX_CAPACITY", text))
                     continue
                 ids[name] = new_id(waiting.row["created_at"] / 1000)

@@ -28,7 +28,6 @@ from watcher.platform.calls import (
     choice,
     text,
 )
-from watcher.platform.datasets import max_samples
 from watcher.platform.faults import invalid, unknown
 from watcher.platform.secrets import is_id
 from watcher.platform.store import datasets as dataset_store
@@ -196,9 +195,7 @@ def create(call: Call) -> tuple[str, str]:
     dataset_id = call.path["datasetId"]
     if not is_id(dataset_id):
         raise unknown("DATASET_UNKNOWN", "there is no such dataset for this token")
-    sample_id = call.platform.intake.create(
-        dataset_id=dataset_id, user_id=call.caller.id, row=row, limit=max_samples(call)
-    )
+    sample_id = call.platform.intake.create(dataset_id=dataset_id, user_id=call.caller.id, row=row)
     return dataset_id, sample_id
 
 

@@ -226,7 +226,19 @@ def change_first_token(platform: Platform, *, token: str) -> None:
                 token_key=newest.key_id,
                 now_ms=int(now_s * 1000),
             )
-        elif holder is None or holder.token_key != newest.key_id:
+        elif holder is None:
             user_store.update_token(
-                session, user_id=owner.id, token_hash=newest.hash, token_key=newest.key_id
+                session,
+                user_id=owner.id,
+                token_hash=newest.hash,
+                token_key=newest.key_id,
+                sessions_from_s=int(now_s) + 1,
+            )
+        elif holder.token_key != newest.key_id:
+            user_store.update_token_hash(
+                session,
+                user_id=owner.id,
+                token_hash=newest.hash,
+                token_key=newest.key_id,
+                instead_of=hashes,
             )

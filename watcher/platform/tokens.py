@@ -56,7 +56,7 @@ def _move(platform: Platform, user: User, *, hashes: list[str], key_id: str) -> 
     """Hashes the token with the newest key, so that the earlier ones can go."""
     try:
         with platform.database.write() as session:
-            store.update_token(
+            store.update_token_hash(
                 session, user_id=user.id, token_hash=hashes[0], token_key=key_id, instead_of=hashes
             )
     except StoreError as error:  # the caller may only want to read; the next call tries again

@@ -48,10 +48,10 @@ def add_user(
     """Adds a user and gives their token, which is shown this once only.
 
     Raises:
-        ConfigError: the name is taken, empty or too long.
+        ConfigError: the name is taken, empty, too long or holds a slash.
     """
-    if not name.strip() or len(name) > _MAX_NAME or not name.isprintable():
-        raise ConfigError(f"the name of a user has 1 to {_MAX_NAME} printable characters")
+    if not name.strip() or len(name) > _MAX_NAME or not name.isprintable() or "/" in name:
+        raise ConfigError(f"the name of a user has 1 to {_MAX_NAME} printable characters and no slash")
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     now_s = platform.clock.now_s()
     hashed = platform.keys.hash_token(token)
@@ -79,7 +79,7 @@ def list_users(platform: Platform) -> list[User]:
 
 
 def renew_token(platform: Platform, *, name: str) -> str:
-    """Gives a user another token; the old one ends within five seconds.
+    """Gives a user another token; the old one ends within five seconds, the sessions of their browsers at once.
 
     Raises:
         ConfigError: there is no such user, or it is the first one.
@@ -89,7 +89,13 @@ def renew_token(platform: Platform, *, name: str) -> str:
     hashed = platform.keys.hash_token(token)
     with platform.database.write() as session:
         user = _find(store.load_user_by_name(session, name=name), name)
-        store.update_token(session, user_id=user.id, token_hash=hashed.hash, token_key=hashed.key_id)
+        store.update_token(
+            session,
+            user_id=user.id,
+            token_hash=hashed.hash,
+            token_key=hashed.key_id,
+            sessions_from_s=int(platform.clock.now_s()) + 1,
+        )
     return token
 
 

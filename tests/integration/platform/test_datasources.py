@@ -172,14 +172,6 @@ def test_folder_that_is_a_link_out_of_the_root_is_refused(light_api, root, tmp_p
     light_api.refused("GET", f"{dataset}/datasource/list", 422, "DATASET_DATASOURCE_INVALID")
 
 
-def test_platform_data_inside_the_root_is_not_listed(build_server, root):
-    put(root, "a.jpg", 5)
-    with Caller(build_server(data_dir=root / "state").url, TOKEN) as api:
-        dataset = api.create_dataset()
-        api.set_local(dataset, "")
-        assert list_all(api, dataset) == ["a.jpg"]
-
-
 @pytest.mark.parametrize("n_files", [0, 1, 3, 4, 10])
 def test_every_object_comes_once_whatever_the_page_size(light_api, dataset, folder, n_files):
     expected = [f"{index:03}.jpg" for index in range(n_files)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +191,18 @@ def test_other_users_pages_are_unknown(large, build_server):
     answer = requests.post(f"{large['url']}/login", data={"token": TOKEN}, allow_redirects=False, timeout=5)
     page = requests.get(f"{large['url']}/pages/datasets/{'0' * 24}", cookies=answer.cookies, timeout=5)
     assert page.status_code == 404
+
+
+def test_gallery_shows_the_picture_of_the_datasource_where_no_thumbnail_was_uploaded(build_server, root):
+    (root / "in" / "a b.jpg").write_bytes(build_thumbnail(1))
+    server = build_server()
+    with Caller(server.url, TOKEN) as api, requests.Session() as session:
+        dataset = api.create_dataset()
+        api.set_local(dataset)
+        api.create_samples(dataset, ["a b.jpg"])
+        tag = api.create_initial_tag(dataset)
+        session.post(f"{server.url}/login", data={"token": TOKEN}, timeout=10)
+        page = session.get(f"{server.url}/pages/datasets/{dataset[-24:]}/tags/{tag}", timeout=10).text
+        (source,) = re.findall(r'<img src="([^"]+)"', page)
+        picture = session.get(server.url + source, timeout=10)
+    assert picture.content == build_thumbnail(1)

@@ -40,6 +40,9 @@ class FolderSource:
     """A folder below the root that the operator allows.
 
     Symbolic links to files are listed and read if they stay below the root; links to folders are not followed.
+
+    What is kept secret from users of the API is neither listed nor read: the platform's own data, and where that lies
+    below the root, the root itself and the files right in it, which are the operator's (the daemon's store and keys).
     """
 
     signs_slowly = False
@@ -50,12 +53,23 @@ class FolderSource:
         Args:
             root: the allowed folder.
             full_path: relative to it, as configured.
-            excluded: the platform's own data, left out if it lies inside.
+            excluded: the platform's own data.
         """
         check_full_path(full_path)
         self._root = root
         self._full_path = full_path
         self._excluded = str(excluded.resolve()) if excluded is not None else None
+        self._holds_own_data = self._excluded is not None and is_inside(
+            self._excluded, os.path.realpath(root)
+        )
+
+    def _is_own(self, real: str) -> bool:
+        return self._excluded is not None and is_inside(real, self._excluded)
+
+    def _is_private(self, real: str, root: str) -> bool:
+        """Whether nobody may read that file."""
+        # Plain strings, as in a walk over millions.
+        return self._is_own(real) or (self._holds_own_data and real.rpartition("/")[0] == root)
 
     def _resolve(self) -> tuple[str, str]:
         """The root and the folder, both real; refuses what is missing or leads outside."""
@@ -66,6 +80,12 @@ class FolderSource:
             raise self._refuse(error) from error
         if not is_inside(folder, root):
             raise invalid(f"the folder {self._full_path!r} leads out of the datasource root", _INVALID)
+        if self._is_own(folder) or (self._holds_own_data and folder == root):
+            raise invalid(
+                f"the folder {self._full_path!r} holds this server's own data, or may: name a folder below the "
+                "server's root that holds pictures alone",
+                _INVALID,
+            )
         if not os.path.isdir(folder):  # noqa: PTH112 - plain strings are what scandir works with
             raise invalid(f"the datasource {self._full_path!r} is not a folder", _INVALID)
         return root, folder
@@ -108,7 +128,11 @@ class FolderSource:
                             else:
                                 status = entry.stat()
                                 real = os.path.realpath(f"{folder}/{entry.name}")
-                                if not stat.S_ISREG(status.st_mode) or not is_inside(real, root):
+                                if (
+                                    not stat.S_ISREG(status.st_mode)
+                                    or not is_inside(real, root)
+                                    or self._is_private(real, root)
+                                ):
                                     continue
                         except FileNotFoundError:
                             continue  # removed since, or a link to nothing
@@ -140,7 +164,7 @@ class FolderSource:
         root, folder = self._resolve()
         try:
             real = os.path.realpath(os.path.join(folder, name), strict=True)  # noqa: PTH118 - plain strings, as above
-            if not is_inside(real, root):
+            if not is_inside(real, root) or self._is_private(real, root):
                 return None
             # Not blocking, so that a pipe put there does not hold the thread.
             descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

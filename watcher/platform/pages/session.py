@@ -16,7 +16,7 @@ LIFE_S = 12 * 3600
 
 
 def build_cookie(platform: Platform, user: User) -> str:
-    """`user.expiry.signature`; a new token for the user does not end it, its expiry does."""
+    """`user.expiry.signature`; its expiry ends it, or a new token for the user."""
     subject = f"{user.id}.{int(platform.clock.now_s()) + LIFE_S}"
     return f"{subject}.{platform.keys.sign_url(_message(subject))}"
 
@@ -29,7 +29,10 @@ def read_cookie(platform: Platform, cookie: str) -> User | None:
     if not genuine or not is_id(user_id) or int(expiry) < platform.clock.now_s():
         return None
     with platform.database.read() as session:
-        return user_store.load_user(session, user_id=user_id)
+        user = user_store.load_user(session, user_id=user_id)
+    if user is None or int(expiry) - LIFE_S < (user.sessions_from_s or 0):
+        return None
+    return user
 
 
 def _message(subject: str) -> bytes:

@@ -207,7 +207,7 @@ def show_tag(templates: Templates, call: Call) -> Response:
         {
             "position": row.position,
             "name": row.file_name,
-            "url": _sign_thumbnail(call, dataset.id, row.id),
+            "url": f"/pages/datasets/{dataset.id}/thumbnail?position={row.position}",
             "is_earlier": row.position in earlier,
             "rank": ranks.get(row.position),
             "distance": gaps.get(row.position),
@@ -234,10 +234,6 @@ def _load_rows(call: Call, dataset_id: str, positions: list[int]) -> list[sample
         )
     by_position = {row.position: row for row in rows}
     return [by_position[position] for position in positions if position in by_position]
-
-
-def _sign_thumbnail(call: Call, dataset_id: str, sample_id: str) -> str:
-    return signing.sign_read(call, build_sample_key(dataset_id, sample_id, thumbnail=True))
 
 
 def show_embedding(templates: Templates, call: Call) -> Response:

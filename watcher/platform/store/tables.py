@@ -49,6 +49,8 @@ users = Table(
     Column("created_at", BigInteger, nullable=False),
     # Id of the key that the token was hashed with.
     Column("token_key", String(8)),
+    # Sessions of browsers that began before this second have ended; none have if it is absent.
+    Column("sessions_from_s", BigInteger),
 )
 
 datasets = Table(

@@ -20,6 +20,7 @@ class User:
         max_samples: limit of each dataset; None for the platform's own.
         max_datasets: None for no limit.
         token_key: id of the key that the token was hashed with; None if an earlier release hashed it.
+        sessions_from_s: sessions of browsers that began before this second have ended; None if all count.
     """
 
     id: str
@@ -27,13 +28,21 @@ class User:
     max_samples: int | None
     max_datasets: int | None
     token_key: str | None
+    sessions_from_s: int | None
 
 
-_COLUMNS = (users.c.id, users.c.name, users.c.max_samples, users.c.max_datasets, users.c.token_key)
+_COLUMNS = (
+    users.c.id,
+    users.c.name,
+    users.c.max_samples,
+    users.c.max_datasets,
+    users.c.token_key,
+    users.c.sessions_from_s,
+)
 
 
-def _to_user(row: Row[Any, Any, Any, Any, Any]) -> User:
-    return User(id=row[0], name=row[1], max_samples=row[2], max_datasets=row[3], token_key=row[4])
+def _to_user(row: Row[Any, Any, Any, Any, Any, Any]) -> User:
+    return User(*row)
 
 
 def load_user_by_hashes(session: Session, *, token_hashes: Collection[str]) -> User | None:
@@ -46,6 +55,11 @@ def load_user_by_name(session: Session, *, name: str) -> User | None:
     """The user of that name."""
     row = session.execute(select(*_COLUMNS).where(users.c.name == name)).first()
     return _to_user(row) if row else None
+
+
+def load_max_samples(session: Session, *, user_id: str) -> int | None:
+    """The limit of each dataset of that user; None for the platform's own."""
+    return session.execute(select(users.c.max_samples).where(users.c.id == user_id)).scalar_one_or_none()
 
 
 def load_users(session: Session) -> list[User]:
@@ -84,15 +98,19 @@ def update_token(
     user_id: str,
     token_hash: str,
     token_key: str,
-    instead_of: Collection[str] | None = None,
+    sessions_from_s: int,
 ) -> None:
-    """Gives the user another token; the old one ends at once.
-
-    With `instead_of` only in the place of one of these hashes, so that a token given meanwhile stays.
-    """
+    """Gives the user another token; the old one ends at once, and so do the sessions that began before that second."""
     query = update(users).where(users.c.id == user_id)
-    if instead_of is not None:
-        query = query.where(users.c.token_hash.in_(instead_of))
+    values = {"token_hash": token_hash, "token_key": token_key, "sessions_from_s": sessions_from_s}
+    session.execute(query.values(**values))
+
+
+def update_token_hash(
+    session: Session, *, user_id: str, token_hash: str, token_key: str, instead_of: Collection[str]
+) -> None:
+    """Keeps the same token by another hash, in the place of one of these: a token given meanwhile stays."""
+    query = update(users).where(users.c.id == user_id, users.c.token_hash.in_(instead_of))
     session.execute(query.values(token_hash=token_hash, token_key=token_key))
 
 
