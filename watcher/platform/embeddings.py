@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from itertools import chain
 
@@ -26,6 +25,8 @@ from watcher.platform.store import embeddings as store
 
 NAME = text("name", min_length=1, max_length=255)
 DEFAULT_NAME = "default"
+# Pages draw them in float32.
+_MAX_COORDINATE = 3.4e38
 
 
 def to_reply(row: store.EmbeddingRow) -> DatasetEmbeddingData:
@@ -159,8 +160,8 @@ def create_projection(call: Call) -> CreateEntityResponse:
     first, second = request.coordinates_dimension1, request.coordinates_dimension2
     if not 1 <= len(request.name) <= 255 or "\0" in request.name:
         raise invalid("the name of a projection has 1 to 255 characters")
-    if not all(math.isfinite(value) for value in (*first, *second)):
-        raise invalid("the coordinates must be finite")
+    if not all(abs(value) <= _MAX_COORDINATE for value in (*first, *second)):
+        raise invalid(f"the coordinates must lie between -{_MAX_COORDINATE} and {_MAX_COORDINATE}")
     projection_id = new_id(call.now_s)
     with call.platform.database.write() as session:
         dataset = access.find_dataset(session, call, lock=True)

@@ -20,8 +20,16 @@ from watcher.platform.store import datasets as dataset_store
 from watcher.platform.store import samples as store
 from watcher.platform.store import users as user_store
 
+# What a column of the database can hold.
+MAX_TOTAL_BYTES = 2**63 - 1
 _MAX_BATCH = 200
 _WAIT_S = 60.0
+
+
+def build_too_many_bytes() -> Fault:
+    """Refuses a size that would make the sum of a dataset too large to be stored."""
+    text = f"the dataset is full: its samples have {MAX_TOTAL_BYTES} bytes together at the most"
+    return Fault(422, "DATASET_AT_MAX_CAPACITY", text)
 
 
 class _Waiting:
@@ -139,6 +147,7 @@ class Intake:
         ids = store.load_ids_by_name(session, dataset_id=dataset_id, names=names)
         outcomes: list[str | Fault] = []
         rows: list[dict[str, Any]] = []
+        size: int = dataset.size_in_bytes
         for waiting in batch:
             name = waiting.row["file_name"]
             position = dataset.n_samples + len(rows)
@@ -147,6 +156,10 @@ class Intake:
                     text = f"the dataset is full: it holds {limit} samples at the most"
                     outcomes.append(Fault(422, "DATASET_AT_MAX_CAPACITY", text))
                     continue
+                if size + waiting.row["size_in_bytes"] > MAX_TOTAL_BYTES:
+                    outcomes.append(build_too_many_bytes())
+                    continue
+                size += waiting.row["size_in_bytes"]
                 ids[name] = new_id(waiting.row["created_at"] / 1000)
                 rows.append({**waiting.row, "id": ids[name], "dataset_id": dataset_id, "position": position})
             outcomes.append(ids[name])
@@ -154,7 +167,7 @@ class Intake:
             store.insert_samples(session, rows=rows)
             changes = {
                 "n_samples": dataset.n_samples + len(rows),
-                "size_in_bytes": dataset.size_in_bytes + sum(row["size_in_bytes"] for row in rows),
+                "size_in_bytes": size,
                 "modified_at": max(row["created_at"] for row in rows),
             }
             dataset_store.update_dataset(session, dataset_id=dataset_id, values=changes)

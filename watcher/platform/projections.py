@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain.errors import CancelledError
+from watcher.platform.samplers.rows import build_unusable, find_unusable
 from watcher.platform.tsne import fit_tsne
 
 Floats = NDArray[np.float32]
@@ -43,7 +44,7 @@ def project(
         float32 of shape (n, 2).
 
     Raises:
-        ValueError: unknown method, not a matrix, or a value that is NaN or infinite.
+        ValueError: unknown method, not a matrix, or a value that is NaN, infinite or too large to be squared.
         CancelledError: `cancelled` returned True.
         ModuleNotFoundError: the method's package is not installed; the text names it.
     """
@@ -81,9 +82,9 @@ def _compute_mean(vectors: Floats, check: Callable[[], None]) -> Floats:
     for start in range(0, len(vectors), _BLOCK_ROWS):
         check()
         block = np.asarray(vectors[start : start + _BLOCK_ROWS], dtype=np.float64)
-        if not np.isfinite(block).all():
-            row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
-            raise ValueError(f"the vector at position {row} holds NaN or infinity")
+        unusable = find_unusable(block)
+        if unusable is not None:
+            raise build_unusable(start + unusable)
         total += block.sum(axis=0)
     mean: Floats = (total / max(1, len(vectors))).astype(np.float32)
     return mean

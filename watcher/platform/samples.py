@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,6 +29,7 @@ from watcher.platform.calls import (
     text,
 )
 from watcher.platform.faults import invalid, unknown
+from watcher.platform.intake import MAX_TOTAL_BYTES, build_too_many_bytes
 from watcher.platform.secrets import is_id
 from watcher.platform.store import datasets as dataset_store
 from watcher.platform.store import samples as store
@@ -37,10 +38,12 @@ MAX_NAME_BYTES = 2048
 MODE = choice("mode", "ids", "fileNames", "full")
 FILE_NAME = text("fileName")
 _CHUNK = 2000
-# The greatest values that the strict client 1.5.26 takes; none may be negative.
-_NUMBERS = {"sharpness": math.inf, "snr": math.inf, "luminance": 100.0, "uniformRowRatio": 1.0}
-_TRIPLES = {"mean": 1.0, "std": math.inf, "sumOfSquares": math.inf, "sumOfValues": math.inf}
-
+# The size of one sample, 8 TiB.
+MAX_SIZE_BYTES = 2**43
+# The greatest values that the strict client 1.5.26 takes; none may be negative. Whole numbers come in any size.
+_ANY = sys.float_info.max
+_NUMBERS = {"sharpness": _ANY, "snr": _ANY, "luminance": 100.0, "uniformRowRatio": 1.0}
+_TRIPLES = {"mean": 1.0, "std": _ANY, "sumOfSquares": _ANY, "sumOfValues": _ANY}
 
 _ABSENT = msgspec.Raw()
 
@@ -107,7 +110,11 @@ def _object_text(raw: msgspec.Raw, what: str) -> str | None:
 
 
 def build_metadata_columns(raw: msgspec.Raw) -> dict[str, Any]:
-    """What is stored of `metaData`: all of it, and the part that the strict client 1.5.26 can read."""
+    """What is stored of `metaData`: all of it, and the part that the strict client 1.5.26 can read.
+
+    Raises:
+        Fault: it is no object, or its `sizeInBytes` is beyond any file.
+    """
     sent = _object_text(raw, "metaData")
     if sent is None:
         return {"metadata_sent": None, "metadata_reply": None, "size_in_bytes": 0}
@@ -128,6 +135,8 @@ def build_metadata_columns(raw: msgspec.Raw) -> dict[str, Any]:
         if isinstance(values.get(key), dict):
             reply[key] = values[key]
     size = values.get("sizeInBytes")
+    if isinstance(size, int) and size > MAX_SIZE_BYTES:
+        raise invalid(f"sizeInBytes is {MAX_SIZE_BYTES} at the most", "SAMPLE_CREATE_REQUEST_INVALID_FORMAT")
     if _is_count(size):
         reply["sizeInBytes"] = size
     return {
@@ -287,6 +296,8 @@ def update_sample(call: Call) -> None:
             store.update_sample(session, sample_id=sample.id, values=values)
             if "size_in_bytes" in values:
                 size = dataset.size_in_bytes - sample.size_in_bytes + values["size_in_bytes"]
+                if size > MAX_TOTAL_BYTES:
+                    raise build_too_many_bytes()
                 dataset_store.update_dataset(session, dataset_id=dataset.id, values={"size_in_bytes": size})
     except IntegrityError as error:
         # Not 409: the official client repeats that for half a minute.

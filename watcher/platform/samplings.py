@@ -170,7 +170,8 @@ def carry_out(
         # Those of before the tag grew, or those of the whole of it; both begin with the candidates.
         _check_scores(score_rows, len(queried), len(candidates))
         columns = [np.frombuffer(row.values, dtype="<f8")[: len(candidates)] for row in score_rows]
-        scores = np.mean(columns, axis=0)
+        # Divided first: the sum of scores that float64 can hold may be one that it cannot.
+        scores = np.sum([column / len(columns) for column in columns], axis=0)
     return samplers.pick(
         method=arguments.method,
         vectors=vectors,

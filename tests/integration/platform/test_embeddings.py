@@ -191,6 +191,9 @@ def test_projection_computed_elsewhere_is_stored_and_read(api, dataset):
     projection = api("POST", path, 201, json=body)["id"]
     assert [p["name"] for p in api("GET", path)] == ["mine"]
     assert api("GET", f"{path}/{projection}")["coordinatesDimension2"] == [5.5, 6.0, 7.0, 8.0]
+    for value in (1e300, -3.5e38):
+        refused = {**body, "coordinatesDimension1": [1, 2, 3, value]}
+        assert "3.4e+38" in api.refused("POST", path, 422, "MALFORMED_REQUEST", json=refused)
     body["coordinatesDimension2"] = [1]
     api.refused("POST", path, 422, "EMBEDDING_ROW_COUNT_INVALID", json=body)
     api.refused("GET", f"{path}/{'0' * 24}", 404, "EMBEDDING_2D_UNKNOWN")

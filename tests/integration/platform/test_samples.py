@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import requests
+from sqlalchemy import update
 
 from tests.integration.platform.caller import Caller
 from tests.integration.platform.conftest import TOKEN
+from watcher.platform.store.tables import datasets
 
 WEBP = b"RIFF\x00\x00\x00\x00WEBP rest"
 JPEG = b"\xff\xd8\xff\xe0 rest"
@@ -127,6 +130,53 @@ def test_metadata_is_cut_to_what_the_strict_client_reads(api):
     assert found["customMetaData"] == body["customMetaData"]
     assert found["thumbName"] == "a_thumb.webp"
     assert isinstance(found["metaData"]["snr"], float)
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400, "1" + "0" * 308, "1e308"])
+def test_metadata_with_numbers_beyond_any_measure_is_taken_and_cut(light_api, number):
+    dataset = light_api.create_dataset()
+    names = ("sharpness", "snr", "luminance", "uniformRowRatio")
+    values = [f'"{name}": {number}' for name in names]
+    values += [f'"{name}": [{number}, 1, {number}]' for name in ("mean", "std", "sumOfSquares", "shape")]
+    values.append(f'"custom": {{"a": {number}}}')
+    body = f'{{"fileName": "a.jpg", "metaData": {{{", ".join(values)}}}}}'
+    sample = light_api("POST", f"{dataset}/samples", 201, data=body)["id"]
+    light_api("PUT", f"{dataset}/samples/{sample}", data=body)
+    found = light_api("GET", f"{dataset}/samples/{sample}")["metaData"]
+    readable = {"sharpness", "snr", "std", "sumOfSquares"} if len(number) < 400 else set()
+    assert set(found) == {"custom", *readable}
+    assert float(found["custom"]["a"] / 10**200) == float(json.loads(number) / 10**200)
+
+
+def test_size_beyond_any_file_is_refused_and_changes_nothing(api):
+    dataset = api.create_dataset()
+    most = {"fileName": "a.jpg", "metaData": {"sizeInBytes": 2**43}}
+    sample = api("POST", f"{dataset}/samples", 201, json=most)["id"]
+    for size in (2**43 + 1, 2**53 - 1, 2**64, 10**400):
+        body = {"fileName": "b.jpg", "metaData": {"sizeInBytes": size}}
+        code = "SAMPLE_CREATE_REQUEST_INVALID_FORMAT"
+        text = api.refused("POST", f"{dataset}/samples", 422, code, json=body)
+        assert text == f"sizeInBytes is {2**43} at the most"
+        api.refused("PUT", f"{dataset}/samples/{sample}", 422, code, json=body)
+    found = api("GET", dataset)
+    assert (found["nSamples"], found["sizeInBytes"]) == (1, 2**43)
+
+
+def test_sizes_of_a_dataset_add_up_to_what_a_database_holds(server, api):
+    dataset = api.create_dataset()
+    (first,) = api.create_samples(dataset, ["a.jpg"])
+    # A million samples of the greatest size lead here.
+    with server.platform.database.write() as session:
+        session.execute(update(datasets).values(size_in_bytes=2**63 - 1 - 100))
+    body = {"fileName": "b.jpg", "metaData": {"sizeInBytes": 101}}
+    text = api.refused("POST", f"{dataset}/samples", 422, "DATASET_AT_MAX_CAPACITY", json=body)
+    assert str(2**63 - 1) in text
+    api.refused("PUT", f"{dataset}/samples/{first}", 422, "DATASET_AT_MAX_CAPACITY", json=body)
+    body["metaData"] = {"sizeInBytes": 100}
+    api("POST", f"{dataset}/samples", 201, json=body)
+    api("PUT", f"{dataset}/samples/{first}", json={"metaData": {"sizeInBytes": 0}})
+    found = api("GET", dataset)
+    assert (found["nSamples"], found["sizeInBytes"]) == (2, 2**63 - 1)
 
 
 def test_update_changes_only_what_was_sent_and_replaces_custom_metadata(api):

@@ -137,6 +137,20 @@ def test_sampling_is_refused_when_something_does_not_fit(api):
     assert f"the embedding has {N} rows, the tags reach over {N + 1} samples" in stale["error"]
 
 
+def test_greatest_numbers_of_a_request_end_in_picks(light_api):
+    dataset, initial, embedding = prepare(light_api)
+    for kind in ("one", "two", "three"):
+        body = {"scoreType": kind, "scores": np.linspace(1e308, 1.7e308, N).tolist()}
+        light_api("POST", f"{dataset}/tags/{initial}/scores", 201, json=body)
+    for method in samplers.METHODS:
+        one = sample(light_api, dataset, embedding, f"{method} one", method=method, distance=1e300)
+        assert len(bits(one)) == 1
+        every = sample(light_api, dataset, embedding, f"{method} all", method=method, n=1e300)
+        assert bits(every) == list(range(N))
+    best = sample(light_api, dataset, embedding, "best", method="ACTIVE_LEARNING", n=2)
+    assert bits(best) == [N - 2, N - 1]
+
+
 def test_of_two_samplings_for_one_tag_name_one_wins(api):
     dataset, _initial, embedding = prepare(api)
 

@@ -342,3 +342,28 @@ def test_row_beside_the_mean_exactly_at_the_minimum_distance_is_picked(method):
         vectors = rng.integers(-3, 4, (40, 2)).astype(np.float32)
         picks = run(method, vectors=vectors, candidates=np.arange(40), n_samples=None, min_distance=1.0)
         assert len(picks.positions) == len(np.unique(vectors, axis=0))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("distance", [1e19, 1e38, 1e300, 1.7e308])
+def test_minimum_distance_beyond_all_others_leaves_the_first_pick_alone(method, distance):
+    assert len(run(method, min_distance=distance).positions) == 1
+    assert len(run(method, min_distance=distance, preselected=np.array([7])).positions) == 0
+
+
+@pytest.mark.parametrize("method", ["CORESET", "CORAL"])
+@pytest.mark.parametrize("value", [3e38, -2e19, np.nan])
+def test_unusable_vector_of_a_preselected_sample_is_refused_by_position(method, value):
+    vectors = build_vectors(200)
+    vectors[150, 2] = value
+    with pytest.raises(ValueError, match="position 150 holds"):
+        run(method, vectors=vectors, candidates=np.arange(100), preselected=np.array([120, 150]))
+
+
+@pytest.mark.parametrize("method", ["RANDOM", "ACTIVE_LEARNING"])
+def test_distance_beyond_float32_counts_as_infinite(method):
+    vectors = build_vectors(2)
+    vectors[0], vectors[1] = 3e38, -3e38
+    found = run(method, vectors=vectors, candidates=np.arange(2), n_samples=2)
+    assert found.distances.tolist() == [math.inf, math.inf]
+    assert sorted(found.nearest.tolist()) in ([-1, 0], [-1, 1])

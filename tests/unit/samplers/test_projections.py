@@ -107,6 +107,11 @@ def test_bad_input_is_refused_in_words():
         project("MDS", vectors, 0)
     with pytest.raises(ValueError, match="matrix"):
         project("PCA", vectors[0], 0)
+    for value in (np.nan, 3e38, -1e16):
+        vectors[7, 3] = value
+        for method in ("PCA", "TSNE"):
+            with pytest.raises(ValueError, match="position 7 holds NaN, infinity or too large numbers"):
+                project(method, vectors, 0)
     vectors[7, 3] = np.nan
     with pytest.raises(ValueError, match="position 7"):
         project("PCA", vectors, 0)

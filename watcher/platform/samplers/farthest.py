@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from watcher.platform.samplers.hooks import Hooks
 from watcher.platform.samplers.rows import Floats, Positions, Rows
 
+# No two vectors that are accepted here are this far apart, and the square of it is still a float32.
+MAX_DISTANCE = 1e19
 _POOL_ROWS = 4096
 _CHUNK_PICKS = 256
 # Squared float32 distances below this share of the squared length are rounding noise: the rows count as equal.
@@ -50,13 +52,16 @@ def pick_farthest(
         candidates: ascending positions without repeats, none of them preselected.
         preselected: positions that count as picked.
         n_picks: new picks at most.
-        min_distance: a candidate nearer than this to a pick is out; None for no limit. Kept up to the resolution
-            of float32, so the caller has to look at the borderline once more.
+        min_distance: a candidate nearer than this to a pick is out; at most `MAX_DISTANCE`, None for no limit. Kept
+            up to the resolution of float32, so the caller has to look at the borderline once more.
         weights: float32 of shape (len(candidates),), all above 0; None for equal weights.
         hooks: told about progress, asked for cancellation.
 
     Returns:
         the positions in the order of picking.
+
+    Raises:
+        ValueError: a vector that is needed holds NaN, infinity or numbers too large to be squared.
 
     Cost:
         at most one pass over the matrix a pick, mostly far fewer; about 150 bytes of memory a row at the
@@ -67,6 +72,7 @@ def pick_farthest(
     rows = Rows(vectors, candidates, hooks)
     state = _State.build(rows, candidates, weights, min_distance)
     if len(preselected):
+        rows.check_values(preselected)
         _catch_up(state, preselected)
         keys = state.compute_keys()
     else:

@@ -26,8 +26,8 @@ def compute_nearest_earlier(
         hooks: asked for cancellation after each block.
 
     Returns:
-        distances, float32 of shape (len(picked),), infinite where nothing was picked before; and the positions of
-        the nearest, int64, -1 where nothing was picked before.
+        distances, float32 of shape (len(picked),), infinite where nothing was picked before and beyond float32; and
+        the positions of the nearest, int64, -1 where nothing was picked before.
     """
     earlier = np.concatenate([preselected, picked])
     distances = np.full(len(picked), np.inf, dtype=np.float32)
@@ -52,7 +52,8 @@ def compute_nearest_earlier(
         known = where >= 0
         difference = own[known] - np.asarray(vectors[where[known]], dtype=np.float64)
         stop = start + len(own)
-        distances[start:stop][known] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
+        with np.errstate(over="ignore"):
+            distances[start:stop][known] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
         nearest[start:stop] = where
     return distances, nearest
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from watcher.platform.samplers.farthest import pick_farthest
+from watcher.platform.samplers.farthest import MAX_DISTANCE, pick_farthest
 from watcher.platform.samplers.hooks import Hooks
 from watcher.platform.samplers.nearest import compute_nearest_earlier
 from watcher.platform.samplers.ordered import pick_in_order
@@ -31,8 +31,8 @@ class Picks:
     Attributes:
         positions: int64, in the order of picking.
         distances: float32, Euclidean distance of each pick to its nearest earlier pick or preselected; infinite
-            for the first if nothing was preselected; NaN where it was not computed (more than 10^9 pairs in
-            RANDOM or ACTIVE_LEARNING).
+            for the first if nothing was preselected and for what float32 cannot hold; NaN where it was not
+            computed (more than 10^9 pairs in RANDOM or ACTIVE_LEARNING).
         nearest: int64, the position of that nearest one; -1 where there is none or it was not computed.
     """
 
@@ -129,6 +129,7 @@ def pick(
 
     if method in {"CORESET", "CORAL"}:
         weights = None if open_ranks is None or method == "CORESET" else _compute_weights(open_ranks)
+        distance = None if distance is None else min(distance, MAX_DISTANCE)
         positions = pick_farthest(
             vectors,
             open_positions,

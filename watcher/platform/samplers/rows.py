@@ -18,6 +18,19 @@ BLOCK_ROWS = 4096
 _LARGEST = np.float32(1e15)
 
 
+def find_unusable(block: NDArray[np.floating]) -> int | None:
+    """The first row that holds NaN, infinity or a number too large to be squared; None if all are fine."""
+    # NaN fails the comparison too.
+    if not block.size or (block.max() < _LARGEST and block.min() > -_LARGEST):
+        return None
+    return int(np.flatnonzero(~(np.abs(block) < _LARGEST).all(axis=1))[0])
+
+
+def build_unusable(position: int) -> ValueError:
+    """Names the vector."""
+    return ValueError(f"the vector at position {position} holds NaN, infinity or too large numbers")
+
+
 class Rows:
     """The candidates' rows, centred on their mean.
 
@@ -78,6 +91,15 @@ class Rows:
             return (positions - self._first).astype(np.intp)
         return np.searchsorted(self._gathered, positions)
 
+    def check_values(self, positions: Positions) -> None:
+        """Raises ValueError for a vector, at any positions of the matrix, that holds what candidates may not hold."""
+        for start in range(0, len(positions), BLOCK_ROWS):
+            self._hooks.check()
+            part = positions[start : start + BLOCK_ROWS]
+            unusable = find_unusable(self._vectors[part])
+            if unusable is not None:
+                raise build_unusable(int(part[unusable]))
+
     def take_centred(self, positions: Positions) -> Floats:
         """The vectors at any positions of the matrix, minus the mean; shape (len(positions), d)."""
         taken: Floats = np.asarray(self._vectors[positions], dtype=np.float32) - self.mean
@@ -113,12 +135,9 @@ class Rows:
             if self.masked is not None:
                 kept = np.flatnonzero(~self.masked[start : start + len(block)])
                 block = block[kept]
-            # NaN fails the comparison too.
-            if block.size and not (block.max() < _LARGEST and block.min() > -_LARGEST):
-                row = start + kept[np.flatnonzero(~(np.abs(block) < _LARGEST).all(axis=1))[0]]
-                raise ValueError(
-                    f"the vector at position {self.get_position(int(row))} holds NaN, infinity or too large numbers"
-                )
+            unusable = find_unusable(block)
+            if unusable is not None:
+                raise build_unusable(self.get_position(int(start + kept[unusable])))
             total += block.sum(axis=0, dtype=np.float64)
         mean: Floats = (total / n_candidates).astype(np.float32)
         return mean
