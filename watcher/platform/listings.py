@@ -14,27 +14,32 @@ import binascii
 import contextlib
 import itertools
 import secrets
-import shutil
 import sqlite3
-import tempfile
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from watcher.domain.clock import Clock
 from watcher.platform.faults import invalid, unavailable
 from watcher.platform.secrets import Keys
+from watcher.work_folders import clear_abandoned, open_work_folder
 
+_T = TypeVar("_T")
 Row = tuple[int, str]
 FIRST: Row = (-1, "")
 MAX_SECOND = 2**53
 _MAX_SNAPSHOTS = 64
+_MAX_BYTES = 2 * 1024**3
 _IDLE_S = 900.0
+_SWEEP_S = 60.0
 _IN_MEMORY_ROWS = 4000
+_IN_MEMORY_BYTES = 1024 * 1024
+# A tuple, a number and the head of a text.
+_ROW_BYTES = 130
 _SIGNATURE_BYTES = 16
 _RANGE = "FROM o WHERE (second, name) > (?, ?) AND (second, name) <= (?, ?)"
 _PAGE = (
@@ -113,11 +118,25 @@ def decode_cursor(text: str, keys: Keys) -> Cursor:
 
 
 class Snapshot:
-    """The rows of one reading, sorted by (second, name)."""
+    """The rows of one reading, sorted by (second, name).
+
+    Attributes:
+        owner: id of the user who asked for it.
+        n_bytes: what it takes, of memory or disk.
+        used_s: when it was last read, on the monotonic clock.
+    """
 
     def __init__(
-        self, rows: list[Row] | None, connection: sqlite3.Connection | None, path: Path | None
+        self,
+        rows: list[Row] | None,
+        connection: sqlite3.Connection | None,
+        path: Path | None,
+        *,
+        owner: str,
+        n_bytes: int,
     ) -> None:
+        self.owner = owner
+        self.n_bytes = n_bytes
         self._rows = rows
         self._connection = connection
         self._path = path
@@ -198,14 +217,35 @@ def _bisect(rows: list[Row], after: Row) -> int:
 
 
 class Listings:
-    """The snapshots of this process: at most 64, each forgotten after a quarter of an hour without use."""
+    """The snapshots of this process: at most 64 and two gibibytes, each forgotten after a quarter of an hour unused.
+
+    Beyond that, whoever holds the most loses what they left unused for longest, so nobody's listings are pushed out by
+    one who asks for many. The newest stays, however large. Where one is gone, the datasource is read again.
+    """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._folder = Path(tempfile.mkdtemp(prefix="listing-", dir=folder))
+        """Touches no disk yet.
+
+        Args:
+            folder: the work folder of all processes over the same data; each makes one of its own below when needed.
+            clock: tells what is unused.
+        """
+        self._work_dir = folder
         self._clock = clock
+        self._held = contextlib.ExitStack()
+        self._folder: Path | None = None
         self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
         self._lock = threading.Lock()
+        self._sweeper: threading.Timer | None = None
+
+    def clear_abandoned(self) -> None:
+        """Removes what killed processes left, and nothing of a living one.
+
+        Raises:
+            OSError: the work folder cannot be read.
+        """
+        if self._work_dir.is_dir():
+            clear_abandoned(self._work_dir)
 
     def find(self, name: str) -> Snapshot | None:
         """The snapshot, if this process still has it."""
@@ -216,11 +256,30 @@ class Listings:
                 self._snapshots.move_to_end(name)
             return snapshot
 
-    def take(self, rows: Callable[[], Iterator[Row]]) -> tuple[str, Snapshot]:
-        """Reads the datasource into a new snapshot; gives its name as well."""
+    def take(
+        self, rows: Callable[[], Iterator[Row]], *, owner: str, use: Callable[[Snapshot], _T]
+    ) -> tuple[str, _T]:
+        """Reads the datasource into a new snapshot.
+
+        Args:
+            rows: reads it.
+            owner: id of the user who asked.
+            use: what is done with the snapshot first, before those of others can push it out.
+
+        Returns:
+            Its name, and what `use` gave.
+
+        Raises:
+            Fault: 503, the disk is full or failing.
+        """
         name = secrets.token_hex(6)
         try:
-            snapshot = self._build(name, rows())
+            snapshot = self._build(name, rows(), owner)
+            try:
+                used = use(snapshot)
+            except BaseException:
+                snapshot.close()
+                raise
         except (sqlite3.Error, OSError) as error:
             raise unavailable(
                 f"the listing could not be kept on the server's disk ({error}): free space there"
@@ -228,25 +287,59 @@ class Listings:
         snapshot.used_s = self._clock.monotonic_s()
         with self._lock:
             self._snapshots[name] = snapshot
-            gone = self._pop_unused()
+            gone = [*self._pop_unused(), *self._pop_surplus()]
+            self._plan_sweep()
         for old in gone:
             old.close()
-        return name, snapshot
+        return name, used
 
     def _pop_unused(self) -> list[Snapshot]:
-        limit = self._clock.monotonic_s() - _IDLE_S
+        limit_s = self._clock.monotonic_s() - _IDLE_S
+        unused = [name for name, snapshot in self._snapshots.items() if snapshot.used_s < limit_s]
+        return [self._snapshots.pop(name) for name in unused]
+
+    def _pop_surplus(self) -> list[Snapshot]:
         gone = []
-        for name, snapshot in list(self._snapshots.items()):
-            if len(self._snapshots) <= _MAX_SNAPSHOTS and snapshot.used_s >= limit:
+        while len(self._snapshots) > 1:
+            too_large = sum(each.n_bytes for each in self._snapshots.values()) > _MAX_BYTES
+            if not too_large and len(self._snapshots) <= _MAX_SNAPSHOTS:
                 break
+            held: Counter[str] = Counter()
+            for snapshot in self._snapshots.values():
+                held[snapshot.owner] += snapshot.n_bytes if too_large else 1
+            *others, _newest = self._snapshots.items()
+            # The first of those who hold as much as any: they are in the order of their last use.
+            name, _ = max(others, key=lambda item: held[item[1].owner])
             gone.append(self._snapshots.pop(name))
         return gone
 
-    def _build(self, name: str, rows: Iterator[Row]) -> Snapshot:
+    def _plan_sweep(self) -> None:
+        if self._sweeper is None and self._snapshots:
+            self._sweeper = threading.Timer(_SWEEP_S, self._sweep)
+            self._sweeper.daemon = True
+            self._sweeper.start()
+
+    def _sweep(self) -> None:
+        with self._lock:
+            self._sweeper = None
+            gone = self._pop_unused()
+            self._plan_sweep()
+        for old in gone:
+            old.close()
+
+    def _find_folder(self) -> Path:
+        with self._lock:
+            if self._folder is None or not self._folder.exists():
+                self._work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._folder = self._held.enter_context(open_work_folder(self._work_dir, prefix="listing-"))
+            return self._folder
+
+    def _build(self, name: str, rows: Iterator[Row], owner: str) -> Snapshot:
         first = list(itertools.islice(rows, _IN_MEMORY_ROWS + 1))
-        if len(first) <= _IN_MEMORY_ROWS:
-            return Snapshot(sorted(first), None, None)
-        path = self._folder / f"{name}.sqlite"
+        n_bytes = sum(_ROW_BYTES + len(row[1]) for row in first)
+        if len(first) <= _IN_MEMORY_ROWS and n_bytes <= _IN_MEMORY_BYTES:
+            return Snapshot(sorted(first), None, None, owner=owner, n_bytes=n_bytes)
+        path = self._find_folder() / f"{name}.sqlite"
         connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
             for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -8000"):
@@ -256,18 +349,22 @@ class Listings:
             connection.executemany("INSERT INTO o VALUES (?, ?)", itertools.chain(first, rows))
             connection.execute("CREATE INDEX k ON o (second, name)")
             connection.execute("COMMIT")
+            n_bytes = path.stat().st_size
         except BaseException:
             connection.close()
             path.unlink(missing_ok=True)
             raise
-        return Snapshot(None, connection, path)
+        return Snapshot(None, connection, path, owner=owner, n_bytes=n_bytes)
 
     def close(self) -> None:
-        """Forgets all snapshots."""
+        """Forgets all snapshots, and removes the folder."""
         with self._lock:
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+                self._sweeper = None
             snapshots = list(self._snapshots.values())
             self._snapshots.clear()
+            self._folder = None
         for snapshot in snapshots:
             snapshot.close()
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self._folder)
+        self._held.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import msgspec
 
@@ -15,7 +16,7 @@ from watcher.platform.listings import (
     FIRST,
     MAX_SECOND,
     Cursor,
-    Listings,
+    Page,
     Row,
     Snapshot,
     decode_cursor,
@@ -23,6 +24,7 @@ from watcher.platform.listings import (
 )
 from watcher.platform.objects.base import ObjectSource, Source
 
+_T = TypeVar("_T")
 FROM = integer("from", maximum=MAX_SECOND)
 TO = integer("to", maximum=MAX_SECOND)
 CURSOR = text("cursor", max_length=16_384)
@@ -51,7 +53,9 @@ def _open_listing(call: Call) -> tuple[str, Source, ObjectSource]:
     return dataset_id, source, source.objects
 
 
-def _take(listings: Listings, objects: ObjectSource, state: Cursor) -> tuple[str, Snapshot]:
+def _take(
+    call: Call, objects: ObjectSource, state: Cursor, *, use: Callable[[Snapshot], _T]
+) -> tuple[str, _T]:
     def rows() -> Iterator[Row]:
         if state.from_s > state.to_s:
             return
@@ -68,7 +72,7 @@ def _take(listings: Listings, objects: ObjectSource, state: Cursor) -> tuple[str
         relevant = _load_relevant(objects, state.relevant)
         yield from (row for row in found if row[1] in relevant)
 
-    return listings.take(rows)
+    return call.platform.listings.take(rows, owner=call.caller.id, use=use)
 
 
 def _load_relevant(objects: ObjectSource, name: str) -> frozenset[str]:
@@ -119,15 +123,19 @@ def list_raw_samples(call: Call) -> msgspec.Raw:
     else:
         state = _start(call, dataset_id, source)
     limit = platform.config.page_size
+
+    def read(snapshot: Snapshot) -> Page:
+        return snapshot.read(after=state.after, until=state.until, limit=limit)
+
     name, page = state.snapshot, None
     snapshot = platform.listings.find(name) if name else None
     if snapshot is not None:
         # LookupError: another request just pushed it out.
         with contextlib.suppress(LookupError):
-            page = snapshot.read(after=state.after, until=state.until, limit=limit)
+            page = read(snapshot)
     if page is None:
-        name, snapshot = _take(platform.listings, objects, state)
-        page = snapshot.read(after=state.after, until=state.until, limit=limit)
+        name, taken = _take(call, objects, state, use=read)
+        page = taken
     rows = (
         signing.encode_rows(page.names, datasources.sign_redirects(call, dataset_id, page.names))
         if REDIRECTED.of(call)
@@ -145,13 +153,13 @@ def split_listing(call: Call) -> DivideAndConquerCursors:
     state = _start(call, dataset_id, source)
     if n_shards == 1:
         return DivideAndConquerCursors(cursors=[encode_cursor(state, call.platform.keys)])
-    name, snapshot = _take(call.platform.listings, objects, state)
+    name, ranges = _take(call, objects, state, use=lambda snapshot: snapshot.split(n_shards))
     return DivideAndConquerCursors(
         cursors=[
             encode_cursor(
                 msgspec.structs.replace(state, after=after, until=until, snapshot=name), call.platform.keys
             )
-            for after, until in snapshot.split(n_shards)
+            for after, until in ranges
         ]
     )
 

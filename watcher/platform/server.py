@@ -111,6 +111,7 @@ class PlatformServer:
     def _prepare(self) -> None:
         try:
             self._platform = build_platform(self.config, clock=self._clock)
+            self._platform.listings.clear_abandoned()
         except OSError as error:
             raise ConfigError(
                 f"the platform cannot use {self.config.data_dir}: {error.strerror or error}"

@@ -97,7 +97,7 @@ def test_user_cannot_fill_the_queue_and_holds_up_nobody_else(build_server, datab
         start(api, dataset, embedding, "third")
 
 
-def test_ended_job_tells_how_far_it_came(build_server):
+def test_ended_job_tells_how_far_it_came_and_leaves_no_folder(build_server, tmp_path):
     with Caller(build_server(isolate_jobs=True).url, TOKEN) as api:
         dataset, _initial, embedding = prepare(api)
         plot(api, dataset, embedding, "PCA")
@@ -107,6 +107,7 @@ def test_ended_job_tells_how_far_it_came(build_server):
         }
         (plotted,) = find_jobs(api, jobs.PROJECTION)
         assert api.wait(plotted["id"])["meta"] == {"total": N, "processed": N}
+    assert not (tmp_path / "data" / "listings").exists()
 
 
 def test_job_that_failed_keeps_how_far_it_came(build_server, monkeypatch):
