@@ -154,6 +154,7 @@ def add_delivery(
     sink: str = "manifest",
     kind: SinkKind = SinkKind.MANIFEST,
     n_picks: int = 1,
+    picks_digest: str = "0" * 64,
     now_ms: int = NOW_MS,
 ) -> Delivery:
     """A promised delivery of a batch."""
@@ -164,6 +165,7 @@ def add_delivery(
             watch_id=batch.watch_id,
             sinks=[(sink, kind)],
             n_picks=n_picks,
+            picks_digest=picks_digest,
             now_ms=now_ms,
         )
     with database.read() as session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -78,6 +79,18 @@ def test_backup_of_a_running_daemon_restored_elsewhere_goes_on_and_doubles_nothi
     assert tokens[0] == tokens[1]
 
 
+def read_manifests(daemon: DaemonProcess) -> dict[str, list[str]]:
+    """The files that each manifest names."""
+    return {
+        path.name: [json.loads(line)["file_name"] for line in path.read_text().splitlines()]
+        for path in (daemon.data_dir / "selected").glob("*.jsonl")
+    }
+
+
+def find_manifests(daemon: DaemonProcess, file_name: str) -> list[str]:
+    return [name for name, files in read_manifests(daemon).items() if file_name in files]
+
+
 @pytest.mark.deep
 def test_restore_over_an_installation_keeps_what_was_there_beside_it(build, tmp_path):
     daemon = build("data")
@@ -87,6 +100,7 @@ def test_restore_over_an_installation_keeps_what_was_there_beside_it(build, tmp_
     daemon.run_command("backup", str(tmp_path / "backup"))
     put(daemon, "b.jpg")
     wait_for_done(daemon, 2)
+    wait_for(lambda: find_manifests(daemon, "b.jpg"), limit_s=60, what="a manifest of the second batch")
 
     refused = daemon.run_command("restore", str(tmp_path / "backup"), expect=1)
     assert "another daemon" in refused
@@ -95,9 +109,16 @@ def test_restore_over_an_installation_keeps_what_was_there_beside_it(build, tmp_
     (kept,) = daemon.data_dir.glob("watcher.sqlite.before-*")
     with sqlite3.connect(kept) as connection:
         assert connection.execute("SELECT count(*) FROM samples").fetchone() == (2,)
+    before = read_manifests(daemon)
+    put(daemon, "cc.jpg")
     daemon.start()
-    wait_for_done(daemon, 2)
-    assert list_samples(daemon) == ["a.jpg", "b.jpg"]
+    wait_for_done(daemon, 3)
+    assert list_samples(daemon) == ["a.jpg", "b.jpg", "cc.jpg"]
+    # The second batch's number is given out again: what went out under it stays, the new picks lie beside it.
+    wait_for(lambda: find_manifests(daemon, "cc.jpg"), limit_s=60, what="a manifest of the new picks")
+    assert len(before) == 2
+    after = read_manifests(daemon)
+    assert {name: after[name] for name in before} == before
 
 
 @pytest.mark.parametrize("name", ["watcher.sqlite", "platform.key"])

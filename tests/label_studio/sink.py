@@ -14,7 +14,12 @@ from tests.label_studio.server import LabelStudio
 from tests.receivers import Answer, open_receiver
 from tests.unit.sinks.conftest import Batch
 from watcher.domain.clock import SystemClock
-from watcher.domain.delivery import ImageReference, LabelStudioRules, compute_delivery_id
+from watcher.domain.delivery import (
+    ImageReference,
+    LabelStudioRules,
+    compute_delivery_id,
+    compute_picks_digest,
+)
 from watcher.domain.errors import (
     ApiException,
     DeliveryError,
@@ -52,7 +57,9 @@ def build(parts: SinkParts, url: str, token: str, project: str, **changes: Any) 
 
 
 def hand_over(names: list[str], kept: dict[int, str], *, batch: str = "gate-000001") -> Handover:
-    delivery_id = compute_delivery_id(dataset_id="d", batch_key=batch, sink="s")
+    delivery_id = compute_delivery_id(
+        dataset_id="d", batch_key=batch, sink="s", picks_digest=compute_picks_digest(names)
+    )
     return replace(Batch(names).handover(), id=delivery_id, batch_key=batch, record_tasks=kept.update)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -171,6 +172,7 @@ class Delivery:
         location: where they lie, without secrets; None until they were handed over.
         progress: what the sink wants to know at its next attempt.
         finished_ms: when the receiver confirmed, or the delivery was given up.
+        picks_digest: `compute_picks_digest` of what was promised; None in rows of earlier versions.
     """
 
     id: int
@@ -188,8 +190,30 @@ class Delivery:
     finished_ms: int | None = None
     error: str | None = None
     progress: dict[str, Any] = field(default_factory=dict)
+    picks_digest: str | None = None
 
 
-def compute_delivery_id(*, dataset_id: str, batch_key: str, sink: str) -> str:
-    """The natural key of a delivery for its receiver: the same at every attempt, on every machine, after a restore."""
-    return str(uuid.uuid5(_NAMESPACE, f"{dataset_id}\n{batch_key}\n{sink}"))
+def compute_delivery_id(*, dataset_id: str, batch_key: str, sink: str, picks_digest: str | None) -> str:
+    """The natural key of a delivery for its receiver: the same at every attempt, on every machine.
+
+    A store put back from a copy gives a batch's number out a second time. The id is the same then if the picks are,
+    and another if they are not, so that a receiver that drops what it knows drops nothing new.
+
+    Args:
+        dataset_id: of the watch.
+        batch_key: `<watch>-<number>`.
+        sink: its name.
+        picks_digest: of the picks; None for a delivery that an earlier version promised, whose id was made without.
+    """
+    parts = (
+        (dataset_id, batch_key, sink) if picks_digest is None else (dataset_id, batch_key, sink, picks_digest)
+    )
+    return str(uuid.uuid5(_NAMESPACE, "\n".join(parts)))
+
+
+def compute_picks_digest(file_names: Iterable[str]) -> str:
+    """What tells picks from other picks: SHA-256, in hex, of their names by rank, each with the NUL no name holds."""
+    digest = hashlib.sha256()
+    for name in file_names:
+        digest.update(name.encode() + b"\0")
+    return digest.hexdigest()

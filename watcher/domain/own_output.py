@@ -18,8 +18,8 @@ _SCHEMES = {"azure": "az", "abfs": "az", "abfss": "az", "gcs": "gs", "s3a": "s3"
 def build_own_output(source: str | None, configs: Iterable[WatchConfig]) -> re.Pattern[str]:
     """A pattern whose `match` tells a name of the datasource that is own output.
 
-    Only the manifests themselves are meant, `<batch>.<format>` right in the place that a sink of any of the watches
-    names: images that others put beside them are input like all others.
+    Only the manifests themselves are meant, `<batch>.<format>` and `<batch>-2.<format>` right in the place that a sink
+    of any of the watches names: images that others put beside them are input like all others.
 
     Args:
         source: address of the datasource, such as `s3://bucket/incoming`; None if it is unknown or no bucket.
@@ -32,10 +32,8 @@ def build_own_output(source: str | None, configs: Iterable[WatchConfig]) -> re.P
                 continue
             below = find_relative(sink.rules.location, source=source)
             if below is not None:
-                name = (
-                    f"{re.escape(below)}{re.escape(config.name)}-[0-9]+{re.escape(f'.{sink.rules.format}')}"
-                )
-                patterns.append(rf"{name}\Z")
+                key = f"{re.escape(below)}{re.escape(config.name)}-[0-9]+(-[0-9])?"
+                patterns.append(rf"{key}{re.escape(f'.{sink.rules.format}')}\Z")
     return re.compile("|".join(patterns))
 
 

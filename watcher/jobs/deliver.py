@@ -27,6 +27,7 @@ def run_deliver(context: RunContext) -> Outcome:
             watch_id=context.watch.id,
             sinks=[(sink.name, sink.kind) for sink in sinks],
             n_picks=n_picks,
+            picks_digest=picks.load_picks_digest(session, batch_id=context.batch.id),
             now_ms=context.now_ms(),
         )
     crash_point("deliver.promised")

@@ -39,7 +39,7 @@ from watcher.jobs.picked import iter_chunks
 from watcher.lightly import datasources
 from watcher.logs import get_logger
 from watcher.sinks.base import Handover, PickedSample, Receipt, Sink
-from watcher.store import batches, deliveries, watches
+from watcher.store import batches, deliveries, picks, watches
 
 _log = get_logger("deliveries")
 
@@ -188,18 +188,28 @@ class Deliverer:
     def _deliver(self, context: DeliveryContext) -> Receipt:
         watch, batch, delivery = context.watch, context.batch, context.delivery
         sink = self._get_sink(watch.name, delivery.sink)
+        digest = delivery.picks_digest
+        if digest is None:
+            with self._parts.database.read() as session:
+                digest = picks.load_picks_digest(session, batch_id=batch.id)
 
         def chunks(size: int, after_rank: int) -> Iterator[list[PickedSample]]:
             return iter_chunks(context, reference=sink.reference, size=size, after_rank=after_rank)
 
         return sink.deliver(
             Handover(
-                id=compute_delivery_id(dataset_id=watch.dataset_id, batch_key=batch.key, sink=delivery.sink),
+                id=compute_delivery_id(
+                    dataset_id=watch.dataset_id,
+                    batch_key=batch.key,
+                    sink=delivery.sink,
+                    picks_digest=delivery.picks_digest,
+                ),
                 watch=watch.name,
                 dataset_id=watch.dataset_id,
                 batch_key=batch.key,
                 tag=batch.sampling_tag_name or batch.key,
                 n_picks=delivery.n_picks,
+                picks_digest=digest,
                 progress=delivery.progress,
                 source=_fetch_source(context) if sink.reference is ImageReference.URI else None,
                 iter_chunks=chunks,

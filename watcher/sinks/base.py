@@ -46,6 +46,7 @@ class Handover:
 
     Attributes:
         id: natural key for the receiver; the same at every attempt.
+        picks_digest: `compute_picks_digest` of the picks.
         progress: what an earlier attempt left with `save_progress`.
         source: path of the datasource on the server, such as `s3://bucket/incoming`; None if it told none.
         iter_chunks: picks by rank in pieces of a size, behind a rank; read URLs are fetched as they are asked for.
@@ -60,6 +61,7 @@ class Handover:
     batch_key: str
     tag: str
     n_picks: int
+    picks_digest: str
     progress: Mapping[str, Any]
     source: str | None
     iter_chunks: Callable[[int, int], Iterator[list[PickedSample]]]

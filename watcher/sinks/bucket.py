@@ -48,7 +48,6 @@ def upload_file(path: Path, *, location: str, name: str) -> str:
     from obstore.store import from_url  # noqa: PLC0415 - of an extra, loaded when it is asked for
 
     address = f"{location.rstrip('/')}/{name}"
-    refused = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError)
     try:
         store = from_url(location, retry_config=_RETRY)
         with path.open("rb") as file:
@@ -56,10 +55,47 @@ def upload_file(path: Path, *, location: str, name: str) -> str:
     except (exceptions.BaseError, OSError) as error:
         # The driver's texts hold addresses with their queries, and tell more than a person needs.
         text = redact(str(error)).partition("\n")[0][:200]
-        if isinstance(error, refused) or "403 Forbidden" in str(error) or "401 Unauthorized" in str(error):
+        if _is_refused(error):
             raise StoreUnavailableError(
                 f"{address} cannot be written: the credentials are refused; check AWS_ACCESS_KEY_ID, "
                 "GOOGLE_APPLICATION_CREDENTIALS or AZURE_STORAGE_ACCOUNT_NAME and what belongs to it"
             ) from error
         raise StoreUnavailableError(f"{address} cannot be written: {text}") from error
     return address
+
+
+def fetch_file(path: Path, *, location: str, name: str) -> bool:
+    """Writes an object of a bucket to a path.
+
+    Returns:
+        False, with nothing written, if there is none, or if the credentials may not read.
+
+    Raises:
+        ConfigError: no obstore.
+        StoreUnavailableError: the bucket cannot be reached at the moment.
+    """
+    check_obstore()
+    import obstore  # noqa: PLC0415 - only buckets need it
+    from obstore import exceptions  # noqa: PLC0415 - of an extra, loaded when it is asked for
+    from obstore.store import from_url  # noqa: PLC0415 - of an extra, loaded when it is asked for
+
+    address = f"{location.rstrip('/')}/{name}"
+    try:
+        answer = obstore.get(from_url(location, retry_config=_RETRY), name)
+        with path.open("wb") as file:
+            file.writelines(answer.stream())
+    except (exceptions.BaseError, OSError) as error:
+        if isinstance(error, (exceptions.NotFoundError, FileNotFoundError)) or _is_refused(error):
+            return False
+        text = redact(str(error)).partition("\n")[0][:200]
+        raise StoreUnavailableError(f"{address} cannot be read: {text}") from error
+    return True
+
+
+def _is_refused(error: Exception) -> bool:
+    from obstore import exceptions  # noqa: PLC0415 - of an extra, loaded when it is asked for
+
+    refused = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError)
+    return isinstance(error, refused) or any(
+        status in str(error) for status in ("403 Forbidden", "401 Unauthorized")
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import msgspec
@@ -31,6 +31,45 @@ def write_lines(file: BinaryIO, chunks: Iterable[list[PickedSample]], form: Mani
         _write_csv(file, chunks)
     else:
         _write_parquet(file, chunks)
+
+
+def read_file_names(file: BinaryIO, form: ManifestFormat) -> Iterator[str]:
+    """The file names of what `write_lines` wrote, by line.
+
+    Raises:
+        ValueError: it is something else.
+        ConfigError: Parquet is asked for, and pyarrow is not installed.
+    """
+    if form is ManifestFormat.JSONL:
+        for line in file:
+            yield _JSON_LINE.decode(line).file_name
+    elif form is ManifestFormat.CSV:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        try:
+            rows = csv.reader(text, strict=True)
+            if next(rows, None) != list(COLUMNS):
+                raise ValueError("not the columns of a manifest")
+            yield from (row[0] for row in rows)
+        except (csv.Error, IndexError) as error:
+            raise ValueError("no manifest") from error
+        finally:
+            text.detach()
+    else:
+        _, pq = import_pyarrow()
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(columns=["file_name"]):
+                yield from batch.column(0).to_pylist()
+        except (OSError, IndexError) as error:
+            raise ValueError("no manifest") from error
+
+
+class _Line(msgspec.Struct):
+    """As much of a line as tells which sample it is of."""
+
+    file_name: str
+
+
+_JSON_LINE = msgspec.json.Decoder(_Line)
 
 
 def _write_csv(file: BinaryIO, chunks: Iterable[list[PickedSample]]) -> None:

@@ -6,17 +6,22 @@ import contextlib
 import glob
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from watcher.domain.crash_points import crash_point
-from watcher.domain.delivery import ImageReference, ManifestRules
-from watcher.domain.errors import StoreUnavailableError
+from watcher.domain.delivery import ImageReference, ManifestFormat, ManifestRules, compute_picks_digest
+from watcher.domain.errors import DeliveryError, StoreUnavailableError
+from watcher.logs import get_logger
 from watcher.sinks.base import Handover, Receipt, SinkParts
-from watcher.sinks.bucket import upload_file
-from watcher.sinks.formats import write_lines
+from watcher.sinks.bucket import fetch_file, upload_file
+from watcher.sinks.formats import read_file_names, write_lines
 from watcher.work_folders import open_work_folder
 
+_log = get_logger("manifest")
+
 _CHUNK = 500
+_MOST_NAMES = 9
 
 
 class ManifestSink:
@@ -30,17 +35,23 @@ class ManifestSink:
         self._folder = parts.data_dir / rules.location
 
     def deliver(self, handover: Handover) -> Receipt:
-        """Writes `<batch>.<format>` in the place of an earlier one.
+        """Writes `<batch>.<format>` in the place of an earlier one of the same picks.
+
+        A store put back from a copy gives the batch's number out again; where a manifest of other picks has the name,
+        this one becomes `<batch>-2.<format>`, and so on.
 
         Raises:
             StoreUnavailableError: the folder or bucket cannot be written at the moment.
             ConfigError: the bucket cannot be used as it is configured, or a package is missing.
+            DeliveryError: every name is taken.
         """
-        name = f"{handover.batch_key}.{self._rules.format}"
         if self._rules.is_bucket:
-            return self._deliver_to_bucket(handover, name)
+            return self._deliver_to_bucket(handover)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            name = self._choose_name(
+                handover, lambda name: path if (path := self._folder / name).exists() else None
+            )
             path = self._write(handover, self._folder, name)
         except OSError as error:
             raise StoreUnavailableError(
@@ -48,14 +59,31 @@ class ManifestSink:
             ) from error
         return Receipt(location=str(path), facts={})
 
-    def _deliver_to_bucket(self, handover: Handover, name: str) -> Receipt:
+    def _deliver_to_bucket(self, handover: Handover) -> Receipt:
         with open_work_folder(self._work_dir, prefix="manifest-") as folder:
-            path = folder / name
+            path = folder / "manifest"
+            name = self._choose_name(
+                handover,
+                lambda name: path if fetch_file(path, location=self._rules.location, name=name) else None,
+            )
             with path.open("wb") as file:
                 write_lines(file, handover.iter_chunks(_CHUNK, 0), self._rules.format)
             location = upload_file(path, location=self._rules.location, name=name)
             crash_point("manifest.uploaded")
         return Receipt(location=location, facts={})
+
+    def _choose_name(self, handover: Handover, read: Callable[[str], Path | None]) -> str:
+        """The first name that no manifest of other picks has; `read` gives the file of a name, or None."""
+        key, end = handover.batch_key, self._rules.format
+        for name in (f"{key}.{end}", *(f"{key}-{number}.{end}" for number in range(2, _MOST_NAMES + 1))):
+            handover.check()
+            path = read(name)
+            if path is None or _holds(path, end, handover.picks_digest):
+                return name
+            _log.warning("manifest.taken", watch=handover.watch, manifest=name)
+        raise DeliveryError(
+            f"the names {key}.{end} to {key}-{_MOST_NAMES}.{end} are taken by manifests of other picks: move some away"
+        )
 
     def _write(self, handover: Handover, folder: Path, name: str) -> Path:
         path = folder / name
@@ -77,6 +105,13 @@ class ManifestSink:
             raise
         _sync_folder(folder)
         return path
+
+
+def _holds(path: Path, form: ManifestFormat, picks_digest: str) -> bool:
+    """Whether a file is a manifest of just these picks."""
+    with path.open("rb") as file, contextlib.suppress(ValueError):
+        return compute_picks_digest(read_file_names(file, form)) == picks_digest
+    return False
 
 
 def _sync_folder(folder: Path) -> None:

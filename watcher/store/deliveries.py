@@ -27,6 +27,7 @@ def promise_deliveries(
     watch_id: int,
     sinks: Sequence[tuple[str, SinkKind]],
     n_picks: int,
+    picks_digest: str,
     now_ms: int,
 ) -> int:
     """A delivery that is ready now for each sink that has none of this batch yet.
@@ -43,6 +44,7 @@ def promise_deliveries(
             "kind": kind,
             "state": DeliveryState.READY,
             "n_picks": n_picks,
+            "picks_digest": picks_digest,
             "available_ms": now_ms,
             "created_ms": now_ms,
         }
@@ -381,4 +383,5 @@ def _delivery(row: Any) -> Delivery:
         finished_ms=row.finished_ms,
         error=row.error,
         progress=msgspec.json.decode(row.progress),
+        picks_digest=row.picks_digest,
     )

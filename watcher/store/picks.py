@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Select, delete, func, insert, select, true, tuple_
 from sqlalchemy.orm import Session
 
+from watcher.domain.delivery import compute_picks_digest
 from watcher.domain.models import Pick
 from watcher.store.tables import batches, picks, samples, watches
 
@@ -84,6 +85,18 @@ def count_picks(session: Session, *, batch_id: int) -> int:
     return session.execute(
         select(func.count()).select_from(picks).where(picks.c.batch_id == batch_id)
     ).scalar_one()
+
+
+def load_picks_digest(session: Session, *, batch_id: int) -> str:
+    """`compute_picks_digest` of the picks of a batch; reads all their names, a piece at a time."""
+    statement = (
+        select(samples.c.file_name)
+        .join(picks, picks.c.sample_id == samples.c.id)
+        .where(picks.c.batch_id == batch_id)
+        .order_by(picks.c.rank)
+        .execution_options(yield_per=1000)
+    )
+    return compute_picks_digest(session.execute(statement).scalars())
 
 
 def load_picked_names(

@@ -355,6 +355,7 @@ handovers = Table(
     Column("lease_until_ms", BigInteger),
     Column("error", Text),
     Column("progress", Text, nullable=False, server_default="{}"),
+    Column("picks_digest", String(64)),
     UniqueConstraint("batch_id", "sink"),
     _partial_index("ix_handovers_claimable", "available_ms", where="state IN ('ready', 'running')"),
 )

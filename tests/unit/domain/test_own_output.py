@@ -38,6 +38,7 @@ def test_place_is_told_as_seen_from_the_datasource(source: str, place: str, belo
 def test_manifest_below_a_listed_bucket_is_own_output_and_images_beside_it_are_not() -> None:
     own = build_own_output("s3://lake/in", [build_config("s3://lake/in/picked")])
     assert own.match("picked/cams-000001.jsonl")
+    assert own.match("picked/cams-000001-2.jsonl")
     assert own.match(".lightly/thumbnails/a.webp")
     others = (
         "picked/cams-000001.jsonl.jpg",

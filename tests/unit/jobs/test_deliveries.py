@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
-from tests.builders import ManualClock, add_batch, add_delivery, add_watch, build_config
+from tests.builders import ManualClock, add_batch, add_delivery, add_watch, build_config, load
 from watcher.database.engine import Database, build_database
 from watcher.domain.delivery import (
     DeliverRules,
@@ -21,6 +21,8 @@ from watcher.domain.delivery import (
     ImageReference,
     ManifestRules,
     SinkConfig,
+    compute_delivery_id,
+    compute_picks_digest,
 )
 from watcher.domain.errors import (
     CancelledError,
@@ -34,7 +36,7 @@ from watcher.jobs.context import JobParts
 from watcher.jobs.deliveries import Deliverer, DeliveryLimits
 from watcher.metrics import Metrics
 from watcher.sinks.base import Handover, Receipt
-from watcher.store import deliveries
+from watcher.store import deliveries, picks
 from watcher.store.tables import handovers
 
 DAY_S = 86_400
@@ -135,6 +137,33 @@ def test_delivery_is_done_with_the_receivers_word_alone(bench):
     )
     assert not bench.run()
     assert bench.count("a", "done") == 1
+
+
+def test_picks_of_a_number_given_out_again_have_another_id_and_the_same_picks_the_same(bench):
+    """A store put back from a copy has forgotten its last batches, and numbers the next as it numbered those."""
+    batch = add_batch(bench.database, bench.watch, ["a", "b"], now_ms=bench.now_ms)
+    ids = {name: load(bench.database, bench.watch, name).id for name in "ab"}
+    for name in "aba":
+        with bench.database.write() as session:
+            session.execute(delete(handovers))
+            picks.replace_picks(session, batch_id=batch.id, rows=[(ids[name], 1, {})])
+            digest = picks.load_picks_digest(session, batch_id=batch.id)
+        add_delivery(bench.database, batch, sink="a", picks_digest=digest, now_ms=bench.now_ms)
+        assert bench.run()
+    first, second, third = (handover.id for handover in bench.sinks["a"].seen)
+    assert first == third != second
+
+
+def test_delivery_that_an_earlier_version_promised_keeps_its_id(bench):
+    bench.add()
+    with bench.database.write() as session:
+        session.execute(update(handovers).values(picks_digest=None))
+    assert bench.run()
+    (seen,) = bench.sinks["a"].seen
+    assert seen.id == compute_delivery_id(
+        dataset_id=bench.watch.dataset_id, batch_key="gate-000001", sink="a", picks_digest=None
+    )
+    assert seen.picks_digest == compute_picks_digest([])
 
 
 def test_failures_wait_longer_and_longer_up_to_the_cap_with_the_same_id(bench):

@@ -9,10 +9,10 @@ import pytest
 
 from tests.receivers import Receiver, open_receiver
 from watcher.domain.clock import SystemClock
-from watcher.domain.delivery import compute_delivery_id
+from watcher.domain.delivery import compute_delivery_id, compute_picks_digest
 from watcher.sinks.base import Handover, PickedSample, PickLine, SinkParts
 
-DELIVERY_ID = compute_delivery_id(dataset_id="d", batch_key="gate-000001", sink="s")
+DELIVERY_ID = compute_delivery_id(dataset_id="d", batch_key="gate-000001", sink="s", picks_digest=None)
 
 
 def line(name: str = "a.jpg", rank: int = 1) -> PickLine:
@@ -57,6 +57,7 @@ class Batch:
             batch_key="gate-000001",
             tag="gate-000001",
             n_picks=len(self.names),
+            picks_digest=compute_picks_digest(self.names),
             progress=self.progress,
             source=None,
             iter_chunks=self.iter_chunks,

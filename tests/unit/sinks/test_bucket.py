@@ -28,13 +28,24 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
 
 def test_manifest_appears_in_the_bucket_and_takes_the_place_of_an_earlier_one(bucket, parts):
     sink = ManifestSink(ManifestRules(location=f"s3://{bucket.name}/for labelling/"), parts)
-    location = sink.deliver(Batch(["old"]).handover()).location
+    location = sink.deliver(Batch(["a+b %25.jpg", "b"]).handover()).location
     assert location == f"s3://{bucket.name}/for labelling/gate-000001.jsonl"
     sink.deliver(Batch(["a+b %25.jpg", "b"]).handover())
     ((key, body),) = bucket.read_all().items()
     assert key == "for labelling/gate-000001.jsonl"
     assert [json.loads(text)["file_name"] for text in body.splitlines()] == ["a+b %25.jpg", "b"]
     assert list(parts.work_dir.iterdir()) == []
+
+
+def test_manifest_of_other_picks_in_the_bucket_is_left_alone(bucket, parts):
+    sink = ManifestSink(ManifestRules(location=f"s3://{bucket.name}/for labelling"), parts)
+    sink.deliver(Batch(["old"]).handover())
+    assert sink.deliver(Batch(["new"]).handover()).location.endswith("/gate-000001-2.jsonl")
+    held = {key: json.loads(body)["file_name"] for key, body in bucket.read_all().items()}
+    assert held == {
+        "for labelling/gate-000001.jsonl": "old",
+        "for labelling/gate-000001-2.jsonl": "new",
+    }
 
 
 def test_manifest_that_cannot_be_finished_never_reaches_the_bucket(bucket, parts):
@@ -71,7 +82,7 @@ def test_manifest_appears_in_a_bucket_of_google(bucket, parts, monkeypatch, tmp_
     monkeypatch.setenv("GOOGLE_ALLOW_HTTP", "true")
     monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
     sink = ManifestSink(ManifestRules(location=f"gs://{bucket.name}/for labelling/"), parts)
-    sink.deliver(Batch(["old"]).handover())
+    sink.deliver(Batch(["a+b %25.jpg", "b"]).handover())
     location = sink.deliver(Batch(["a+b %25.jpg", "b"]).handover()).location
     assert location == f"gs://{bucket.name}/for labelling/gate-000001.jsonl"
     ((key, body),) = bucket.read_all().items()

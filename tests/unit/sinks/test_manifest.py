@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.sinks.conftest import Batch
 from watcher.domain.delivery import ManifestFormat, ManifestRules
-from watcher.domain.errors import ConfigError, StoreUnavailableError
+from watcher.domain.errors import ConfigError, DeliveryError, StoreUnavailableError
 from watcher.sinks.manifest import ManifestSink
 
 NAMES = ["日本 'x'.jpg", "line\nbreak.jpg", 'a+b,"%25".jpg']
@@ -78,19 +78,44 @@ def test_manifest_of_no_picks_has_no_lines(parts, form):
         assert len(path.read_text().splitlines()) == (form is ManifestFormat.CSV)
 
 
-def test_manifest_delivered_again_takes_the_place_of_the_first(parts):
-    deliver(parts, ["old"])
-    path = deliver(parts, ["new"])
-    assert [row["file_name"] for row in read(path)] == ["new"]
-    assert [path.name for path in path.parent.iterdir()] == ["gate-000001.jsonl"]
+@pytest.mark.parametrize("form", ManifestFormat)
+def test_manifest_of_the_same_picks_takes_the_place_of_the_first(parts, form):
+    first = deliver(parts, NAMES, form)
+    number = first.stat().st_ino
+    assert deliver(parts, NAMES, form) == first
+    assert first.stat().st_ino != number
+    assert list(first.parent.iterdir()) == [first]
+
+
+@pytest.mark.parametrize("form", ManifestFormat)
+@pytest.mark.parametrize("other", [b"", b"{}\n", b'a,"b\n', b"\xff\x00PAR1", None])
+def test_manifest_of_other_picks_is_left_alone_and_the_new_one_gets_a_name_of_its_own(parts, form, other):
+    """As after a restore, which gives the batch's number out again."""
+    first = deliver(parts, ["old"], form)
+    if other is not None:
+        first.write_bytes(other)
+    before = first.read_bytes()
+    second = deliver(parts, NAMES, form)
+    assert second.name == f"gate-000001-2.{form}"
+    assert first.read_bytes() == before
+    assert deliver(parts, NAMES, form) == second
+    assert deliver(parts, ["third"], form).name == f"gate-000001-3.{form}"
+
+
+def test_manifest_whose_names_are_all_taken_says_what_to_do(parts):
+    for number in range(9):
+        deliver(parts, [f"{number}.jpg"])
+    with pytest.raises(DeliveryError, match=r"to gate-000001-9\.jsonl are taken .* move some away"):
+        deliver(parts, ["a"])
 
 
 @pytest.mark.parametrize("form", ManifestFormat)
 def test_manifest_that_cannot_be_finished_leaves_the_one_before_and_no_rest(parts, form):
-    path = deliver(parts, ["old"], form)
+    names = [str(number) for number in range(600)]
+    path = deliver(parts, names, form)
     before = path.read_bytes()
     with pytest.raises(RuntimeError):
-        deliver(parts, [str(number) for number in range(600)], form, fail_after=500)
+        deliver(parts, names, form, fail_after=500)
     assert path.read_bytes() == before
     assert [path.name for path in path.parent.iterdir()] == [f"gate-000001.{form}"]
 

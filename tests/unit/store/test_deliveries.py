@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from tests.builders import NOW_MS, add_batch, add_delivery, add_watch, claim_delivery, deliver, load
-from watcher.domain.delivery import DeliveryState, SinkKind, compute_delivery_id
+from watcher.domain.delivery import DeliveryState, SinkKind, compute_delivery_id, compute_picks_digest
 from watcher.store import control, deliveries, watches
 
 
@@ -35,7 +35,13 @@ def test_promise_repeated_is_the_same_one_and_takes_in_a_new_sink(database, watc
         with database.write() as session:
             made.append(
                 deliveries.promise_deliveries(
-                    session, batch_id=batch.id, watch_id=watch.id, sinks=wanted, n_picks=3, now_ms=NOW_MS
+                    session,
+                    batch_id=batch.id,
+                    watch_id=watch.id,
+                    sinks=wanted,
+                    n_picks=3,
+                    picks_digest="0" * 64,
+                    now_ms=NOW_MS,
                 )
             )
     assert made == [1, 1, 0]
@@ -239,6 +245,16 @@ def test_counts_and_the_oldest_unconfirmed_are_by_sink(database, watch, batch):
 
 
 def test_delivery_id_is_the_same_everywhere_and_another_for_anything_else():
-    names = {"dataset_id": "d", "batch_key": "b", "sink": "s"}
-    assert compute_delivery_id(**names) == "f2f96a9d-84df-5237-9f83-e26ea316d985"
-    assert len({compute_delivery_id(**{**names, name: "x"}) for name in [*names, "sink"]}) == 3
+    promised_by_earlier_version = {"dataset_id": "d", "batch_key": "b", "sink": "s", "picks_digest": None}
+    assert compute_delivery_id(**promised_by_earlier_version) == "f2f96a9d-84df-5237-9f83-e26ea316d985"
+    names = {**promised_by_earlier_version, "picks_digest": compute_picks_digest(["a", "b"])}
+    assert compute_delivery_id(**names) == "5496b138-3c49-5bd5-8fab-d1fd36a5a0b0"
+    assert (
+        len({compute_delivery_id(**{**names, name: "x"}) for name in names} | {compute_delivery_id(**names)})
+        == 5
+    )
+
+
+def test_digest_of_picks_tells_their_names_and_order_apart():
+    picks = [[], ["a"], ["a", "b"], ["b", "a"], ["ab"], ["a", "", "b"]]
+    assert len({compute_picks_digest(names) for names in picks}) == len(picks)
