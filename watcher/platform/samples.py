@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy.exc import IntegrityError
@@ -34,9 +35,13 @@ from watcher.platform.secrets import is_id
 from watcher.platform.store import datasets as dataset_store
 from watcher.platform.store import samples as store
 
+if TYPE_CHECKING:
+    from watcher.database.engine import Database
+
 MAX_NAME_BYTES = 2048
 MODE = choice("mode", "ids", "fileNames", "full")
 FILE_NAME = text("fileName")
+SORT_BY = choice("sortBy", "_id", "index")
 _CHUNK = 2000
 # The size of one sample, 8 TiB.
 MAX_SIZE_BYTES = 2**43
@@ -155,16 +160,20 @@ def _is_count(value: object) -> bool:
 
 
 def check_name(name: str, what: str = "fileName") -> None:
-    """Refuses names that no client could store as a file below a folder of its own."""
+    """Refuses names that no client could store as a file below a folder of its own.
+
+    Empty parts and backslashes may be: a bucket holds the first, clients on Windows send the second.
+    """
     if (
         not name
         or len(name.encode()) > MAX_NAME_BYTES
         or "\0" in name
         or name.startswith("/")
+        or name.endswith("/")
         or any(part in (".", "..") for part in name.split("/"))
     ):
         raise invalid(
-            f"{what} must be a relative path of 1 to {MAX_NAME_BYTES} bytes without dot parts and NUL",
+            f"{what} must be a relative path of 1 to {MAX_NAME_BYTES} bytes without dot parts and NUL, and no folder",
             "SAMPLE_CREATE_REQUEST_INVALID_FORMAT",
         )
 
@@ -214,7 +223,7 @@ def create_sample(call: Call) -> CreateEntityResponse:
     return CreateEntityResponse(id=sample_id)
 
 
-def _stream(call: Call, columns: Sequence[str] | None) -> Stream:
+def _stream(call: Call, columns: Sequence[str] | None, *, by_id: bool = False) -> Stream:
     offset, limit = PAGE_OFFSET.of(call) or 0, PAGE_SIZE.of(call)
     name = FILE_NAME.of(call)
     database = call.platform.database
@@ -229,22 +238,48 @@ def _stream(call: Call, columns: Sequence[str] | None) -> Stream:
         rows = [found] if found is not None and offset == 0 else []
         return Stream(iter([msgspec.json.encode([_to_partial(row, columns) for row in rows])]))
     end = dataset.n_samples if limit is None else min(dataset.n_samples, offset + limit)
+    pieces = _iterate_by_id if by_id else _iterate
 
     def chunks() -> Iterator[bytes]:
-        # Every piece is a transaction of its own, so that a slow reader holds no connection.
-        first, opening = offset, b"["
-        while first < end:
-            with database.read() as session:
-                rows = store.load_samples(
-                    session, dataset_id=dataset.id, first=first, end=end, limit=_CHUNK, columns=columns
-                )
-            if not rows:
-                break
+        opening = b"["
+        for rows in pieces(database, dataset.id, offset, end, columns):
             yield opening + msgspec.json.encode([_to_partial(row, columns) for row in rows])[1:-1]
-            first, opening = rows[-1].position + 1, b","
+            opening = b","
         yield b"[]" if opening == b"[" else b"]"
 
     return Stream(chunks())
+
+
+def _iterate(
+    database: Database, dataset_id: str, first: int, end: int, columns: Sequence[str] | None
+) -> Iterator[list[store.SampleRow]]:
+    # Every piece is a transaction of its own, so that a slow reader holds no connection.
+    while first < end:
+        with database.read() as session:
+            rows = store.load_samples(
+                session, dataset_id=dataset_id, first=first, end=end, limit=_CHUNK, columns=columns
+            )
+        if not rows:
+            break
+        yield rows
+        first = rows[-1].position + 1
+
+
+def _iterate_by_id(
+    database: Database, dataset_id: str, first: int, end: int, columns: Sequence[str] | None
+) -> Iterator[list[store.SampleRow]]:
+    if first >= end:
+        return
+    with database.read() as session:
+        positions = store.load_positions_by_id(
+            session, dataset_id=dataset_id, offset=first, limit=end - first
+        )
+    for start in range(0, len(positions), _CHUNK):
+        with database.read() as session:
+            rows = store.load_samples_at(
+                session, dataset_id=dataset_id, positions=positions[start : start + _CHUNK], columns=columns
+            )
+        yield sorted(rows, key=attrgetter("id"))
 
 
 def _to_partial(row: store.SampleRow, columns: Sequence[str] | None) -> _Reply:
@@ -254,8 +289,11 @@ def _to_partial(row: store.SampleRow, columns: Sequence[str] | None) -> _Reply:
 
 
 def get_samples(call: Call) -> Stream:
-    """All samples in mapping order, or the one of a name."""
-    return _stream(call, None)
+    """All samples in mapping order, or by their ids, or the one of a name.
+
+    The `mode` of the oldest clients changes nothing: they can read whole samples alone.
+    """
+    return _stream(call, None, by_id=SORT_BY.of(call) == "_id")
 
 
 def get_samples_partial(call: Call) -> Stream:
@@ -315,7 +353,7 @@ OPERATIONS = (
         get_samples,
         "List samples",
         reply=list[SampleData],
-        query=(FILE_NAME, *_PAGE),
+        query=(text("mode"), FILE_NAME, SORT_BY, *_PAGE),
     ),
     Operation(
         "POST",

@@ -120,5 +120,12 @@ def test_document_describes_the_whole_protocol_and_marks_what_is_ours(document):
     assert own == {"cancelJobById"}
 
 
+def test_samples_can_be_asked_for_by_every_parameter_of_the_protocol(document):
+    operation = document["paths"][D + "/samples"]["get"]
+    query = {each["name"]: each["schema"] for each in operation["parameters"] if each["in"] == "query"}
+    assert set(query) == {"mode", "fileName", "sortBy", "pageSize", "pageOffset"}
+    assert query["sortBy"]["enum"] == ["_id", "index"]
+
+
 def test_document_is_valid_openapi(document):
     validate(document)

@@ -81,6 +81,27 @@ def test_mapping_and_sample_pages_are_counted_in_items(api):
     )
 
 
+def test_samples_are_sorted_by_position_or_by_id(api, monkeypatch):
+    monkeypatch.setattr("watcher.platform.samples._CHUNK", 2)
+    dataset = api.create_dataset()
+    ids = api.create_samples(dataset, [f"{index}.jpg" for index in range(7)])
+    other = api.create_dataset("other")
+    api.create_samples(other, ["a.jpg"])
+
+    def read(path="samples", **query):
+        return [row["id"] for row in api("GET", f"{dataset}/{path}", params=query)]
+
+    assert read() == read(sortBy="index") == read(mode="ids") == ids
+    assert read(sortBy="_id") == sorted(ids)
+    for offset in (0, 3, 6, 7, 10**15):
+        page = {"sortBy": "_id", "pageSize": 3, "pageOffset": offset}
+        assert read(**page) == sorted(ids)[offset : offset + 3]
+    # What only the oldest clients ask for: they read whole samples alone.
+    assert api("GET", f"{dataset}/samples", params={"mode": "ids"}) == api("GET", f"{dataset}/samples")
+    assert read(sortBy="_id", fileName="3.jpg") == [ids[3]]
+    api.refused("GET", f"{dataset}/samples", 422, "MALFORMED_REQUEST", params={"sortBy": "name"})
+
+
 def test_samples_of_an_empty_dataset_are_empty_lists(api):
     dataset = api.create_dataset()
     assert api("GET", f"{dataset}/samples") == []
@@ -207,7 +228,7 @@ def test_custom_metadata_beyond_the_limit_is_refused(build_server):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "/etc/passwd", "../a", "a/../b", "a/..", "./a", "a\0b", "x" * 2049, "é" * 1025]
+    "name", ["", "/etc/passwd", "../a", "a/../b", "a/..", "./a", "a\0b", "a/", "a//", "x" * 2049, "é" * 1025]
 )
 def test_name_that_no_client_could_store_is_refused(light_api, name):
     dataset = light_api.create_dataset()
@@ -215,6 +236,19 @@ def test_name_that_no_client_could_store_is_refused(light_api, name):
         "POST", f"{dataset}/samples", 422, "SAMPLE_CREATE_REQUEST_INVALID_FORMAT", json={"fileName": name}
     )
     assert light_api("GET", dataset)["nSamples"] == 0
+
+
+def test_names_that_a_bucket_or_another_system_may_hold_are_taken(light_api):
+    dataset = light_api.create_dataset()
+    names = ["a//b.jpg", "..\\b.jpg", "a\\b.jpg", "C:b.jpg", " ", "..."]
+    samples = light_api.create_samples(dataset, names)
+    assert light_api("GET", f"{dataset}/mappings", params={"field": "fileName"}) == names
+    for sample in samples:
+        url = light_api("GET", f"{dataset}/samples/{sample}/writeurls")["full"]
+        assert requests.put(url, data=JPEG, timeout=5).status_code == 200
+        assert (
+            requests.get(light_api("GET", f"{dataset}/samples/{sample}/readurl"), timeout=5).content == JPEG
+        )
 
 
 def test_names_that_differ_in_case_alone_are_two_samples(api):
