@@ -76,6 +76,8 @@ def test_build_context_holds_nothing_but_what_is_copied():
 
 
 DAEMONS = [name for name, service in SERVICES.items() if service["image"].startswith("datasource-watcher:")]
+# Daemons with the platform inside.
+EMBEDDED = {"watcher", "watcher-postgres"}
 PROFILES = ("default", "postgres", "workers", "monitoring")
 # Do their work and end.
 ONCE = {"migration", "dataset"}
@@ -185,8 +187,12 @@ def test_variables_of_image_and_compose_are_settings_that_fit_together(name, sec
         assert waits_for(name, "postgres")
     assert settings.http.host == "0.0.0.0"
     assert service["volumes"] == [f"watcher-data:{settings.data_dir}"]
-    for port in service.get("ports", []):
-        assert port == f"127.0.0.1:{settings.http.port}:{settings.http.port}"
+    serves = {settings.http.port, settings.platform.port} if name in EMBEDDED else {settings.http.port}
+    serves = {settings.platform.port} if name == "platform" else serves
+    assert set(service.get("ports", [])) in (set(), {f"127.0.0.1:{port}:{port}" for port in serves})
+    if name in EMBEDDED:  # what manifests hold is read outside, from the port that is published
+        assert settings.platform.host == "0.0.0.0"
+        assert settings.platform.url_base == f"http://127.0.0.1:{settings.platform.port}"
     assert instructions("EXPOSE") == [str(settings.http.port)]
     ports = {"platform": settings.platform.port, "worker": settings.worker.port}
     port = ports.get(service.get("command", ["run"])[0], settings.http.port)
@@ -243,6 +249,14 @@ def test_secrets_made_a_second_time_stay_as_they_are(secrets):
     assert (secrets / "store_url").read_text() == before
 
 
+def test_secret_that_a_later_version_wants_is_added_and_the_others_stay(secrets):
+    before = (secrets / "store_url").read_text()
+    (secrets / "control_token").unlink()
+    subprocess.run([ROOT / "deploy" / "make-secrets.sh", secrets], check=True, capture_output=True)
+    assert re.fullmatch(r"[0-9a-f]{48}", (secrets / "control_token").read_text())
+    assert (secrets / "store_url").read_text() == before
+
+
 def test_prometheus_configuration_passes_promtool(promtool_bin):
     done = subprocess.run(
         [promtool_bin, "check", "config", PROMETHEUS], capture_output=True, text=True, check=False
@@ -254,4 +268,7 @@ def test_prometheus_scrapes_the_service_at_its_port():
     jobs = {job["job_name"]: job for job in yaml.safe_load(PROMETHEUS.read_text())["scrape_configs"]}
     port = load_settings(image_variables()).http.port
     assert jobs["watcher"]["static_configs"] == [{"targets": [f"watcher:{port}"]}]
+    (workers,) = jobs["watcher"]["dns_sd_configs"]
+    assert set(workers["names"]) <= set(services_of("workers"))
+    assert (workers["type"], workers["port"]) == ("A", load_settings(image_variables()).worker.port)
     assert jobs["watcher"]["metrics_path"] == "/metrics"
