@@ -22,11 +22,10 @@ from watcher.data_folder import StatementKey, make_folders
 from watcher.database.engine import Database
 from watcher.dispatch.queue import RunQueue
 from watcher.domain.clock import Clock, SystemClock
-from watcher.domain.errors import ConfigError, StoreLockedError, WatcherError
+from watcher.domain.errors import ConfigError, StoreLockedError
 from watcher.domain.models import WatchConfig
 from watcher.leadership import Leadership
 from watcher.lightly.transport import RequestSeen, Transport
-from watcher.lightly.versions import fetch_minimum_version
 from watcher.logs import get_logger
 from watcher.metrics import Metrics
 from watcher.ops.control import Control
@@ -41,7 +40,7 @@ from watcher.scheduler import Scheduler, compute_longest_interval_s
 from watcher.settings.groups import check_control_token
 from watcher.settings.root import Settings
 from watcher.site import Site
-from watcher.standby import Standby
+from watcher.standby import ServerInquiry, Standby, release_in_time
 from watcher.store.reconciles import ReconcileReport
 from watcher.term import SCHEDULER_LIMIT_S, Term
 from watcher.traces import open_tracing
@@ -229,7 +228,7 @@ class Daemon:
                     configs=self.configs,
                     clock=self._clock,
                     stop=self._stop,
-                    beat=lambda: self._heartbeats.beat("presence"),
+                    heartbeats=self._heartbeats,
                     work_version=self.settings.work_version,
                 )
                 self._presence.start()
@@ -272,12 +271,13 @@ class Daemon:
 
     def _start_standby(self, *, leads: bool) -> None:
         assert self._leadership is not None
+        assert self._transport is not None
         self._heartbeats.expect("standby", within_s=max(SCHEDULER_LIMIT_S, self.settings.drain_timeout_s * 2))
         self._standby = Standby(
             self._leadership,
             begin=self._lead,
             end=self._step_down,
-            idle=self._ask_server,
+            idle=ServerInquiry(self._transport, self._access).begin,
             ask_every_s=self.settings.leader.lease_s / 4,
             stop=self._stop,
             beat=lambda: self._heartbeats.beat("standby"),
@@ -330,15 +330,6 @@ class Daemon:
         if self._http is not None:
             Control.remove(self.settings.data_dir)
         return drained
-
-    def _ask_server(self) -> None:
-        """A follower knows of the server's state too, so that it is ready when its turn comes."""
-        assert self._transport is not None
-        if self._access.get().last_ok_s is None:
-            try:
-                fetch_minimum_version(self._transport)
-            except WatcherError as error:
-                _log.info("server.not_asked", reason=str(error))
 
     def poll(self, name: str) -> PollReport:
         """One cycle of one watch, attached to its dataset first if need be.
@@ -422,7 +413,7 @@ class Daemon:
         if self._platform is not None:
             self._platform.stop(timeout_s=max(5.0, left_s()))
         if self._leadership is not None:
-            self._leadership.release()
+            release_in_time(self._leadership)
         open_tracing(self.settings.traces.endpoint).close()
         if self._store is not None:
             self._store.close()

@@ -2,6 +2,8 @@
 
 A worker of another work version than the leader's waits and says so, and a process that understands a watch otherwise
 than the leader takes no run of that watch.
+
+It also notices that the store hangs, which is no fault of this process: as long as it does, no loop counts as stalled.
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+
+from sqlalchemy import text
 
 from watcher import __version__
 from watcher.database.engine import Database
@@ -18,6 +22,8 @@ from watcher.domain.errors import StoreError
 from watcher.domain.models import WatchConfig
 from watcher.domain.pipeline import WORK_VERSION
 from watcher.logs import get_logger
+from watcher.ops.bounded import Bounded
+from watcher.ops.health import Heartbeats
 from watcher.store import processes
 from watcher.store.leadership import load_leader
 from watcher.store.processes import Process
@@ -25,6 +31,7 @@ from watcher.store.processes import Process
 _log = get_logger("presence")
 
 EVERY_S = 5.0
+_TELL_LIMIT_S = 10.0
 _SILENT_S = 60.0
 _FORGOTTEN_S = 3600.0
 
@@ -67,15 +74,21 @@ class Presence:
         configs: Sequence[WatchConfig],
         clock: Clock,
         stop: threading.Event,
-        beat: Callable[[], None],
+        heartbeats: Heartbeats,
         work_version: int = WORK_VERSION,
+        limit_s: float = _TELL_LIMIT_S,
     ) -> None:
+        """Keeps the values; `limit_s` is how long the store is waited for."""
         self._database = database
         self._kind = kind
         self._digests = {config.name: compute_digest(config) for config in configs}
         self._clock = clock
         self._stop = stop
-        self._beat = beat
+        self._heartbeats = heartbeats
+        self._limit_s = limit_s
+        # Each holds one connection at the most, however long the store hangs.
+        self._tell_in_time = Bounded(self.tell, limit_s=limit_s, what="the store")
+        self._ask_in_time = Bounded(self._ask, limit_s=limit_s, what="the store")
         self._work_version = work_version
         self._started_ms = int(clock.now_s() * 1000)
         self._thread: threading.Thread | None = None
@@ -110,10 +123,17 @@ class Presence:
             return
         self._thread.join(timeout=timeout_s)
         try:
-            with self._database.write() as session:
-                processes.forget_process(session, name=self._database.name)
+            Bounded(self._forget, limit_s=self._limit_s, what="the store")()
         except StoreError as error:
             _log.info("process.not_forgotten", reason=str(error))
+
+    def _forget(self) -> None:
+        with self._database.write() as session:
+            processes.forget_process(session, name=self._database.name)
+
+    def _ask(self) -> None:
+        with self._database.read() as session:
+            session.execute(text("SELECT 1"))
 
     def tell(self) -> None:
         """One sign of life, and a look at the others.
@@ -159,11 +179,19 @@ class Presence:
 
     def _run(self) -> None:
         while not self._clock.wait_s(self._stop, EVERY_S):
-            self._beat()
+            self._heartbeats.beat("presence")
             self._tell_or_log()
 
     def _tell_or_log(self) -> None:
         try:
-            self.tell()
+            self._tell_in_time()
         except StoreError as error:
             _log.warning("process.not_told", error=str(error))
+            self._pardon_if_away()
+
+    def _pardon_if_away(self) -> None:
+        """A sign of life may also wait for a lock; only a store that answers nothing excuses the loops."""
+        try:
+            self._ask_in_time()
+        except StoreError:
+            self._heartbeats.pardon()

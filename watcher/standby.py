@@ -11,11 +11,49 @@ from collections.abc import Callable
 from watcher.domain.clock import Clock
 from watcher.domain.errors import StoreError, StoreLockedError, WatcherError
 from watcher.leadership import Leadership
+from watcher.lightly.transport import Transport
+from watcher.lightly.versions import fetch_minimum_version
 from watcher.logs import get_logger
+from watcher.ops.bounded import Bounded
+from watcher.ops.health import AccessWatch
 
 _log = get_logger("standby")
 
 _LOOK_S = 0.25
+_RELEASE_LIMIT_S = 5.0
+
+
+class ServerInquiry:
+    """A follower asks the server now and then, so that it knows of its state and is ready when its turn comes.
+
+    In a thread, one at once: a server that hangs must not keep the follower from the lead, nor make it look stalled.
+    """
+
+    def __init__(self, transport: Transport, access: AccessWatch) -> None:
+        self._transport = transport
+        self._access = access
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Asks, unless the server has accepted the token already or a question is under way."""
+        if self._access.get().last_ok_s is not None or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._thread = threading.Thread(target=self._ask, name="server", daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        try:
+            fetch_minimum_version(self._transport)
+        except WatcherError as error:
+            _log.info("server.not_asked", reason=str(error))
+
+
+def release_in_time(leadership: Leadership, *, limit_s: float = _RELEASE_LIMIT_S) -> None:
+    """Gives the lead back at the end of a process; where the store hangs, the lease runs out instead."""
+    try:
+        Bounded(leadership.release, limit_s=limit_s, what="the store")()
+    except StoreError as error:
+        _log.warning("leadership.not_given_up", epoch=leadership.epoch, error=str(error))
 
 
 class Standby:
@@ -25,7 +63,7 @@ class Standby:
         leadership: what is wanted; perhaps held already.
         begin: starts what only the leader does.
         end: stops it, and returns when nothing of it runs any more or its time is over.
-        idle: called now and then while another process leads.
+        idle: called now and then while another process leads; must be quick.
         ask_every_s: how often a follower asks whether the lead is free.
     """
 

@@ -143,7 +143,7 @@ class Worker:
             configs=self.configs,
             clock=self._clock,
             stop=self._interrupt,
-            beat=lambda: self._heartbeats.beat("presence"),
+            heartbeats=self._heartbeats,
             work_version=settings.work_version,
         )
         jobs = JobFactory(
