@@ -137,8 +137,9 @@ POINTS_OF_LABEL_STUDIO = {
     "label_studio.project_created",
     "label_studio.tasks_imported",
 }
-# A command between two stores leads to the last: `tests/scale/test_move.py`.
-LED_TO_ELSEWHERE = {*POINTS_OF_LABEL_STUDIO, "moving.part_copied"}
+# Commands lead to these: one between two stores (`tests/scale/test_move.py`), and one that changes something
+# (`tests/unit/cli/test_commands.py`).
+LED_TO_ELSEWHERE = {*POINTS_OF_LABEL_STUDIO, "control.changed", "moving.part_copied"}
 
 
 @pytest.fixture(scope="session")

@@ -107,13 +107,20 @@ def _parse_steps(text: str | None) -> tuple[Step, ...]:
 
 
 @app.command()
-def status(*, as_json: JsonOption = False) -> None:
+def status(
+    watch: Annotated[str | None, typer.Argument(help="Only this watch.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
     """Watches, marks, lag, batches and their steps, failures."""
     with reporting():
         settings = load(quiet=True)
         database = bootstrap.open_existing_store(settings)
         try:
-            overview = load_overview(database, now_ms=int(time.time() * 1000))
+            if watch is not None:
+                with database.read() as session:
+                    find_watch(session, watch)
+            overview = load_overview(database, now_ms=int(time.time() * 1000), only=watch)
         finally:
             database.close()
         if as_json:

@@ -1,4 +1,4 @@
-"""Commands that change something: poll, audit, pause, resume, rewind, dead, replay.
+"""Commands that change something: poll, audit, pause, resume, rewind, dead, replay, drop.
 
 Beside a running daemon they ask it through its control API; without one they take the store's lock and do the work
 themselves.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from watcher.database.engine import Database
 from watcher.domain.errors import ConfigError, DeadlineExceededError, StoreLockedError, WatcherError
 from watcher.domain.models import Poll, PollState
 from watcher.domain.redaction import redact
-from watcher.ops.changes import apply_change, find_watch, name_actor
+from watcher.ops.changes import Wanted, find_watch, make_change, name_actor
 from watcher.ops.control import Control
 from watcher.ops.tokens import LOCAL
 from watcher.settings.root import Settings
@@ -39,6 +40,7 @@ from watcher.store.troubled import load_troubled
 _POLL_WAIT_S = 300.0
 _AUDIT_WAIT_S = 3600.0
 _LOOK_AGAIN_S = 0.1
+_MOST_DEAD = 1000
 
 T = TypeVar("T")
 WatchArgument = Annotated[str, typer.Argument(help="Name of the watch.")]
@@ -266,7 +268,7 @@ def rewind(
     """Set the mark back, so that everything after that time is listed again; nothing is processed twice."""
     with reporting():
         to_s = _parse_time(to)
-    _change(watch, "rewind", to_s=to_s)
+    _change(watch, "rewind", Wanted(to_s=to_s))
 
 
 @app.command()
@@ -277,24 +279,39 @@ def replay(
         str | None,
         typer.Option(help="Only this delivery, BATCH/SINK or BATCH; a confirmed one is made again."),
     ] = None,
+    file: Annotated[
+        str | None, typer.Option(help="Only this file, by its whole name: set aside, vanished, or held up.")
+    ] = None,
 ) -> None:
     """Resubmit dead runs, dead deliveries, quarantined samples and vanished ones."""
     with reporting():
-        if delivery is not None and watch is None:
-            raise ConfigError(
-                f"whose delivery is {delivery!r}? Write `watcher replay WATCH --delivery {delivery}`"
-            )
+        for option, value in (("delivery", delivery), ("file", file)):
+            if value is not None and watch is None:
+                raise ConfigError(
+                    f"whose {option} is {value!r}? Write `watcher replay WATCH --{option} {shlex.quote(value)}`"
+                )
         names = (
             [config.name for config in load(quiet=True).build_watch_configs()] if watch is None else [watch]
         )
     codes = []
     for name in names:  # trouble with one watch keeps no other from its chance
         try:
-            _change(name, "replay", delivery=delivery)
+            _change(name, "replay", Wanted(delivery=delivery, file=file))
         except typer.Exit as ended:
             codes.append(ended.exit_code)
     if codes:
         raise typer.Exit(max(codes))
+
+
+@app.command()
+def drop(
+    watch: WatchArgument,
+    *,
+    delivery: Annotated[str | None, typer.Option(help="This delivery, BATCH/SINK or BATCH.")] = None,
+    sink: Annotated[str | None, typer.Option(help="All to this sink, be it configured or not.")] = None,
+) -> None:
+    """Let dead deliveries be, such as those to a receiver that is gone; `replay --delivery` takes one up again."""
+    _change(watch, "drop", Wanted(delivery=delivery, sink=sink))
 
 
 @app.command()
@@ -304,15 +321,17 @@ def dead(*, as_json: JsonOption = False) -> None:
         database = bootstrap.open_existing_store(load(quiet=True))
         try:
             with database.read() as session:
-                dead_runs = runs.load_dead_runs(session, limit=1000)
-                dead_deliveries = deliveries.load_dead_deliveries(session, limit=1000)
-                found = load_troubled(session, limit=1000)
+                dead_runs = runs.load_dead_runs(session, limit=_MOST_DEAD)
+                dead_deliveries = deliveries.load_dead_deliveries(session, limit=_MOST_DEAD)
+                found = load_troubled(session, limit=_MOST_DEAD)
                 troubled = [
                     (row.name, sample) for row in watches.load_watches(session) for sample in found[row.id]
                 ]
         finally:
             database.close()
         print_dead(out, dead_runs, dead_deliveries, troubled, as_json=as_json)
+        if max(len(dead_runs), len(dead_deliveries), *map(len, found.values()), 0) >= _MOST_DEAD:
+            err.print(f"Only the newest {_MOST_DEAD} of a kind are listed, of samples those of each watch.")
 
 
 @app.command("log")
@@ -337,7 +356,8 @@ def show_log(
             print_log(out, entries)
 
 
-def _change(watch: str, verb: str, *, to_s: int | None = None, delivery: str | None = None) -> None:
+def _change(watch: str, verb: str, wanted: Wanted | None = None) -> None:
+    wanted = wanted or Wanted()
     with reporting():
         settings = load(quiet=True)
         database = bootstrap.open_existing_store(settings)
@@ -346,19 +366,17 @@ def _change(watch: str, verb: str, *, to_s: int | None = None, delivery: str | N
         try:
             if lock is not None:
                 lock.acquire()
-            with database.write() as session:
-                done, _ = apply_change(
-                    session,
-                    watch=watch,
-                    verb=verb,
-                    actor=name_actor(LOCAL, tell_actor()),
-                    now_ms=int(time.time() * 1000),
-                    to_s=to_s,
-                    delivery=delivery,
-                )
+            done, _ = make_change(
+                database,
+                watch=watch,
+                verb=verb,
+                wanted=wanted,
+                actor=name_actor(LOCAL, tell_actor()),
+                now_ms=int(time.time() * 1000),
+            )
         except StoreLockedError:
             control = Control.read(settings.data_dir)
-            done = control.request(watch, verb, actor=tell_actor(), to_s=to_s, delivery=delivery)
+            done = control.request(watch, verb, actor=tell_actor(), wanted=wanted)
         finally:
             if lock is not None:
                 lock.release()

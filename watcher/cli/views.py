@@ -77,9 +77,8 @@ def _print_watch(console: Console, watch: WatchView, *, now_ms: int) -> None:
             )
             state = Text(batch.state, style=_STYLES.get(batch.state, ""))
             new = "-" if batch.novelty is None else f"{batch.novelty:.2f}"
-            table.add_row(
-                batch.key, str(batch.n_samples), new, state, Text(steps), Text(" ".join(batch.manifests))
-            )
+            places = [f"{d.sink}: {d.location}" for d in batch.deliveries if d.location is not None]
+            table.add_row(batch.key, str(batch.n_samples), new, state, Text(steps), Text(", ".join(places)))
         console.print(table)
     if watch.problem:
         console.print(Text(f"  last poll: {watch.problem}", style="red"))
@@ -88,11 +87,15 @@ def _print_watch(console: Console, watch: WatchView, *, now_ms: int) -> None:
             if run.error:
                 console.print(Text(f"  {batch.key} {run.step}: {run.error}", style="red"))
         for delivery in batch.deliveries:
-            if delivery.state != "done":
+            if delivery.state not in {"done", "dropped"}:
                 told = f"  {batch.key}/{delivery.sink} {delivery.state}, attempt {delivery.attempt}"
                 console.print(Text(f"{told}: {delivery.error}" if delivery.error else told, style="yellow"))
     for sample in watch.troubled:
         console.print(Text(f"  {sample.state} {sample.file_name}: {sample.reason or ''}", style="red"))
+    if watch.n_more_troubled:
+        console.print(
+            Text(f"  and {watch.n_more_troubled} more set aside; `watcher dead` lists them", style="red")
+        )
     for poll in watch.polls[:1]:
         if poll.error:
             console.print(Text(f"  last poll: {poll.error}", style="red"))

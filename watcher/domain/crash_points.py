@@ -20,6 +20,7 @@ NAMES = frozenset(
         "attach.dataset_created",
         "attach.datasource_set",
         "attach.watch_stored",
+        "control.changed",
         "daemon.batches_cut",
         "daemon.runs_released",
         "deliver.promised",

@@ -43,12 +43,17 @@ class ImageReference(StrEnum):
 
 
 class DeliveryState(StrEnum):
-    """A delivery is `ready` (perhaps not before a time), `running` under a lease, `done` once confirmed, or `dead`."""
+    """Where a delivery stands.
+
+    `ready` (perhaps not before a time), `running` under a lease, `done` once confirmed, `dead` when it was given up, or
+    `dropped` when a person does not want a dead one any more.
+    """
 
     READY = "ready"
     RUNNING = "running"
     DONE = "done"
     DEAD = "dead"
+    DROPPED = "dropped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,7 +112,7 @@ def read_image(
         raise ImageError("the file is empty", truncated=True)
     if len(content) > limits.max_bytes:
         raise _build_too_many_bytes(len(content), limits)
-    source = _guard(content, lambda: _open(content))
+    source = _guard(content, limits, lambda: _open(content))
     width, height = source.size
     if width * height > limits.max_pixels:
         raise ImageError(
@@ -123,12 +123,12 @@ def read_image(
     if draft_px is not None and name in {"JPEG", "MPO"}:
         source.draft("RGB", (draft_px, draft_px))
     is_reduced = source.size != (width, height)
-    _guard(content, source.load)
+    _guard(content, limits, source.load)
     exif = _read_exif(source)
-    pixels = _guard(content, lambda: _convert_to_rgb(source))
+    pixels = _guard(content, limits, lambda: _convert_to_rgb(source))
     return DecodedImage(
         pixels=pixels,
-        view=_guard(content, lambda: _build_view(source, pixels)),
+        view=_guard(content, limits, lambda: _build_view(source, pixels)),
         size_bytes=len(content),
         format=name,
         orientation=_find_orientation(exif),
@@ -158,7 +158,7 @@ def _open(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content), formats=[name for name in _FORMATS if name in Image.OPEN])
 
 
-def _guard(content: bytes, act: Callable[[], _T]) -> _T:
+def _guard(content: bytes, limits: ImageLimits, act: Callable[[], _T]) -> _T:
     """Runs a step of Pillow; whatever it raises becomes an ImageError.
 
     Decoders meet hostile bytes with any exception there is, from KeyError to ZeroDivisionError.
@@ -168,7 +168,7 @@ def _guard(content: bytes, act: Callable[[], _T]) -> _T:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         found = re.search(r"\d+", str(error))
         raise ImageError(
-            f"too many pixels: {found[0] if found else 'more'}, at most {_PILLOW_MAX_PIXELS} are ever decoded"
+            f"too many pixels: {found[0] if found else 'more'}, at most {limits.max_pixels} are allowed (max_pixels)"
         ) from error
     except MemoryError:
         raise

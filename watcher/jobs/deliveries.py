@@ -225,7 +225,8 @@ class Deliverer:
             config = next((sink for sink in sinks if sink.name == name), None)
             if config is None:
                 raise DeliveryRefusedError(
-                    f"watch {watch!r} has no sink {name!r} any more: configure it again, then `watcher replay {watch}`"
+                    f"watch {watch!r} has no sink {name!r} any more: `watcher drop {watch} --sink {name}` lets its "
+                    f"deliveries be, or configure it again, then `watcher replay {watch}`"
                 )
             if (watch, name) not in self._sinks:
                 self._sinks[watch, name] = self._build_sink(config)

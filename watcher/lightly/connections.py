@@ -287,6 +287,10 @@ def read_chunk(response: requests.Response, n_bytes: int, *, what: str) -> bytes
     raise TransportError(f"{what}: the answer broke off: {reason}")
 
 
+def _describe_silence(found: re.Match[str]) -> str:
+    return f"nothing came for {float(found[1]):.3g} s"
+
+
 def describe_failure(error: BaseException) -> str:
     """The innermost reason of a failed exchange in a few words, without addresses' queries."""
     seen = 0
@@ -298,7 +302,9 @@ def describe_failure(error: BaseException) -> str:
             break
         error = inner
         seen += 1
+    # What the libraries say of their own objects, and of a silence.
     text = re.sub(
-        r"^.*?(?:object at 0x[0-9a-f]+>|Connection\(host=[^)]*\)): ", "", str(error), flags=re.DOTALL
+        r"^.*?(?:object at 0x[0-9a-f]+>|(?:Connection|Pool)\(host=[^)]*\)): ", "", str(error), flags=re.DOTALL
     )
+    text = re.sub(r"^Read timed out\. \(read timeout=([0-9.]+)\)$", _describe_silence, text)
     return redact(text or type(error).__name__)[:300]

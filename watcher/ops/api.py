@@ -18,7 +18,7 @@ from watcher.domain.errors import StoreError, UnknownWatchError, WatcherError
 from watcher.domain.models import Watch
 from watcher.logs import get_logger
 from watcher.ops.bounded import Limited
-from watcher.ops.changes import apply_change, find_watch, name_actor
+from watcher.ops.changes import Wanted, find_watch, make_change, name_actor
 from watcher.ops.faults import Fault
 from watcher.ops.life import load_lives
 from watcher.ops.openapi import build_document
@@ -27,6 +27,8 @@ from watcher.ops.operations import (
     OPERATIONS,
     ChangeDone,
     ChangeRequest,
+    DropRequest,
+    FailedDelivery,
     FailedRun,
     FailedSample,
     Failures,
@@ -37,7 +39,7 @@ from watcher.ops.operations import (
 from watcher.ops.overview import load_overview
 from watcher.ops.parts import OpsParts, build_json
 from watcher.planning import plan_watch
-from watcher.store import control, reconciles, runs, watches
+from watcher.store import control, deliveries, reconciles, runs, watches
 from watcher.store.troubled import load_last_troubled
 
 _log = get_logger("control")
@@ -161,13 +163,9 @@ class Api:
         if verb in {"poll", "audit"}:
             status, changed = self._start(watch, verb, who_when), True
         else:
-            own: dict[str, Any] = {}
-            if isinstance(request, RewindRequest):
-                own["to_s"] = request.to_s
-            if isinstance(request, ReplayRequest):
-                own["delivery"] = request.delivery
-            with self._parts.database.write() as session:
-                status, changed = apply_change(session, watch=watch, verb=verb, **own, **who_when)
+            status, changed = make_change(
+                self._parts.database, watch=watch, verb=verb, wanted=_read_wanted(request), **who_when
+            )
         _log.info("control.changed", watch=watch, verb=verb, actor=who_when["actor"], changed=changed)
         return ChangeDone(watch=watch, verb=verb, status=status, changed=changed)
 
@@ -258,12 +256,23 @@ class Api:
         return None if name is None else find_watch(session, name)
 
 
+def _read_wanted(request: ChangeRequest) -> Wanted:
+    if isinstance(request, RewindRequest):
+        return Wanted(to_s=request.to_s)
+    if isinstance(request, ReplayRequest):
+        return Wanted(delivery=request.delivery, file=request.file)
+    if isinstance(request, DropRequest):
+        return Wanted(delivery=request.delivery, sink=request.sink)
+    return Wanted()
+
+
 def load_failures(session: Any, *, watch: Watch | None, limit: int) -> Failures:
     """What was given up, of one watch or of all."""
     of = None if watch is None else watch.id
     names = {row.id: row.name for row in watches.load_watches(session)}
     troubled = load_last_troubled(session, watch_id=of, limit=limit)
     dead = runs.load_dead_runs(session, watch_id=of, limit=limit)
+    undelivered = deliveries.load_dead_deliveries(session, watch_id=of, limit=limit)
     return Failures(
         runs=[
             FailedRun(
@@ -276,6 +285,16 @@ def load_failures(session: Any, *, watch: Watch | None, limit: int) -> Failures:
                 finished_ms=run.finished_ms,
             )
             for name, run in dead
+        ],
+        deliveries=[
+            FailedDelivery(
+                watch=name,
+                delivery=f"{batch}/{delivery.sink}",
+                attempts=delivery.attempt,
+                reason=delivery.error,
+                finished_ms=delivery.finished_ms,
+            )
+            for name, batch, delivery in undelivered
         ],
         samples=[
             FailedSample(

@@ -1,48 +1,63 @@
-"""Changes of a watch in the store: pause, resume, rewind, replay; the same by command and over HTTP."""
+"""Changes of a watch in the store: pause, resume, rewind, replay, drop; the same by command and over HTTP."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from watcher.domain.errors import ConfigError, UnknownWatchError, WatcherError
+from watcher.database.engine import Database
+from watcher.domain.crash_points import crash_point
+from watcher.domain.errors import ConfigError, RefusedChangeError, UnknownWatchError, WatcherError
 from watcher.domain.models import Watch
 from watcher.store import control, watches
 
 _MOST_NAMED = 20
 
 
-def apply_change(
-    session: Session,
-    *,
-    watch: str,
-    verb: str,
-    actor: str,
-    now_ms: int,
-    to_s: int | None = None,
-    delivery: str | None = None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a change is about, besides its watch.
+
+    Attributes:
+        to_s: where `rewind` sets the mark, unix seconds.
+        delivery: what alone `replay` makes again or `drop` lets be, `<batch>/<sink>` or `<batch>`.
+        sink: `drop`: all dead deliveries to this sink.
+        file: what alone `replay` gives another chance: the whole name of a file.
+    """
+
+    to_s: int | None = None
+    delivery: str | None = None
+    sink: str | None = None
+    file: str | None = None
+
+
+def make_change(
+    database: Database, *, watch: str, verb: str, wanted: Wanted, actor: str, now_ms: int
 ) -> tuple[str, bool]:
-    """Carries out `pause`, `resume`, `rewind` or `replay` in the transaction.
+    """Carries out `pause`, `resume`, `rewind`, `replay` or `drop`, in one transaction with its line in the audit log.
 
     Args:
-        session: an open transaction.
+        database: the store.
         watch: name of the watch.
         verb: which change.
+        wanted: what it is about.
         actor: who wants it, for the audit log.
         now_ms: the present.
-        to_s: where `rewind` sets the mark, unix seconds.
-        delivery: what alone `replay` makes again, `<batch>/<sink>` or `<batch>`.
 
     Returns:
         What was done, in words, and whether anything changed.
 
     Raises:
         ConfigError: there is no such watch or verb.
-        RefusedChangeError: the mark would go forward; there is no such delivery.
+        RefusedChangeError: it is not allowed as things stand, or there is no such delivery or file.
     """
-    row = find_watch(session, watch)
-    return _apply(session, row, verb, {"actor": actor, "now_ms": now_ms}, to_s, delivery)
+    with database.write() as session:
+        row = find_watch(session, watch)
+        done = _apply(session, row, verb, {"actor": actor, "now_ms": now_ms}, wanted)
+    crash_point("control.changed")
+    return done
 
 
 def find_watch(session: Session, name: str) -> Watch:
@@ -70,8 +85,7 @@ def _apply(
     watch: Watch,
     verb: str,
     who_when: dict[str, Any],
-    to_s: int | None,
-    delivery: str | None,
+    wanted: Wanted,
 ) -> tuple[str, bool]:
     if verb == "pause":
         changed = control.pause(session, watch=watch, **who_when)
@@ -80,15 +94,31 @@ def _apply(
         changed = control.resume(session, watch=watch, **who_when)
         return "resumed" if changed else "it was not paused", changed
     if verb == "rewind":
-        if to_s is None:
+        if wanted.to_s is None:
             raise WatcherError("rewind needs the time to go back to")
-        changed = control.rewind(session, watch=watch, to_s=to_s, **who_when)
-        return f"the mark is at {to_s}" if changed else "the mark stands there already", changed
-    if verb == "replay" and delivery is not None:
-        n = control.replay_delivery(session, watch=watch, delivery=delivery, **who_when)
-        return f"{n} deliveries resubmitted", bool(n)
+        changed = control.rewind(session, watch=watch, to_s=wanted.to_s, **who_when)
+        return f"the mark is at {wanted.to_s}" if changed else "the mark stands there already", changed
     if verb == "replay":
-        n_runs, n_samples, n_deliveries = control.replay(session, watch=watch, **who_when)
-        told = f"{n_runs} runs, {n_samples} samples and {n_deliveries} deliveries resubmitted"
-        return told, bool(n_runs or n_samples or n_deliveries)
-    raise ConfigError(f"there is no change {verb!r}; there are poll, audit, pause, resume, rewind, replay")
+        return _replay(session, watch, who_when, wanted)
+    if verb == "drop":
+        n = control.drop(session, watch=watch, delivery=wanted.delivery, sink=wanted.sink, **who_when)
+        return f"{n} dead deliveries dropped" if n else "dropped already", bool(n)
+    raise ConfigError(
+        f"there is no change {verb!r}; there are poll, audit, pause, resume, rewind, replay, drop"
+    )
+
+
+def _replay(session: Session, watch: Watch, who_when: dict[str, Any], wanted: Wanted) -> tuple[str, bool]:
+    if wanted.delivery is not None and wanted.file is not None:
+        raise RefusedChangeError("a delivery and a file are named: replay one after the other")
+    if wanted.delivery is not None:
+        n = control.replay_delivery(session, watch=watch, delivery=wanted.delivery, **who_when)
+        return f"{n} deliveries resubmitted", bool(n)
+    if wanted.file is not None:
+        n_runs, n_samples = control.replay_file(session, watch=watch, file_name=wanted.file, **who_when)
+        if not n_runs and not n_samples:
+            return "it waits or is worked on already", False
+        return f"{n_runs} runs and {n_samples} samples resubmitted", True
+    n_runs, n_samples, n_deliveries = control.replay(session, watch=watch, **who_when)
+    told = f"{n_runs} runs, {n_samples} samples and {n_deliveries} deliveries resubmitted"
+    return told, bool(n_runs or n_samples or n_deliveries)

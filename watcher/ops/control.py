@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import ssl
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from watcher.domain.errors import ConfigError, NotSentError, WatcherError
+from watcher.ops.changes import Wanted
 
 _FILE = "control.json"
 _PEM_BEGIN = "-----BEGIN CERTIFICATE-----"
 _PEM_END = "-----END CERTIFICATE-----"
 _LIMIT_S = 10.0
+_NOTHING = Wanted()
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,17 +61,14 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
         """Takes the file away."""
         (data_dir / _FILE).unlink(missing_ok=True)
 
-    def request(
-        self, watch: str, verb: str, *, actor: str = "", to_s: int | None = None, delivery: str | None = None
-    ) -> str:
+    def request(self, watch: str, verb: str, *, actor: str = "", wanted: Wanted = _NOTHING) -> str:
         """Asks the daemon for a change.
 
         Args:
             watch: name of the watch.
-            verb: poll, audit, pause, resume, rewind or replay.
+            verb: poll, audit, pause, resume, rewind, replay or drop.
             actor: who wants it.
-            to_s: for `rewind`, unix seconds.
-            delivery: for `replay`, `<batch>/<sink>` or `<batch>`.
+            wanted: what it is about.
 
         Returns:
             What the daemon says it did.
@@ -78,7 +78,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
             WatcherError: it cannot now, since its store does not answer.
             NotSentError: it cannot be reached.
         """
-        given = {"actor": actor, "to_s": to_s, "delivery": delivery}
+        given = {"actor": actor, **asdict(wanted)}
         body = {name: value for name, value in given.items() if value is not None}
         try:
             with requests.Session() as session:

@@ -205,6 +205,7 @@ _DELIVERY_TEXTS = {
     DeliveryState.RUNNING: "is being delivered",
     DeliveryState.DONE: "delivered",
     DeliveryState.DEAD: "not delivered",
+    DeliveryState.DROPPED: "not delivered, and dropped by a person",
 }
 _EXPLANATIONS = {
     SampleState.WAITING: "it is in the ledger and waits for the next batch",

@@ -16,6 +16,7 @@ from watcher.store.reconciles import ReconcileReport
 
 LATEST_S = 100_000_000_000
 LARGEST_ID = 2**53
+_NO_NUL = r"^[^\x00]*$"
 _PLAIN = r"^[^\x00-\x1f\x7f]*$"
 
 
@@ -36,9 +37,27 @@ class RewindRequest(ChangeRequest, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ReplayRequest(ChangeRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of a replay; `delivery` is `<batch>/<sink>` or `<batch>`, and makes that alone again."""
+    """Body of a replay.
+
+    Attributes:
+        delivery: `<batch>/<sink>` or `<batch>`: makes that alone again.
+        file: the whole name of a file: gives that alone another chance.
+    """
 
     delivery: Annotated[str, msgspec.Meta(max_length=300, pattern=_PLAIN)] | None = None
+    file: Annotated[str, msgspec.Meta(min_length=1, max_length=4096, pattern=_NO_NUL)] | None = None
+
+
+class DropRequest(ChangeRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of a drop; one of the two.
+
+    Attributes:
+        delivery: `<batch>/<sink>` or `<batch>`.
+        sink: all dead deliveries to it, be it configured or not.
+    """
+
+    delivery: Annotated[str, msgspec.Meta(min_length=1, max_length=300, pattern=_PLAIN)] | None = None
+    sink: Annotated[str, msgspec.Meta(min_length=1, max_length=63, pattern=_PLAIN)] | None = None
 
 
 class ChangeDone(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,10 +96,21 @@ class FailedSample(msgspec.Struct, frozen=True, kw_only=True):
     changed_ms: int
 
 
+class FailedDelivery(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery that was given up; `delivery` is `<batch>/<sink>`, as `replay` and `drop` take it."""
+
+    watch: str
+    delivery: str
+    attempts: int
+    reason: str | None
+    finished_ms: int | None
+
+
 class Failures(msgspec.Struct, frozen=True, kw_only=True):
     """What was given up, newest first, each list cut at `limit`; `replay` gives it another chance."""
 
     runs: list[FailedRun]
+    deliveries: list[FailedDelivery]
     samples: list[FailedSample]
 
 
@@ -215,5 +245,10 @@ OPERATIONS = (
         "replay",
         "Give dead runs and deliveries, quarantined and vanished samples another chance.",
         body=ReplayRequest,
+    ),
+    _change(
+        "drop",
+        "Let dead deliveries be, such as those to a receiver that is gone; nobody is told of them any more.",
+        body=DropRequest,
     ),
 )

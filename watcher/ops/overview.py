@@ -111,6 +111,8 @@ class WatchView(msgspec.Struct, frozen=True, kw_only=True):
         listing: how the server takes windows, as far as a probe found out.
         problem: why the last poll could not begin.
         next_poll_s: unix time of the next poll, where the scheduler runs.
+        troubled: the last discovered ones of those that were set aside.
+        n_more_troubled: how many more there are.
     """
 
     name: str
@@ -130,6 +132,7 @@ class WatchView(msgspec.Struct, frozen=True, kw_only=True):
     batches: list[BatchView]
     picks: list[PickView]
     troubled: list[TroubleView]
+    n_more_troubled: int
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,6 +187,12 @@ def load_overview(
                 batches=[_batch(batch, progress[batch.id]) for batch in recent_batches[watch.id]],
                 picks=[_pick(pick) for pick in latest_picks[watch.id]],
                 troubled=[_trouble(sample) for sample in troubled[watch.id]],
+                n_more_troubled=max(
+                    0,
+                    counts[watch.name, SampleState.QUARANTINED]
+                    + counts[watch.name, SampleState.GONE]
+                    - len(troubled[watch.id]),
+                ),
             )
         )
     return Overview(now_ms=now_ms, watches=views)

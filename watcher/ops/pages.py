@@ -24,7 +24,7 @@ from watcher.ops.changes import find_watch
 from watcher.ops.faults import Fault
 from watcher.ops.formats import format_moment, format_number, format_span
 from watcher.ops.life import load_lives
-from watcher.ops.operations import OPERATIONS, ChangeRequest, ReplayRequest
+from watcher.ops.operations import OPERATIONS, ChangeRequest, DropRequest, ReplayRequest
 from watcher.ops.overview import load_overview
 from watcher.ops.parts import OpsParts
 from watcher.ops.sessions import COOKIE, LIFE_S, Login, Sessions
@@ -37,7 +37,7 @@ _STATIC = {"status.css": "text/css; charset=utf-8", "status.js": "text/javascrip
 _SHOWN_IN_FULL = 3
 _LOG_ENTRIES = 100
 _MOST_NAME_CHARACTERS = 4096
-_VERBS = frozenset({"poll", "audit", "pause", "resume", "replay"})
+_VERBS = frozenset({"poll", "audit", "pause", "resume", "replay", "drop"})
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -223,7 +223,11 @@ class Pages:
         if verb not in _VERBS:
             return PlainTextResponse("there is no such change\n", status_code=404, headers=_HEADERS)
         delivery = form.get("delivery") or None
-        change = ReplayRequest(delivery=delivery) if verb == "replay" else ChangeRequest()
+        change = ChangeRequest()
+        if verb == "replay":
+            change = ReplayRequest(delivery=delivery)
+        elif verb == "drop":
+            change = DropRequest(delivery=delivery)
         watch = form.get("watch", "")
         try:
             done = self._api.change(self._operations[verb], watch=watch, request=change, caller=login.caller)

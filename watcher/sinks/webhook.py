@@ -91,8 +91,8 @@ class WebhookSink:
         except ApiException as error:
             if error.status == _GONE:
                 raise DeliveryRefusedError(
-                    f"{what}: the receiver is gone for good (410): set another URL or take the sink out, then "
-                    "`watcher replay`"
+                    f"{what}: the receiver is gone for good (410): set another URL, then `watcher replay "
+                    f"{handover.watch}`; or take the sink out, then `watcher drop {handover.watch} --sink` and its name"
                 ) from error
             raise
 

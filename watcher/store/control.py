@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.orm import Session
 
 from watcher.domain.errors import RefusedChangeError
 from watcher.domain.models import PollState, RunState, SampleState, Watch
 from watcher.store import deliveries, embedder_pins, polls, runs, watches
+from watcher.store import samples as samples_of
 from watcher.store.tables import audit_log, batches, samples
 from watcher.store.tables import runs as runs_table
 from watcher.store.tables import watches as watches_table
 
 _NEWEST = 1000
+_SET_ASIDE = (SampleState.QUARANTINED, SampleState.GONE)
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,30 +107,8 @@ def replay(session: Session, *, watch: Watch, actor: str, now_ms: int) -> tuple[
     Returns:
         (runs, samples, deliveries) that were resubmitted.
     """
-    dead = session.execute(
-        select(runs_table.c.id)
-        .join(batches, batches.c.id == runs_table.c.batch_id)
-        .where(batches.c.watch_id == watch.id, runs_table.c.state == RunState.DEAD)
-    ).scalars()
-    n_runs = 0
-    for run_id in dead.all():
-        runs.revive_run(session, run_id=run_id, now_ms=now_ms)
-        n_runs += 1
-    revived: Any = session.execute(
-        update(samples)
-        .where(
-            samples.c.watch_id == watch.id,
-            samples.c.state.in_([SampleState.QUARANTINED, SampleState.GONE]),
-        )
-        .values(
-            state=SampleState.WAITING,
-            batch_id=None,
-            attempts=samples.c.attempts + 1,
-            available_ms=now_ms,
-            changed_ms=now_ms,
-        )
-    )
-    n_samples = int(revived.rowcount)
+    n_runs = _revive_runs(session, batches.c.watch_id == watch.id, now_ms=now_ms)
+    n_samples = _revive_samples(session, samples.c.watch_id == watch.id, now_ms=now_ms)
     n_deliveries = deliveries.revive_deliveries(session, watch_id=watch.id, now_ms=now_ms)
     if n_runs or n_samples or n_deliveries:
         facts = {"runs": n_runs, "samples": n_samples, "deliveries": n_deliveries}
@@ -162,6 +142,83 @@ def replay_delivery(session: Session, *, watch: Watch, delivery: str, actor: str
             "`watcher status` shows them; one that is under way ends first"
         )
     _record(session, watch, actor, "replay", now_ms, {"delivery": delivery, "deliveries": n})
+    return n
+
+
+def replay_file(
+    session: Session, *, watch: Watch, file_name: str, actor: str, now_ms: int
+) -> tuple[int, int]:
+    """Gives one file another chance: a quarantined or vanished sample, or the dead runs that hold its batch up.
+
+    Returns:
+        (runs, samples) that were resubmitted; none if it waits or is worked on already.
+
+    Raises:
+        RefusedChangeError: the watch does not know it, or it went through all steps.
+    """
+    sample = samples_of.load_sample(session, watch_id=watch.id, file_name=file_name)
+    if sample is None:
+        raise RefusedChangeError(
+            f"{watch.name!r} has never listed {file_name[:200]!r}: write the whole name, as `watcher dead` and "
+            "`watcher why` show it"
+        )
+    n_runs = n_samples = 0
+    if sample.state in _SET_ASIDE:
+        n_samples = _revive_samples(session, samples.c.id == sample.id, now_ms=now_ms)
+    elif sample.batch_id is not None:
+        n_runs = _revive_runs(session, batches.c.id == sample.batch_id, now_ms=now_ms)
+        if not n_runs and sample.state is SampleState.DONE:
+            raise RefusedChangeError(
+                f"{file_name[:200]!r} went through all steps, so nothing of it can be resubmitted; "
+                f"`watcher replay {watch.name} --delivery BATCH/SINK` hands the picks of a batch over again"
+            )
+    if n_runs or n_samples:
+        facts = {"file": file_name, "runs": n_runs, "samples": n_samples}
+        _record(session, watch, actor, "replay", now_ms, facts)
+    return n_runs, n_samples
+
+
+def drop(
+    session: Session,
+    *,
+    watch: Watch,
+    actor: str,
+    now_ms: int,
+    delivery: str | None = None,
+    sink: str | None = None,
+) -> int:
+    """Lets dead deliveries be, such as those to a receiver that is gone for good.
+
+    Args:
+        session: an open transaction.
+        watch: whose.
+        actor: who wants it.
+        now_ms: the present.
+        delivery: `<batch>/<sink>`, or `<batch>` for all its sinks; or
+        sink: all to this sink, whether it is still configured or not.
+
+    Returns:
+        How many; none if they were dropped before.
+
+    Raises:
+        RefusedChangeError: there is no dead one, or not one of the two is named.
+    """
+    if (delivery is None) == (sink is None):
+        raise RefusedChangeError("what is to be dropped? Name one delivery as <batch>/<sink>, or a sink")
+    batch_key, of_delivery = None, None
+    if delivery is not None:
+        batch_key, _, of_delivery = delivery.partition("/")
+    n, n_dropped = deliveries.drop_deliveries(
+        session, watch_id=watch.id, now_ms=now_ms, batch_key=batch_key, sink=sink or of_delivery or None
+    )
+    if not n_dropped:
+        what = f"delivery {delivery!r}" if sink is None else f"delivery to {sink!r}"
+        raise RefusedChangeError(
+            f"{watch.name!r} has no dead {what}: only dead ones can be dropped, and `watcher dead` lists them"
+        )
+    if n:
+        named = {"delivery": delivery} if sink is None else {"sink": sink}
+        _record(session, watch, actor, "drop", now_ms, {**named, "deliveries": n})
     return n
 
 
@@ -234,6 +291,34 @@ def finish_reembed(session: Session, *, watch: Watch, embedder: str, actor: str,
     embedder_pins.replace_embedder(session, watch_id=watch.id, embedder=embedder, now_ms=now_ms)
     embedder_pins.delete_other_vectors(session, watch_id=watch.id, embedder=embedder)
     _record(session, watch, actor, "reembedded", now_ms, {"to": embedder})
+
+
+def _revive_runs(session: Session, of: ColumnElement[bool], *, now_ms: int) -> int:
+    dead = session.execute(
+        select(runs_table.c.id)
+        .join(batches, batches.c.id == runs_table.c.batch_id)
+        .where(of, runs_table.c.state == RunState.DEAD)
+    ).scalars()
+    n_runs = 0
+    for run_id in dead.all():
+        runs.revive_run(session, run_id=run_id, now_ms=now_ms)
+        n_runs += 1
+    return n_runs
+
+
+def _revive_samples(session: Session, of: ColumnElement[bool], *, now_ms: int) -> int:
+    revived: Any = session.execute(
+        update(samples)
+        .where(of, samples.c.state.in_(_SET_ASIDE))
+        .values(
+            state=SampleState.WAITING,
+            batch_id=None,
+            attempts=samples.c.attempts + 1,
+            available_ms=now_ms,
+            changed_ms=now_ms,
+        )
+    )
+    return int(revived.rowcount)
 
 
 def _record(

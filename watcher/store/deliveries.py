@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, and_, delete, func, insert, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from watcher.domain.delivery import Delivery, DeliveryState, SinkKind
@@ -18,6 +18,7 @@ from watcher.store.tables import batches, delivered_tasks, handovers, watches
 
 _MOST_TRIES = 5
 _OPEN = (DeliveryState.READY, DeliveryState.RUNNING)
+_UNCONFIRMED = (*_OPEN, DeliveryState.DEAD)
 
 
 def promise_deliveries(
@@ -264,7 +265,7 @@ def _update_held(session: Session, delivery_id: int, owner: str, **values: Any) 
 def revive_deliveries(
     session: Session, *, watch_id: int, now_ms: int, batch_key: str | None = None, sink: str | None = None
 ) -> int:
-    """Makes deliveries ready again, with all their attempts and days before them.
+    """Makes deliveries ready again, with all their attempts and days before them; dropped ones only by their batch.
 
     Args:
         session: an open transaction.
@@ -276,18 +277,16 @@ def revive_deliveries(
     Returns:
         How many.
     """
-    statement = update(handovers).where(handovers.c.watch_id == watch_id)
-    if batch_key is None:
-        statement = statement.where(handovers.c.state == DeliveryState.DEAD)
-    else:
-        batch = select(batches.c.id).where(batches.c.watch_id == watch_id, batches.c.key == batch_key)
-        statement = statement.where(
-            handovers.c.batch_id.in_(batch), handovers.c.state != DeliveryState.RUNNING
-        )
-    if sink is not None:
-        statement = statement.where(handovers.c.sink == sink)
+    state = (
+        handovers.c.state == DeliveryState.DEAD
+        if batch_key is None
+        else handovers.c.state != DeliveryState.RUNNING
+    )
+    chosen = _choose(watch_id, batch_key, sink)
     result: Any = session.execute(
-        statement.values(
+        update(handovers)
+        .where(*chosen, state)
+        .values(
             state=DeliveryState.READY,
             attempt=0,
             available_ms=now_ms,
@@ -298,6 +297,41 @@ def revive_deliveries(
         )
     )
     return int(result.rowcount)
+
+
+def drop_deliveries(
+    session: Session, *, watch_id: int, now_ms: int, batch_key: str | None = None, sink: str | None = None
+) -> tuple[int, int]:
+    """Lets dead deliveries be, so that nobody is told of them any more; why they died stays with them.
+
+    Args:
+        session: an open transaction.
+        watch_id: of this watch.
+        now_ms: the present.
+        batch_key: only those of this batch.
+        sink: only those to this sink.
+
+    Returns:
+        How many, and how many of those meant are dropped now, before or by this.
+    """
+    chosen = _choose(watch_id, batch_key, sink)
+    result: Any = session.execute(
+        update(handovers)
+        .where(*chosen, handovers.c.state == DeliveryState.DEAD)
+        .values(state=DeliveryState.DROPPED, finished_ms=now_ms)
+    )
+    dropped = select(func.count()).where(*chosen, handovers.c.state == DeliveryState.DROPPED)
+    return int(result.rowcount), session.execute(dropped).scalar_one()
+
+
+def _choose(watch_id: int, batch_key: str | None, sink: str | None) -> list[ColumnElement[bool]]:
+    chosen: list[ColumnElement[bool]] = [handovers.c.watch_id == watch_id]
+    if batch_key is not None:
+        batch = select(batches.c.id).where(batches.c.watch_id == watch_id, batches.c.key == batch_key)
+        chosen.append(handovers.c.batch_id.in_(batch))
+    if sink is not None:
+        chosen.append(handovers.c.sink == sink)
+    return chosen
 
 
 def load_delivery(session: Session, *, delivery_id: int) -> Delivery:
@@ -313,18 +347,20 @@ def load_deliveries(session: Session, *, batch_id: int) -> list[Delivery]:
     return [_delivery(row) for row in rows]
 
 
-def load_dead_deliveries(session: Session, *, limit: int) -> list[tuple[str, str, Delivery]]:
-    """Dead deliveries as (watch name, batch key, delivery), newest first."""
+def load_dead_deliveries(
+    session: Session, *, limit: int, watch_id: int | None = None
+) -> list[tuple[str, str, Delivery]]:
+    """Dead deliveries of a watch, or of all, as (watch name, batch key, delivery), newest first."""
     statement = _select_named().where(handovers.c.state == DeliveryState.DEAD)
+    if watch_id is not None:
+        statement = statement.where(handovers.c.watch_id == watch_id)
     rows = session.execute(statement.order_by(handovers.c.id.desc()).limit(limit))
     return [(row.watch_name, row.batch_key, _delivery(row)) for row in rows]
 
 
 def load_unconfirmed(session: Session, *, watch_id: int, limit: int) -> list[tuple[str, Delivery]]:
     """Deliveries of a watch that are under way or were given up, as (batch key, delivery), oldest first."""
-    statement = _select_named().where(
-        handovers.c.watch_id == watch_id, handovers.c.state != DeliveryState.DONE
-    )
+    statement = _select_named().where(handovers.c.watch_id == watch_id, handovers.c.state.in_(_UNCONFIRMED))
     rows = session.execute(statement.order_by(handovers.c.id).limit(limit))
     return [(row.batch_key, _delivery(row)) for row in rows]
 

@@ -15,7 +15,7 @@ from watcher.domain.errors import CancelledError, TransportError
 from watcher.domain.models import BatchState, RunState, SampleState
 from watcher.lightly import datasets, samples
 from watcher.lightly.wire.samples import SampleCreateRequest
-from watcher.ops.changes import apply_change
+from watcher.ops.changes import Wanted, make_change
 
 __all__ = ["pipeline"]
 
@@ -81,15 +81,14 @@ def test_sample_registered_before_a_replay_is_looked_up_afterwards(
 
 
 def _replay(scene: Scene) -> None:
-    with scene.database.write() as session:
-        apply_change(
-            session,
-            watch=scene.config.name,
-            verb="replay",
-            actor="tester",
-            now_ms=int(time.time() * 1000),
-            to_s=None,
-        )
+    make_change(
+        scene.database,
+        watch=scene.config.name,
+        verb="replay",
+        wanted=Wanted(),
+        actor="tester",
+        now_ms=int(time.time() * 1000),
+    )
 
 
 def test_pick_that_only_somebody_else_registered_is_delivered(pipeline: Pipeline) -> None:

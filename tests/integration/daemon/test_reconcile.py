@@ -14,7 +14,7 @@ from tests.integration.daemon.conftest import Scene
 from watcher.domain.clock import SystemClock
 from watcher.domain.errors import CancelledError, ConfigError, RefusedChangeError, WatcherError
 from watcher.domain.models import SampleState, Via
-from watcher.ops.changes import apply_change
+from watcher.ops.changes import Wanted, make_change
 from watcher.reconcile import Reconciler
 from watcher.store import control, polls, reconciles, samples, tables
 from watcher.store.counts import load_counts
@@ -182,8 +182,12 @@ def test_interrupted_listing_is_given_up_by_a_rewind(scene: Scene) -> None:
 
 
 def _apply(scene: Scene, verb: str, *, watch: str = "cams", to_s: int | None = None) -> str:
-    with scene.database.write() as session:
-        told, _ = apply_change(
-            session, watch=watch, verb=verb, actor="tester", now_ms=int(time.time() * 1000), to_s=to_s
-        )
-        return told
+    told, _ = make_change(
+        scene.database,
+        watch=watch,
+        verb=verb,
+        wanted=Wanted(to_s=to_s),
+        actor="tester",
+        now_ms=int(time.time() * 1000),
+    )
+    return told

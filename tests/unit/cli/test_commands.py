@@ -11,7 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.builders import add_watch
+from tests.builders import add_batch, add_watch, deliver, open_store
+from watcher.domain.delivery import DeliveryState
+from watcher.store import control
 
 ROOT = Path(__file__).parents[3]
 MISSING = """
@@ -94,12 +96,38 @@ def test_command_without_the_daemons_libraries_says_what_to_install(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["run", "poll", "status", "why", "migrate", "check-config", "platform", "demo"]
+    "name", ["run", "poll", "status", "why", "migrate", "check-config", "platform", "demo", "drop"]
 )
 def test_command_explains_itself(command, name):
     done = command(name, "--help")
     assert done.exit_code == 0
     assert "Usage: " in done.stdout
+
+
+@pytest.mark.deep
+def test_change_whose_command_is_killed_behind_it_is_whole_and_made_once(tmp_path):
+    url = f"sqlite:///{tmp_path / 'watcher.sqlite'}"
+    with open_store(url) as database:
+        batch = add_batch(database, add_watch(database), ["a"])
+        deliver(database, batch, sink="gone", state=DeliveryState.DEAD, location=None, error="410")
+
+    def drop(**more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "watcher", "drop", "gate", "--sink", "gone"],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "WATCHER_DATA_DIR": str(tmp_path)}
+            | more,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    killed = drop(CRASH_AT="control.changed")
+    assert (killed.returncode, killed.stdout) == (-9, "")
+    again = drop()
+    assert (again.returncode, again.stdout) == (0, "gate: dropped already\n"), again.stderr
+    with open_store(url) as database, database.read() as session:
+        assert [entry.verb for entry in control.load_audit_log(session, limit=9)] == ["drop"]
 
 
 def test_command_that_does_not_exist_is_refused(command):

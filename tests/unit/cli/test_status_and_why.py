@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.builders import NOW_MS, NOW_S, add_batch, add_run, add_watch, claim, deliver, list_names, load
+from watcher.domain.delivery import DeliveryState
 from watcher.domain.models import BatchState, RunState, Step, Via
 from watcher.store import batches, control, picks, runs, samples, watches
 
@@ -65,9 +66,58 @@ def test_status_shows_marks_samples_batches_and_troubles(stored_command, picked)
         "gate-000001",
         "upload:done",
         "quarantined broken.jpg: no image",
+        "manifest: out.jsonl",
     ):
         assert part in done.stdout
+    assert "more set aside" not in done.stdout
     assert SIGNATURE not in done.output
+
+
+def test_status_of_one_watch_tells_how_many_more_were_set_aside(stored_command, database):
+    watch = add_watch(database)
+    add_watch(database, "roof")
+    names = [f"{number:02d}.jpg" for number in range(13)]
+    list_names(database, watch, names)
+    with database.write() as session:
+        for name in names:
+            record = samples.record_gone if name == "00.jpg" else samples.record_quarantined
+            record(session, sample_id=load(database, watch, name).id, reason="why", now_ms=NOW_MS)
+    shown = stored_command("status", "gate").stdout
+    assert shown.count(".jpg: why") == 10
+    assert "and 3 more set aside; `watcher dead` lists them" in shown
+    assert "roof" not in shown
+    (told,) = json.loads(stored_command("status", "gate", "--json").stdout)["watches"]
+    assert (len(told["troubled"]), told["n_more_troubled"]) == (10, 3)
+    refused = stored_command("status", "shed")
+    assert (refused.exit_code, refused.stderr) == (
+        2,
+        "watcher: there is no watch 'shed'; known are: gate, roof\n",
+    )
+
+
+def test_status_tells_nothing_of_a_dropped_delivery(stored_command, database):
+    watch = add_watch(database)
+    batch = add_batch(database, watch, ["a"])
+    deliver(database, batch, sink="retired", state=DeliveryState.DEAD, location=None, error="410")
+    assert "gate-000001/retired dead, attempt 1: 410" in stored_command("status").stdout
+    assert "delivery gate-000001/retired" in stored_command("dead").stdout
+    dropped = stored_command("drop", "gate", "--sink", "retired")
+    assert dropped.stdout == "gate: 1 dead deliveries dropped\n"
+    assert "retired" not in stored_command("status").stdout
+    assert "retired" not in stored_command("dead").stdout
+
+
+def test_list_of_what_was_given_up_says_where_it_ends(stored_command, database, monkeypatch):
+    watch = add_watch(database)
+    list_names(database, watch, ["a", "b"])
+    with database.write() as session:
+        for name in "ab":
+            samples.record_quarantined(
+                session, sample_id=load(database, watch, name).id, reason="why", now_ms=NOW_MS
+            )
+    assert stored_command("dead").stderr == ""
+    monkeypatch.setattr("watcher.cli.control._MOST_DEAD", 1)
+    assert "Only the newest 1 of a kind are listed" in stored_command("dead").stderr
 
 
 def test_status_as_json_is_one_object_with_every_state(stored_command, picked):

@@ -248,7 +248,11 @@ def test_sink_that_is_no_longer_configured_is_dead_with_the_way_out(bench):
     bench.run()
     dead = bench.load()
     assert dead.state is DeliveryState.DEAD
-    assert "has no sink 'retired' any more: configure it again, then `watcher replay gate`" in dead.error
+    assert (
+        "has no sink 'retired' any more: `watcher drop gate --sink retired` lets its deliveries be"
+        in dead.error
+    )
+    assert "or configure it again, then `watcher replay gate`" in dead.error
 
 
 def test_deliverer_for_some_sinks_leaves_the_others_to_somebody_else(bench):

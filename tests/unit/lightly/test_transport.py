@@ -250,7 +250,7 @@ def test_silent_server_ends_by_the_read_time_limit(start_raw, connect):
     url = start_raw(lambda _connection, stop: stop.wait(60))
     transport = connect(url, read_timeout_s=0.2, retry=Backoff(max_attempts=1))
     begun = time.monotonic()
-    with pytest.raises(UnknownOutcomeError):
+    with pytest.raises(UnknownOutcomeError, match=r"before the answer came: nothing came for 0\.2 s$"):
         transport.send("PUT", "/v1/x", body={})
     assert time.monotonic() - begun < 30
 

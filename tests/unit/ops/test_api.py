@@ -14,14 +14,16 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.builders import NOW_MS, NOW_S, add_batch, add_watch, claim, list_names, load
+from tests.builders import NOW_MS, NOW_S, add_batch, add_watch, claim, deliver, list_names, load
 from tests.unit.ops.conftest import API_TOKEN, CONFIGURED_TOKEN, CONTROL_TOKEN
+from watcher.domain.delivery import DeliveryState
 from watcher.domain.models import RunState
 from watcher.ops.openapi import build_document
 from watcher.ops.operations import OPERATIONS
 from watcher.store import control, reconciles, runs, samples, watches
 from watcher.store.reconciles import ReconcileReport
 
+BODIES = {"rewind": {"to_s": NOW_S - 500}, "drop": {"sink": "gone"}}
 CHANGES = [operation for operation in OPERATIONS if operation.changes]
 READERS = [operation for operation in OPERATIONS if not operation.changes]
 
@@ -41,8 +43,13 @@ def set_mark(ops, watch, mark_s):
         watches.update_mark(session, watch_id=watch.id, mark_s=mark_s, now_ms=NOW_MS)
 
 
+def give_up_delivery(ops, watch):
+    batch = add_batch(ops.database, watch, ["picked"])
+    deliver(ops.database, batch, sink="gone", state=DeliveryState.DEAD, location=None, error="410")
+
+
 def body_of(operation):
-    return {"to_s": NOW_S - 500} if operation.verb == "rewind" else None
+    return BODIES.get(operation.verb)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +85,7 @@ def test_change_without_the_token_is_refused_and_not_made(sqlite_ops, operation,
 @pytest.mark.parametrize("operation", CHANGES, ids=lambda operation: operation.verb)
 def test_change_is_made_and_is_in_the_log_with_who_when_and_what(sqlite_ops, operation, token, who):
     watch = add_watch(sqlite_ops.database)
+    give_up_delivery(sqlite_ops, watch)
     list_names(sqlite_ops.database, watch, ["a"])
     set_mark(sqlite_ops, watch, NOW_S)
     with sqlite_ops.database.write() as session:
@@ -98,9 +106,10 @@ def test_change_is_made_and_is_in_the_log_with_who_when_and_what(sqlite_ops, ope
     assert sqlite_ops.asked == ([f"{operation.verb} gate"] if operation.status == 202 else [])
 
 
-@pytest.mark.parametrize("verb", ["pause", "resume", "rewind", "replay"])
+@pytest.mark.parametrize("verb", ["pause", "resume", "rewind", "replay", "drop", "replay file"])
 def test_change_made_twice_leaves_the_same_state_and_one_entry(ops, verb):
     watch = add_watch(ops.database)
+    give_up_delivery(ops, watch)
     list_names(ops.database, watch, ["a"])
     set_mark(ops, watch, NOW_S)
     with ops.database.write() as session:
@@ -108,7 +117,8 @@ def test_change_made_twice_leaves_the_same_state_and_one_entry(ops, verb):
         samples.record_quarantined(session, sample_id=sample.id, reason="no image", now_ms=NOW_MS)
         if verb == "resume":
             watches.update_pause(session, watch_id=watch.id, paused_ms=1)
-    body = {"to_s": NOW_S - 500} if verb == "rewind" else None
+    verb, _, which = verb.partition(" ")
+    body = {"file": "a"} if which else BODIES.get(verb)
     first, second, third = (ops.change("gate", verb, body) for _ in range(3))
     assert [answer.status_code for answer in (first, second, third)] == [200, 200, 200]
     assert [answer.json()["changed"] for answer in (first, second, third)] == [True, False, False]
@@ -237,7 +247,17 @@ def test_failures_tell_dead_runs_and_samples_with_their_reasons(ops):
         )
         sample = load(ops.database, watch, "a")
         samples.record_quarantined(session, sample_id=sample.id, reason="no image", now_ms=NOW_MS)
+    deliver(ops.database, batch, sink="gone", state=DeliveryState.DEAD, location=None, error="410")
     told = ops.get("/api/v1/failures?watch=gate").json()
+    assert told["deliveries"] == [
+        {
+            "watch": "gate",
+            "delivery": "gate-000001/gone",
+            "attempts": 1,
+            "reason": "410",
+            "finished_ms": NOW_MS,
+        }
+    ]
     assert [(run["batch_id"], run["step"], run["reason"]) for run in told["runs"]] == [
         (batch.id, "upload", "gave up")
     ]
@@ -246,7 +266,11 @@ def test_failures_tell_dead_runs_and_samples_with_their_reasons(ops):
     ]
     assert ops.get("/api/v1/failures").json() == told
     add_watch(ops.database, "roof")
-    assert ops.get("/api/v1/failures?watch=roof").json() == {"runs": [], "samples": []}
+    assert ops.get("/api/v1/failures?watch=roof").json() == {
+        "runs": [],
+        "deliveries": [],
+        "samples": [],
+    }
 
 
 def test_file_is_found_by_its_whole_name_and_never_by_a_walk_through_the_ledger(ops):

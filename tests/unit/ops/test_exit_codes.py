@@ -6,13 +6,14 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.builders import NOW_MS, NOW_S, add_watch, run_command
+from tests.builders import NOW_MS, NOW_S, add_batch, add_watch, deliver, load, run_command
 from tests.unit.ops.conftest import CONTROL_TOKEN
 from watcher.cli import control as commands
 from watcher.daemon import Daemon
+from watcher.domain.delivery import DeliveryState
 from watcher.domain.errors import StoreUnavailableError, WatcherError
 from watcher.ops.control import Control
-from watcher.store import control, watches
+from watcher.store import control, samples, watches
 from watcher.store.control import load_audit_log
 from watcher.store.lock import FileLock
 
@@ -20,8 +21,12 @@ COMMANDS = [
     ("pause gate", 0),
     ("resume gate", 0),
     (f"rewind gate --to {NOW_S - 60}", 0),
+    ("replay gate --file broken.jpg", 0),
+    ("drop gate --sink gone", 0),
+    ("drop gate --delivery gate-000001/gone", 0),
     ("replay gate", 0),
     ("status", 0),
+    ("status gate", 0),
     ("dead", 0),
     ("log", 0),
     ("check-store", 0),
@@ -30,6 +35,13 @@ COMMANDS = [
     ("rewind gate --to yesterday", 2),
     ("replay gate --delivery gate-000001/manifest", 2),
     ("replay --delivery gate-000001/manifest", 2),
+    ("replay gate --file absent.jpg", 2),
+    ("replay --file broken.jpg", 2),
+    ("replay gate --file broken.jpg --delivery gate-000001/gone", 2),
+    ("drop gate --sink manifest", 2),
+    ("drop gate", 2),
+    ("drop roof --sink gone", 2),
+    ("status shed", 2),
     ("pause shed", 2),
     ("log shed", 2),
     ("why nothing.jpg", 2),
@@ -49,6 +61,11 @@ def command(request, sqlite_ops, tmp_path):
     watch = add_watch(sqlite_ops.database, "gate")
     with sqlite_ops.database.write() as session:
         watches.update_mark(session, watch_id=watch.id, mark_s=NOW_S, now_ms=NOW_MS)
+    batch = add_batch(sqlite_ops.database, watch, ["picked.jpg", "broken.jpg"])
+    deliver(sqlite_ops.database, batch, sink="gone", state=DeliveryState.DEAD, location=None, error="410")
+    with sqlite_ops.database.write() as session:
+        broken = load(sqlite_ops.database, watch, "broken.jpg")
+        samples.record_quarantined(session, sample_id=broken.id, reason="no image", now_ms=NOW_MS)
     environ = {
         "WATCHER_DATA_DIR": str(tmp_path / "own"),
         "WATCHER_STORE__URL": f"sqlite:///{sqlite_ops.database.engine.url.database}",
@@ -107,8 +124,8 @@ def test_replay_of_all_watches_goes_on_behind_one_that_never_reached_its_server(
     done = command("replay")
     assert done.exit_code == 2
     assert "there is no watch 'door'" in done.stderr
-    for name in ("gate", "roof"):
-        assert f"{name}: 0 runs, 0 samples and 0 deliveries resubmitted" in done.stdout
+    assert "gate: 0 runs, 1 samples and 1 deliveries resubmitted" in done.stdout
+    assert "roof: 0 runs, 0 samples and 0 deliveries resubmitted" in done.stdout
 
 
 def test_change_that_the_daemon_cannot_make_now_is_no_mistake_of_the_callers(sqlite_ops, monkeypatch):

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from tests.builders import NOW_MS, add_watch, list_names, load
+from tests.builders import NOW_MS, add_batch, add_watch, deliver, list_names, load
 from tests.unit.ops.conftest import CONFIGURED_TOKEN, CONTROL_TOKEN
+from watcher.domain.delivery import DeliveryState
 from watcher.domain.models import SampleState
 from watcher.ops.sessions import LIFE_S
 from watcher.store import control, samples
@@ -85,6 +86,18 @@ def test_replay_button_gives_a_sample_another_chance(ops):
     log_in(ops)
     send(ops, "replay")
     assert load(ops.database, watch, "a").state is SampleState.WAITING
+
+
+def test_drop_button_lets_a_dead_delivery_be(ops):
+    batch = add_batch(ops.database, add_watch(ops.database), ["a"])
+    deliver(ops.database, batch, sink="gone", state=DeliveryState.DEAD, location=None, error="410")
+    log_in(ops)
+    assert ops.get("/").text.count('action="/do/drop"') == 1
+    send(ops, "drop", delivery="gate-000001/gone")
+    text = ops.get("/").text
+    assert "gate: 1 dead deliveries dropped" in text
+    assert "gone: dropped" in text
+    assert 'action="/do/drop"' not in text
 
 
 def test_form_without_a_login_leads_to_the_login_and_changes_nothing(sqlite_ops):

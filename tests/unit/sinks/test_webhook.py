@@ -126,7 +126,10 @@ def test_failure_is_an_error_with_its_status_and_wait(parts, receiver, status):
 
 def test_receiver_that_is_gone_refuses_for_good(parts, receiver):
     receiver.answers = [Answer(410)]
-    with pytest.raises(DeliveryRefusedError, match=r"gone for good \(410\).*watcher replay"):
+    with pytest.raises(
+        DeliveryRefusedError,
+        match=r"gone for good \(410\): set another URL, then `watcher replay gate`;",
+    ):
         build(parts, receiver.url).deliver(Batch(["a"]).handover())
 
 

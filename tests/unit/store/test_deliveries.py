@@ -215,6 +215,65 @@ def test_replay_of_one_delivery_makes_a_confirmed_one_again(database, watch, bat
             replay(which)
 
 
+def drop(database, watch, **which):
+    with database.write() as session:
+        return control.drop(session, watch=watch, actor="me", now_ms=NOW_MS + 7, **which)
+
+
+def test_dead_deliveries_are_dropped_by_sink_or_by_name_and_told_no_more(database, watch, batch):
+    for sink in ("gone", "kept", "other"):
+        deliver(database, batch, sink=sink, state=DeliveryState.DEAD, location=None, error="410")
+    second = add_batch(database, watch, ["b"])
+    deliver(database, second, sink="gone", state=DeliveryState.DEAD, location=None, error="410")
+    assert [drop(database, watch, sink="gone") for _ in range(2)] == [2, 0]
+    assert [drop(database, watch, delivery="gate-000001/other") for _ in range(2)] == [1, 0]
+    with database.read() as session:
+        dead = deliveries.load_dead_deliveries(session, limit=9)
+        told = deliveries.load_unconfirmed(session, watch_id=watch.id, limit=9)
+        log = control.load_audit_log(session, watch=watch, limit=9)
+    assert [(key, delivery.sink) for _, key, delivery in dead] == [("gate-000001", "kept")]
+    assert [(key, delivery.sink) for key, delivery in told] == [("gate-000001", "kept")]
+    assert [(entry.verb, entry.facts) for entry in log] == [
+        ("drop", {"delivery": "gate-000001/other", "deliveries": 1}),
+        ("drop", {"sink": "gone", "deliveries": 2}),
+    ]
+    dropped = load_all(database, batch)["gone"]
+    assert (dropped.state, dropped.error, dropped.finished_ms) == (DeliveryState.DROPPED, "410", NOW_MS + 7)
+
+
+def test_dropped_delivery_is_replayed_by_its_name_alone(database, watch, batch):
+    deliver(database, batch, sink="gone", state=DeliveryState.DEAD, location=None, error="410")
+    drop(database, watch, delivery="gate-000001")
+    with database.write() as session:
+        assert control.replay(session, watch=watch, actor="me", now_ms=NOW_MS) == (0, 0, 0)
+        name = "gate-000001/gone"
+        assert control.replay_delivery(session, watch=watch, delivery=name, actor="me", now_ms=NOW_MS) == 1
+    assert load_all(database, batch)["gone"].state is DeliveryState.READY
+
+
+@pytest.mark.parametrize(
+    ("which", "told"),
+    [
+        ({"sink": "done"}, "'gate' has no dead delivery to 'done'"),
+        ({"sink": "ready"}, "only dead ones can be dropped"),
+        ({"sink": "absent"}, "no dead delivery to 'absent'"),
+        ({"delivery": "gate-000001/done"}, "no dead delivery 'gate-000001/done'"),
+        ({"delivery": "gate-000009/gone"}, "no dead delivery"),
+        ({}, "Name one delivery as <batch>/<sink>, or a sink"),
+        ({"delivery": "gate-000001", "sink": "gone"}, "Name one delivery as <batch>/<sink>, or a sink"),
+    ],
+)
+def test_what_is_not_dead_is_not_dropped(database, watch, batch, which, told):
+    deliver(database, batch, sink="done")
+    deliver(database, batch, sink="gone", state=DeliveryState.DEAD, location=None, error="410")
+    add_delivery(database, batch, sink="ready")
+    with pytest.raises(control.RefusedChangeError, match=told):
+        drop(database, watch, **which)
+    with database.read() as session:
+        assert control.load_audit_log(session, watch=watch, limit=9) == []
+        assert len(deliveries.load_dead_deliveries(session, limit=9)) == 1
+
+
 def test_task_ids_are_kept_and_found_by_sample(database, watch, batch):
     delivery = add_delivery(database, batch)
     sample = load(database, watch, "a")
