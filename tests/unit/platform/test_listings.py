@@ -93,10 +93,14 @@ def test_who_holds_the_most_loses_what_they_left_unused_for_longest(tmp_path, mo
         True,
     ]
     assert len(list(tmp_path.rglob("*.sqlite"))) == (4 if on_disk else 0)
+    # One that takes more than anybody holds is not itself what goes, or each of its pages would read all anew.
+    wide = take(kept, owner="wide", name="x" * 2 * size)
+    assert kept.find(wide)
+    assert kept.find(greedy[0]) is None
     # What is larger than all the room is kept for the one who reads it.
     monkeypatch.setattr(listings, "_MAX_BYTES", size - 1)
     large = take(kept, owner="modest")
-    assert [kept.find(name) is not None for name in (modest, *greedy, large)] == [False] * 6 + [True]
+    assert [kept.find(name) is not None for name in (modest, *greedy, wide, large)] == [False] * 7 + [True]
     kept.close()
 
 
