@@ -74,7 +74,7 @@ def trigger_sampling(call: Call) -> AsyncTaskData:
                 session, dataset.id, request.preselected_tag_id, code="TAG_PRESELECTEDTAG_NOT_IN_DATASET"
             )
         if request.method in NEEDS_SCORES:
-            _check_scores(_find_scores(session, query_tag_id, request.score_type), query.n_set)
+            _check_scores(_find_scores(session, query_tag_id, request.score_type), query.n_set, query.n_set)
         tags.check_free_name(session, dataset.id, request.new_tag_name)
         arguments = SamplingArguments(
             embedding_id=embedding.id,
@@ -109,12 +109,12 @@ def _find_scores(session: Session, tag_id: str, score_type: str | None) -> list[
     return rows
 
 
-def _check_scores(rows: list[score_store.ScoreRow], *lengths: int) -> None:
+def _check_scores(rows: list[score_store.ScoreRow], fewest: int, most: int) -> None:
     for row in rows:
         n_scores = len(row.values) // 8
-        if n_scores not in lengths:
+        if not fewest <= n_scores <= most:
             raise invalid(
-                f"the query tag has {lengths[0]} samples, but {n_scores} scores of type {row.score_type!r}: "
+                f"the query tag has {most} samples, but {n_scores} scores of type {row.score_type!r}: "
                 "samples were added since they came, so upload them again",
                 "TAG_NO_SCORES_AVAILABLE",
             )
@@ -167,8 +167,8 @@ def carry_out(
     picked_before = decode_positions(preselected.mask if preselected is not None else b"")
     scores = None
     if score_rows:
-        # Those of before the tag grew, or those of the whole of it; both begin with the candidates.
-        _check_scores(score_rows, len(queried), len(candidates))
+        # A tag that grows keeps its scores, and may get others meanwhile: all begin with those of the candidates.
+        _check_scores(score_rows, len(candidates), len(queried))
         columns = [np.frombuffer(row.values, dtype="<f8")[: len(candidates)] for row in score_rows]
         # Divided first: the sum of scores that float64 can hold may be one that it cannot.
         scores = np.sum([column / len(columns) for column in columns], axis=0)

@@ -221,6 +221,7 @@ def test_sampling_that_waits_takes_scores_that_came_with_the_added_samples(build
         upsize(api, dataset, "more")
         body["scores"] = [*np.linspace(1, 0, N).tolist(), 2, 2, 2]
         api("POST", f"{dataset}/tags/{initial}/scores", 201, json=body)
+        upsize(api, dataset, "still more")
     with Caller(build_server().url, TOKEN) as api:
         assert api.wait(job)["status"] == "FINISHED"
         assert bits(api("GET", f"{dataset}/tags")[-1]) == [0, 1]
