@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from watcher.attach import attach_watch, find_own_output
 from watcher.database.engine import Database
 from watcher.domain.clock import Clock
 from watcher.domain.crash_points import crash_point
-from watcher.domain.errors import ConfigError, WatcherError
+from watcher.domain.errors import CancelledError, ConfigError, StoreError, WatcherError
 from watcher.domain.models import WatchConfig
+from watcher.domain.redaction import redact
 from watcher.lightly.transport import Transport
 from watcher.logs import describe_error, get_logger
 from watcher.metrics import Metrics
@@ -24,9 +25,10 @@ from watcher.poll import Poller, PollReport
 from watcher.probe import probe_if_due
 from watcher.reconcile import Reconciler
 from watcher.source_check import SourceChecker
-from watcher.store import counts, polls, reconciles, source_checks, watches
+from watcher.store import counts, duty_problems, polls, reconciles, source_checks, watches
 from watcher.store.control import refuse_paused
 from watcher.store.cutting import cut_batches, find_waiting, is_batch_due
+from watcher.store.duty_problems import Duty
 from watcher.store.reconciles import ReconcileReport
 from watcher.store.source_checks import SourceCheck
 
@@ -73,7 +75,7 @@ class Duties:
         config = self._find_config(name)
         outcome = "failed"
         try:
-            with self.watching("poll", name) as beat:
+            with self._noting(name, Duty.POLL), self.watching("poll", name) as beat:
                 watch_id = self._attach(config)
                 beat()
                 self._probe(watch_id, beat)
@@ -104,6 +106,37 @@ class Duties:
             duration_s=round(report.duration_s, 3),
         )
         return report
+
+    @contextmanager
+    def _noting(self, name: str, duty: Duty) -> Iterator[None]:
+        """Keeps why a duty failed, until it is done, for the commands that wait for it and for those who look."""
+        try:
+            yield
+        except CancelledError:
+            raise
+        except Exception as error:
+            is_named = isinstance(error, WatcherError)
+            problem = (
+                redact(str(error)) if is_named else f"unexpected {type(error).__name__}; the log tells more"
+            )
+            # A store that fails too is told by the first error.
+            with suppress(StoreError), self.database.write() as session:
+                duty_problems.record_problem(
+                    session,
+                    watch=name,
+                    duty=duty,
+                    problem=problem,
+                    is_config=isinstance(error, ConfigError),
+                    now_ms=self._now_ms(),
+                )
+            crash_point("duties.problem_stored")
+            raise
+        with self.database.read() as session:
+            known = duty_problems.load_problem(session, watch=name, duty=duty)
+        if known is not None and known.problem is not None:
+            with self.database.write() as session:
+                duty_problems.clear_problem(session, watch=name, duty=duty)
+            crash_point("duties.problem_cleared")
 
     def _probe(self, watch_id: int, beat: Callable[[], None]) -> None:
         probe_if_due(
@@ -173,7 +206,7 @@ class Duties:
             WatcherError: see `Reconciler.run` and `probe_watch`.
         """
         config = self._find_config(name)
-        with self.watching("reconcile", name) as beat:
+        with self._noting(name, Duty.AUDIT), self.watching("reconcile", name) as beat:
             watch_id = self._attach(config)
             self.probed.pop(watch_id, None)
             self._probe(watch_id, beat)
@@ -256,8 +289,9 @@ class Duties:
                 _log.info("batches.cut", watch=config.name, n=n)
 
     def forget_idle_polls(self) -> None:
-        """Polls that found nothing are not kept for ever."""
+        """Polls that found nothing are not kept for ever, nor are troubles of watches that are gone."""
         with self.database.write() as session:
+            duty_problems.forget_others(session, but_watches=[config.name for config in self.configs])
             polls.delete_idle_polls(session, before_ms=self._now_ms() - _IDLE_POLLS_KEPT_MS)
 
     def fold_counts(self) -> None:

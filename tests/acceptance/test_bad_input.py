@@ -301,3 +301,18 @@ def test_second_signal_ends_at_once(start: Callable[..., DaemonProcess]) -> None
     os.kill(daemon.pid, signal.SIGCONT)
     assert daemon.terminate() in {128 + signal.SIGTERM, 128 + signal.SIGINT}
     assert time.monotonic() - begun_s < 20
+
+
+def test_poll_and_audit_beside_a_daemon_that_reaches_no_server_end_with_its_reason(start):
+    """The runbook sends people there; nothing may wait for a listing that never begins."""
+    daemon = start(
+        LIGHTLY_TOKEN=TOKEN,
+        LIGHTLY_SERVER_LOCATION="http://127.0.0.1:9",
+        WATCHER_API__CONNECT_TIMEOUT_S="1",
+        **{f"{WATCH}DATASET": "gate"},
+    )
+    for command in ("poll", "audit"):
+        told = daemon.run_command(command, expect=1)
+        assert "incoming: " in told
+        assert "could not connect" in told
+    assert "has not reached its server yet:" in daemon.run_command("status")

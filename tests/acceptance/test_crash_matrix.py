@@ -100,7 +100,8 @@ POINTS = {
         "upload.sample_updated",
         "upload.again_tag_made",
     ],
-    "wrong clock": ["poll.problem_stored"],
+    "wrong clock": ["poll.problem_stored", "duties.problem_stored"],
+    "right clock": ["duties.problem_cleared"],
     "wrong facts": ["probe.problem_stored"],
     "outdated": ["embed.outdated_deleted", "sampling.tag_made"],
     "scores": ["sampling.scores_uploaded"],
@@ -236,7 +237,7 @@ def _prepare(scene: CrashScene, scenario: str) -> None:
         late = scene.folder / "late.jpg"
         shutil.copy(scene.folder / names[0], late)
         os.utime(late, (time.time() - 200,) * 2)
-    elif scenario in {"wrong clock", "wrong facts"}:
+    elif scenario in {"wrong clock", "right clock", "wrong facts"}:
         scene.run_until_crash("poll.remote_mark_stored")
     elif scenario == "suspect":
         scene.run_until_crash("runner.claimed")
@@ -334,10 +335,12 @@ def _crash(scene: CrashScene, scenario: str, point: str) -> None:
         _set_unit(scene, "ms")
         scene.run_until_crash(point)
         _set_unit(scene, "s")
-    elif scenario == "wrong clock":
+    elif scenario in {"wrong clock", "right clock"}:
         mark_s = _set_mark(scene, int(time.time()) + 366 * 86_400)
-        scene.run_until_crash(point)
+        scene.run_until_crash(point if scenario == "wrong clock" else "duties.problem_stored")
         _set_mark(scene, mark_s)
+        if scenario == "right clock":
+            scene.run_until_crash(point)
     else:
         scene.run_until_crash(point)
 

@@ -117,10 +117,10 @@ def status(
         settings = load(quiet=True)
         database = bootstrap.open_existing_store(settings)
         try:
-            if watch is not None:
+            overview = load_overview(database, now_ms=int(time.time() * 1000), only=watch)
+            if watch is not None and watch not in overview.unreached:
                 with database.read() as session:
                     find_watch(session, watch)
-            overview = load_overview(database, now_ms=int(time.time() * 1000), only=watch)
         finally:
             database.close()
         if as_json:

@@ -31,8 +31,9 @@ from watcher.ops.changes import Wanted, find_watch, make_change, name_actor
 from watcher.ops.control import Control
 from watcher.ops.tokens import LOCAL
 from watcher.settings.root import Settings
-from watcher.store import deliveries, polls, reconciles, runs, watches
+from watcher.store import deliveries, duty_problems, polls, reconciles, runs, watches
 from watcher.store.control import load_audit_log
+from watcher.store.duty_problems import Duty, DutyProblem
 from watcher.store.lock import FileLock
 from watcher.store.reconciles import ReconcileReport
 from watcher.store.troubled import load_troubled
@@ -118,11 +119,15 @@ def _poll_beside_daemon(settings: Settings, names: list[str], *, named: bool) ->
 
     def poll_one(name: str) -> str:
         before = _load_last_poll(database, name)
+        refuse_problem = _watch_problems(database, name, Duty.POLL)
         control.request(name, "poll", actor=tell_actor())
 
         def find_done() -> Poll | None:
             last = _load_last_poll(database, name)
             is_new = last is not None and last.id > (before.id if before else 0)
+            if is_new and last and last.state is PollState.DONE:
+                return last
+            refuse_problem()
             return last if is_new and last and last.state is not PollState.LISTING else None
 
         done = _wait_for(find_done, limit_s=_POLL_WAIT_S, what=f"a poll of {name}")
@@ -135,6 +140,23 @@ def _poll_beside_daemon(settings: Settings, names: list[str], *, named: bool) ->
     finally:
         database.close()
     _exit_for(failures)
+
+
+def _watch_problems(database: Database, name: str, duty: Duty) -> Callable[[], None]:
+    """A function that raises what the daemon notes from now on as the reason why it could not do its duty."""
+
+    def load_last() -> DutyProblem | None:
+        with database.read() as session:
+            return duty_problems.load_problem(session, watch=name, duty=duty)
+
+    before = load_last()
+
+    def refuse() -> None:
+        last = load_last()
+        if last is not None and last.problem is not None and last.number > (before.number if before else 0):
+            raise (ConfigError if last.is_config else WatcherError)(last.problem)
+
+    return refuse
 
 
 def _load_last_poll(database: Database, name: str) -> Poll | None:
@@ -230,19 +252,23 @@ def _audit_beside_daemon(settings: Settings, name: str) -> ReconcileReport:
     control = Control.read(settings.data_dir)
     database = bootstrap.open_store(settings)
 
-    def find(after_id: int) -> tuple[int, ReconcileReport] | None:
+    def load_last() -> tuple[int, ReconcileReport] | None:
         with database.read() as session:
             row = watches.load_watch(session, name=name)
-            last = None if row is None else reconciles.load_last_report(session, watch_id=row.id)
-        return last if last is not None and last[0] > after_id else None
+            return None if row is None else reconciles.load_last_report(session, watch_id=row.id)
+
+    def find_done() -> ReconcileReport | None:
+        last = load_last()
+        if last is not None and last[0] > (before[0] if before else 0):
+            return last[1]
+        refuse_problem()
+        return None
 
     try:
-        before = find(0)
+        before = load_last()
+        refuse_problem = _watch_problems(database, name, Duty.AUDIT)
         control.request(name, "audit", actor=tell_actor())
-        _, report = _wait_for(
-            lambda: find(before[0] if before else 0), limit_s=_AUDIT_WAIT_S, what=f"the audit of {name}"
-        )
-        return report
+        return _wait_for(find_done, limit_s=_AUDIT_WAIT_S, what=f"the audit of {name}")
     finally:
         database.close()
 

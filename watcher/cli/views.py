@@ -35,8 +35,11 @@ _STYLES = {
 
 def print_overview(console: Console, overview: Overview) -> None:
     """The state of every watch."""
-    if not overview.watches:
+    if not overview.watches and not overview.unreached:
         console.print("No watch has reached its server yet; the log of `watcher run` tells why.")
+    for name, problem in overview.unreached.items():
+        console.print(Text(name, style="bold"))
+        console.print(Text(f"  has not reached its server yet: {problem}", style="red"))
     for watch in overview.watches:
         _print_watch(console, watch, now_ms=overview.now_ms)
 
@@ -82,6 +85,8 @@ def _print_watch(console: Console, watch: WatchView, *, now_ms: int) -> None:
         console.print(table)
     if watch.problem:
         console.print(Text(f"  last poll: {watch.problem}", style="red"))
+    if watch.audit_problem:
+        console.print(Text(f"  last audit: {watch.audit_problem}", style="red"))
     for batch in watch.batches:
         for run in batch.runs:
             if run.error:

@@ -29,6 +29,8 @@ NAMES = frozenset(
         "deliveries.progress_saved",
         "deliveries.recorded",
         "deliveries.tasks_recorded",
+        "duties.problem_cleared",
+        "duties.problem_stored",
         "embed.csv_uploaded",
         "embed.embedder_chosen",
         "embed.foreign_vectors_stored",

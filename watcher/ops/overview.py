@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
+from sqlalchemy.orm import Session
 
 from watcher.database.engine import Database
 from watcher.domain.models import Batch, Pick, Poll, RunState, Sample, SampleState, Via
 from watcher.store import batches, picks, polls, samples, watches
 from watcher.store.batch_progress import BatchProgress, RunGroup, load_progress
 from watcher.store.counts import load_counts
+from watcher.store.duty_problems import Duty, DutyProblem, load_problems
+from watcher.store.latest import LastPoll
 from watcher.store.troubled import load_troubled
 
 _WORST_FIRST = (RunState.DEAD, RunState.RUNNING, RunState.READY, RunState.DONE)
@@ -109,7 +112,8 @@ class WatchView(msgspec.Struct, frozen=True, kw_only=True):
         oldest_pending_ms: discovery of the oldest unfinished sample.
         overlap_s: how far before the mark the last poll listed again.
         listing: how the server takes windows, as far as a probe found out.
-        problem: why the last poll could not begin.
+        problem: why the last poll failed, where its row does not tell.
+        audit_problem: why the last comparison failed.
         next_poll_s: unix time of the next poll, where the scheduler runs.
         troubled: the last discovered ones of those that were set aside.
         n_more_troubled: how many more there are.
@@ -125,6 +129,7 @@ class WatchView(msgspec.Struct, frozen=True, kw_only=True):
     overlap_s: int | None
     listing: str | None
     problem: str | None
+    audit_problem: str | None
     next_poll_s: float | None
     oldest_pending_ms: int | None
     samples: dict[str, int]
@@ -136,10 +141,15 @@ class WatchView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """All watches at one time (unix milliseconds)."""
+    """All watches at one time (unix milliseconds).
+
+    Attributes:
+        unreached: watches that never reached their server, with the reason; of those without one nothing is known.
+    """
 
     now_ms: int
     watches: list[WatchView]
+    unreached: dict[str, str]
 
 
 def load_overview(
@@ -164,6 +174,10 @@ def load_overview(
         progress = load_progress(session, limit=_BATCHES, watch_id=of)
         latest_picks = picks.load_latest_picks(session, limit=_PICKS, watch_id=of)
         troubled = load_troubled(session, limit=_TROUBLED, watch_id=of)
+        problems = load_problems(session)
+        unreached = load_unreached(session, problems)
+        if only is not None:
+            unreached = {name: problem for name, problem in unreached.items() if name == only}
     views = []
     for watch in rows:
         next_poll = next_polls.get(watch.name)
@@ -179,7 +193,9 @@ def load_overview(
                 paused_ms=watch.paused_ms,
                 overlap_s=next((poll.overlap_s for poll in recent if poll.via is not Via.RECONCILE), None),
                 listing=None if watch.listing_unit is None else str(watch.listing),
-                problem=watch.problem,
+                problem=watch.problem
+                or tell_poll_problem(problems, watch.name, recent[0] if recent else None),
+                audit_problem=_tell(problems.get((watch.name, Duty.AUDIT))),
                 next_poll_s=None if next_poll is None else next_poll.timestamp(),
                 oldest_pending_ms=oldest.get(watch.name),
                 samples={state.value: counts[watch.name, state] for state in SampleState},
@@ -195,7 +211,24 @@ def load_overview(
                 ),
             )
         )
-    return Overview(now_ms=now_ms, watches=views)
+    return Overview(now_ms=now_ms, watches=views, unreached=unreached)
+
+
+def load_unreached(session: Session, problems: Mapping[tuple[str, Duty], DutyProblem]) -> dict[str, str]:
+    """Of the problems those of watches that never reached their server, by name."""
+    known = {row.name for row in watches.load_watches(session)}
+    return {name: told.problem or "" for (name, _), told in problems.items() if name not in known}
+
+
+def tell_poll_problem(
+    problems: Mapping[tuple[str, Duty], DutyProblem], watch: str, last: Poll | LastPoll | None
+) -> str | None:
+    """Why the last poll failed; None if it did not, or if its row tells."""
+    return None if last is not None and last.error else _tell(problems.get((watch, Duty.POLL)))
+
+
+def _tell(problem: DutyProblem | None) -> str | None:
+    return None if problem is None else problem.problem
 
 
 def _poll(poll: Poll) -> PollView:

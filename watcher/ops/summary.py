@@ -10,8 +10,10 @@ import msgspec
 from watcher.database.engine import Database
 from watcher.domain.models import SampleState
 from watcher.ops.arrivals import HOURS, Arrivals, Sparkline, draw
+from watcher.ops.overview import load_unreached, tell_poll_problem
 from watcher.store import latest, samples, watches
 from watcher.store.counts import load_counts
+from watcher.store.duty_problems import load_problems
 from watcher.store.latest import LastBatch, LastPoll
 
 _PICKS = 12
@@ -22,6 +24,7 @@ class WatchSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         health: `paused`, `failing` (the last poll), `trouble` (something was given up) or `fine`.
+        problem: why the last poll failed, where its row does not tell.
         n_set_aside: quarantined and vanished samples.
         lag_s: seconds from the mark to now; None before the first poll.
         oldest_pending_ms: discovery of the oldest unfinished sample.
@@ -37,6 +40,7 @@ class WatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     n_set_aside: int
     n_dead_runs: int
     last_poll: LastPoll | None
+    problem: str | None
     last_batch: LastBatch | None
     arrivals: Sparkline
 
@@ -51,10 +55,15 @@ class PickSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """All watches at one time (unix milliseconds)."""
+    """All watches at one time (unix milliseconds).
+
+    Attributes:
+        unreached: watches that never reached their server, with the reason.
+    """
 
     now_ms: int
     watches: list[WatchSummary]
+    unreached: dict[str, str]
     picks: list[PickSummary]
 
 
@@ -71,15 +80,18 @@ def load_summary(
         dead = latest.count_dead_runs(session)
         arrived = arrivals.load(session, now_ms=now_ms)
         picked = latest.load_latest_picks(session, limit=_PICKS)
+        problems = load_problems(session)
+        unreached = load_unreached(session, problems)
     summaries = []
     for row in rows:
         last_poll = last_polls.get(row.name)
         n_dead_runs = dead.get(row.name, 0)
         n_set_aside = counts[row.name, SampleState.QUARANTINED] + counts[row.name, SampleState.GONE]
         next_poll = next_polls.get(row.name)
+        problem = row.problem or tell_poll_problem(problems, row.name, last_poll)
         if row.paused_ms is not None:
             health = "paused"
-        elif last_poll is not None and last_poll.error:
+        elif problem or (last_poll is not None and last_poll.error):
             health = "failing"
         else:
             health = "trouble" if n_dead_runs or n_set_aside else "fine"
@@ -95,6 +107,7 @@ def load_summary(
                 n_set_aside=n_set_aside,
                 n_dead_runs=n_dead_runs,
                 last_poll=last_poll,
+                problem=problem,
                 last_batch=last_batches.get(row.name),
                 arrivals=draw(arrived.get(row.name, [0] * HOURS)),
             )
@@ -102,6 +115,7 @@ def load_summary(
     return Summary(
         now_ms=now_ms,
         watches=summaries,
+        unreached=unreached,
         picks=[
             PickSummary(watch=watch, sample_id=pick.sample_id, file_name=pick.file_name, rank=pick.rank)
             for watch, pick in picked

@@ -369,6 +369,18 @@ delivered_tasks = Table(
     Index(None, "sample_id"),
 )
 
+# By name: a watch that never reached its server has no row.
+duty_problems = Table(
+    "duty_problems",
+    metadata,
+    Column("watch", String(100), primary_key=True),
+    Column("duty", String(10), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("problem", Text),
+    Column("is_config", Boolean, nullable=False),
+)
+
 reconciles = Table(
     "reconciles",
     metadata,

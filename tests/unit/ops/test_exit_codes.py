@@ -13,8 +13,9 @@ from watcher.daemon import Daemon
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.errors import StoreUnavailableError, WatcherError
 from watcher.ops.control import Control
-from watcher.store import control, samples, watches
+from watcher.store import control, duty_problems, samples, watches
 from watcher.store.control import load_audit_log
+from watcher.store.duty_problems import Duty
 from watcher.store.lock import FileLock
 
 COMMANDS = [
@@ -140,3 +141,30 @@ def test_change_that_the_daemon_cannot_make_now_is_no_mistake_of_the_callers(sql
     assert type(caught.value) is WatcherError  # and so exit code 1, not the 2 of a ConfigError
     with sqlite_ops.database.read() as session:
         assert load_audit_log(session, limit=1) == []
+
+
+@pytest.mark.parametrize("command", ["beside a daemon"], indirect=True)
+@pytest.mark.parametrize(("is_config", "code"), [(False, 1), (True, 2)])
+@pytest.mark.parametrize(("verb", "duty"), [("poll", Duty.POLL), ("audit", Duty.AUDIT)])
+def test_poll_and_audit_beside_a_daemon_end_with_the_reason_why_it_cannot(
+    command, sqlite_ops, monkeypatch, verb, duty, is_config, code
+):
+    """As of a watch whose dataset is unknown, which never has a row of its own."""
+    monkeypatch.setattr(commands, "_POLL_WAIT_S", 20.0)
+    monkeypatch.setattr(commands, "_AUDIT_WAIT_S", 20.0)
+
+    def fail(problem: str) -> None:
+        with sqlite_ops.database.write() as session:
+            duty_problems.record_problem(
+                session, watch="door", duty=duty, problem=problem, is_config=is_config, now_ms=NOW_MS
+            )
+
+    fail("an old trouble")
+    monkeypatch.setattr(Control, "request", lambda *_arguments, **_more: fail("there is no dataset 'door'"))
+    done = command(verb, "door")
+    assert done.exit_code == code
+    assert "door: there is no dataset 'door'" in done.stderr
+    for arguments in (("status",), ("status", "door")):
+        told = command(*arguments).stdout
+        assert "has not reached its server yet: there is no dataset 'door'" in told
+    assert "has not reached" not in command("status", "gate").stdout

@@ -11,7 +11,8 @@ from tests.unit.ops.conftest import API_TOKEN, CONTROL_TOKEN, SIGNED_PATH, WEBP
 from watcher import __version__
 from watcher.domain.models import PollState, RunState
 from watcher.domain.window import Window
-from watcher.store import batches, picks, polls, runs, samples, watches
+from watcher.store import batches, duty_problems, picks, polls, runs, samples, watches
+from watcher.store.duty_problems import Duty
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>.jpg"
 SECRETS = ("X-Amz-Signature", "s1gnature", "s1gned", API_TOKEN, CONTROL_TOKEN)
@@ -51,6 +52,29 @@ def test_page_of_an_empty_store_says_that_nothing_was_reached_yet(ops):
     answer = ops.get("/")
     assert answer.status_code == 200
     assert "No watch has reached its server yet" in answer.text
+
+
+def test_page_tells_why_a_watch_never_reached_its_server_and_what_is_wrong_with_others(ops):
+    add_watch(ops.database)
+    with ops.database.write() as session:
+        for watch, duty in (("door", Duty.POLL), ("gate", Duty.POLL), ("gate", Duty.AUDIT)):
+            duty_problems.record_problem(
+                session,
+                watch=watch,
+                duty=duty,
+                problem=f"<b>{watch} {duty}</b>",
+                is_config=False,
+                now_ms=NOW_MS,
+            )
+    text = ops.get("/").text
+    assert "<b>door has not reached its server yet:</b> &lt;b&gt;door poll&lt;/b&gt;" in text
+    assert '<span class="failing">failing</span>' in text
+    assert "last poll: &lt;b&gt;gate poll" in text
+    assert "<b>Last comparison:</b> &lt;b&gt;gate audit" in text
+    status = ops.get("/api/v1/status").json()
+    assert status["unreached"] == {"door": "<b>door poll</b>"}
+    (gate,) = status["watches"]
+    assert (gate["problem"], gate["audit_problem"]) == ("<b>gate poll</b>", "<b>gate audit</b>")
 
 
 def test_page_shows_marks_states_picks_batches_polls_and_what_was_set_aside(ops):
