@@ -193,6 +193,22 @@ def open_existing_store(settings: Settings) -> Database:
     return database
 
 
+def has_store(settings: Settings) -> bool:
+    """Whether the store was made already; nothing is made to find out.
+
+    Raises:
+        StoreUnavailableError: the database cannot be reached.
+    """
+    url = make_url(settings.store_url)
+    if url.drivername == "sqlite" and url.database and not Path(url.database).exists():
+        return False
+    database = build_database(settings.store_url)
+    try:
+        return has_schema(database, SCHEMA)
+    finally:
+        database.close()
+
+
 def check_dispatch(settings: Settings) -> None:
     """Refuses a dispatch that this installation and its store cannot do; connects to nothing.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from sqlalchemy.orm import Session
@@ -31,24 +33,29 @@ _MEAN_OF = 200
 
 
 class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A step of all planned batches; `n_requests` is about how many it takes."""
+    """A step of all planned batches; `n_requests` is about how many it takes, None if it is not known what is new."""
 
     step: str
-    n_requests: int
+    n_requests: int | None
 
 
 class DeliveryPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What one sink would get; `n_requests` is about how many go to the platform and the sink."""
+    """What one sink would get; `n_requests` is about how many go to the platform and the sink.
+
+    The numbers are None if it is not known what is new.
+    """
 
     sink: str
     kind: str
-    n_deliveries: int
-    n_picks: int
-    n_requests: int
+    n_deliveries: int | None
+    n_picks: int | None
+    n_requests: int | None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A watch's next poll and batches.
+
+    Where it is not known what is new, nothing that follows from it is known either, and all that is None.
 
     Attributes:
         is_attached: whether the watch has its dataset yet; the first poll makes it.
@@ -74,16 +81,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     is_attached: bool
     is_paused: bool
     n_new: int | None
-    n_pages: int
+    n_pages: int | None
     listing: str
     n_waiting: int
-    batch_sizes: list[int]
-    n_left: int
-    is_due: bool
+    batch_sizes: list[int] | None
+    n_left: int | None
+    is_due: bool | None
     n_bytes: int | None
     bytes_are: str
     steps: list[StepPlan]
-    n_picks: int
+    n_picks: int | None
     budget: str
     n_spent: int
     deliveries: list[DeliveryPlan]
@@ -91,26 +98,38 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     n_unconfirmed: int
 
 
-def plan_watch(database: Database, *, config: WatchConfig, transport: Transport | None, now_ms: int) -> Plan:
+def plan_watch(
+    database: Database | None,
+    *,
+    config: WatchConfig,
+    transport: Transport | None,
+    now_ms: int,
+    why_not_listed: str = "the server was not asked",
+) -> Plan:
     """Plans a watch.
 
     Args:
-        database: the store; only read.
+        database: the store; only read. None where there is none yet.
         config: the watch.
         transport: to list what is new; without it only the ledger is looked at.
         now_ms: the present, unix milliseconds.
+        why_not_listed: told where there is no transport.
 
     Returns:
         The plan. Cost: one listing of the next poll's window, memory one page of it.
     """
-    with database.read() as session:
-        watch = watches.load_watch(session, name=config.name)
-    n_new, n_pages, listing = _count_new(database, config, watch, transport, now_ms)
+    watch: Watch | None = None
+    if database is not None:
+        with database.read() as session:
+            watch = watches.load_watch(session, name=config.name)
+    n_new, n_pages, listing = None, None, why_not_listed
+    if transport is not None:
+        n_new, n_pages, listing = _count_new(database, config, watch, transport, now_ms)
     mean_bytes: float | None = None
     n_waiting = n_open = n_unconfirmed = 0
     spending = _Spending(config.sampling)
     oldest_ms: int | None = None
-    if watch is not None:
+    if database is not None and watch is not None:
         with database.read() as session:
             oldest_ms = samples.load_oldest_waiting(session, watch_id=watch.id, now_ms=now_ms)
             n_waiting = samples.count_waiting(
@@ -123,20 +142,18 @@ def plan_watch(database: Database, *, config: WatchConfig, transport: Transport 
             n_open = batches.count_open(session, watch_id=watch.id)
             n_unconfirmed = len(deliveries.load_unconfirmed(session, watch_id=watch.id, limit=10_000))
             spending = _load_spending(session, config, watch_id=watch.id, now_ms=now_ms)
-    n_ready = n_waiting + (n_new or 0)
-    sizes = list(_iter_sizes(config, n_ready=n_ready, n_open=n_open, mean_bytes=mean_bytes))
-    is_due = config.batch.cron is None and bool(
-        compute_batch_size(
-            n_waiting=n_ready,
-            oldest_wait_s=0.0 if oldest_ms is None else (now_ms - oldest_ms) / 1000,
+    ahead = (
+        _plan_nothing(config)
+        if n_new is None
+        else _plan_batches(
+            config,
+            n_ready=n_waiting + n_new,
             n_open=n_open,
-            rules=config.batch,
-            most_samples=_compute_most(config, mean_bytes),
+            mean_bytes=mean_bytes,
+            oldest_wait_s=0.0 if oldest_ms is None else (now_ms - oldest_ms) / 1000,
+            spending=copy(spending),
         )
     )
-    n_planned = sum(sizes)
-    n_spent = spending.n_picked
-    n_picks = [spending.spend(size) if Step.SAMPLING in config.steps else 0 for size in sizes]
     return Plan(
         watch=config.name,
         dataset=config.dataset,
@@ -146,41 +163,85 @@ def plan_watch(database: Database, *, config: WatchConfig, transport: Transport 
         n_pages=n_pages,
         listing=listing,
         n_waiting=n_waiting,
-        batch_sizes=sizes,
-        n_left=n_ready - n_planned,
-        is_due=is_due,
-        n_bytes=None if mean_bytes is None else round(mean_bytes * n_planned),
-        bytes_are="unknown" if mean_bytes is None else f"estimated by the newest {_MEAN_OF} samples",
-        steps=[
+        budget=describe_budget(config.sampling) if Step.SAMPLING in config.steps else "",
+        n_spent=spending.n_picked,
+        n_open_batches=n_open,
+        n_unconfirmed=n_unconfirmed,
+        **ahead,
+    )
+
+
+def _plan_nothing(config: WatchConfig) -> dict[str, Any]:
+    """What is told of the batches where it is not known what is new."""
+    return {
+        "batch_sizes": None,
+        "n_left": None,
+        "is_due": None,
+        "n_bytes": None,
+        "bytes_are": "unknown",
+        "steps": [StepPlan(step=step.value, n_requests=None) for step in config.steps],
+        "n_picks": None if Step.SAMPLING in config.steps else 0,
+        "deliveries": [
+            DeliveryPlan(
+                sink=sink.name, kind=sink.kind.value, n_deliveries=None, n_picks=None, n_requests=None
+            )
+            for sink in config.deliver.sinks
+            if Step.DELIVER in config.steps
+        ],
+    }
+
+
+def _plan_batches(
+    config: WatchConfig,
+    *,
+    n_ready: int,
+    n_open: int,
+    mean_bytes: float | None,
+    oldest_wait_s: float,
+    spending: _Spending,
+) -> dict[str, Any]:
+    sizes = list(_iter_sizes(config, n_ready=n_ready, n_open=n_open, mean_bytes=mean_bytes))
+    is_due = config.batch.cron is None and bool(
+        compute_batch_size(
+            n_waiting=n_ready,
+            oldest_wait_s=oldest_wait_s,
+            n_open=n_open,
+            rules=config.batch,
+            most_samples=_compute_most(config, mean_bytes),
+        )
+    )
+    n_planned = sum(sizes)
+    n_picks = [spending.spend(size) if Step.SAMPLING in config.steps else 0 for size in sizes]
+    return {
+        "batch_sizes": sizes,
+        "n_left": n_ready - n_planned,
+        "is_due": is_due,
+        "n_bytes": None if mean_bytes is None else round(mean_bytes * n_planned),
+        "bytes_are": "unknown" if mean_bytes is None else f"estimated by the newest {_MEAN_OF} samples",
+        "steps": [
             StepPlan(step=step.value, n_requests=_count_requests(config, step, sizes))
             for step in config.steps
         ],
-        n_picks=sum(n_picks),
-        budget=describe_budget(config.sampling) if Step.SAMPLING in config.steps else "",
-        n_spent=n_spent,
+        "n_picks": sum(n_picks),
         # A batch of which nothing is picked makes no delivery.
-        deliveries=[
+        "deliveries": [
             _plan_sink(sink, [n for n in n_picks if n])
             for sink in config.deliver.sinks
             if Step.DELIVER in config.steps
         ],
-        n_open_batches=n_open,
-        n_unconfirmed=n_unconfirmed,
-    )
+    }
 
 
 def _count_new(
-    database: Database, config: WatchConfig, watch: Watch | None, transport: Transport | None, now_ms: int
-) -> tuple[int | None, int, str]:
+    database: Database | None, config: WatchConfig, watch: Watch | None, transport: Transport, now_ms: int
+) -> tuple[int | None, int | None, str]:
     """Files of the next window that the ledger does not know, pages listed, and why not."""
-    if transport is None:
-        return None, 0, "the server was not asked"
     try:
         dataset_id = watch.dataset_id if watch is not None else _find_dataset(transport, config.dataset)
         if dataset_id is None:
             return (
                 None,
-                0,
+                None,
                 f"there is no dataset {config.dataset!r} on the server yet: the first poll makes it",
             )
         window = compute_window(
@@ -193,14 +254,14 @@ def _count_new(
         ):
             n_pages += 1
             names = {row.file_name for row in page.rows}
-            if watch is not None:
+            if database is not None and watch is not None:
                 with database.read() as session:
                     names -= samples.load_samples_named(
                         session, watch_id=watch.id, file_names=sorted(names)
                     ).keys()
             n_new += len(names)
     except (ApiException, TransportError, WatcherError) as error:
-        return None, 0, redact(str(error))
+        return None, None, redact(str(error))
     return n_new, n_pages, ""
 
 

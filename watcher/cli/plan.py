@@ -17,10 +17,15 @@ from watcher import bootstrap
 from watcher.cli.frame import JsonOption, app, err, load, out, reporting
 from watcher.cli.progress import showing
 from watcher.daemon import Daemon
+from watcher.database.engine import Database
 from watcher.domain.errors import ConfigError, StoreLockedError
+from watcher.domain.models import WatchConfig
 from watcher.exporting import export_tag
+from watcher.lightly.transport import Transport
 from watcher.planning import Plan, plan_watch
 from watcher.settings.root import Settings
+
+_NO_PLATFORM = "there is no platform yet: the first `watcher run` or `watcher poll` makes it"
 
 
 class ExportFormat(StrEnum):
@@ -45,20 +50,18 @@ def plan(
             known = ", ".join(config.name for config in daemon.configs)
             raise ConfigError(f"there is no watch {watch!r}; configured are: {known}")
         now_ms = int(time.time() * 1000)
-        try:
-            daemon.open()
-        except StoreLockedError:
-            plans = _plan_beside_daemon(settings, daemon, watch, now_ms)
+        if not bootstrap.has_store(settings):
+            plans = _plan_first_run(settings, configs, now_ms)
         else:
             try:
-                with showing("listing", console=err):
-                    database, transport = daemon.lend()
-                    plans = [
-                        plan_watch(database, config=config, transport=transport, now_ms=now_ms)
-                        for config in configs
-                    ]
-            finally:
-                daemon.stop()
+                daemon.open()
+            except StoreLockedError:
+                plans = _plan_beside_daemon(settings, configs, now_ms)
+            else:
+                try:
+                    plans = _plan_each(*daemon.lend(), configs, now_ms)
+                finally:
+                    daemon.stop()
         if as_json:
             sys.stdout.write(msgspec.json.encode(plans).decode() + "\n")
         else:
@@ -66,29 +69,51 @@ def plan(
                 _print_plan(out, made)
 
 
-def _plan_beside_daemon(settings: Settings, daemon: Daemon, watch: str | None, now_ms: int) -> list[Plan]:
+def _plan_each(
+    database: Database | None, transport: Transport, configs: list[WatchConfig], now_ms: int
+) -> list[Plan]:
+    with showing("listing", console=err):
+        return [plan_watch(database, config=config, transport=transport, now_ms=now_ms) for config in configs]
+
+
+def _plan_beside_daemon(settings: Settings, configs: list[WatchConfig], now_ms: int) -> list[Plan]:
     database = bootstrap.open_existing_store(settings)
     transport = bootstrap.build_command_transport(settings, database=database)
     try:
-        with showing("listing", console=err):
-            return [
-                plan_watch(database, config=config, transport=transport, now_ms=now_ms)
-                for config in daemon.configs
-                if watch in (None, config.name)
-            ]
+        return _plan_each(database, transport, configs, now_ms)
     finally:
         transport.close()
         database.close()
+
+
+def _plan_first_run(settings: Settings, configs: list[WatchConfig], now_ms: int) -> list[Plan]:
+    """Before there is a store: another server is asked; the platform inside is there from the first run on."""
+    if settings.is_embedded:
+        return [
+            plan_watch(None, config=config, transport=None, now_ms=now_ms, why_not_listed=_NO_PLATFORM)
+            for config in configs
+        ]
+    transport = bootstrap.build_command_transport(settings, database=None)
+    try:
+        return _plan_each(None, transport, configs, now_ms)
+    finally:
+        transport.close()
 
 
 def _print_plan(console: Console, made: Plan) -> None:
     console.print(Text(made.watch, style="bold"))
     if made.is_paused:
         console.print(Text("  paused: nothing of this happens before `watcher resume`", style="yellow"))
-    new = f"{made.n_new} new files" if made.n_new is not None else f"new files unknown: {made.listing}"
-    console.print(Text(f"  next poll: {new}, {made.n_pages} requests"))
+    new = (
+        f"new files unknown: {made.listing}"
+        if made.n_new is None
+        else f"{made.n_new} new files, {made.n_pages} requests"
+    )
+    console.print(Text(f"  next poll: {new}"))
     console.print(Text(f"  waiting in the ledger: {made.n_waiting}; open batches: {made.n_open_batches}"))
-    if made.batch_sizes:
+    if made.batch_sizes is None:
+        console.print(Text("  batches: unknown"))
+    elif made.batch_sizes:
         when = "at once" if made.is_due else "once enough wait, for long enough or by cron"
         sizes = ", ".join(str(size) for size in made.batch_sizes[:10])
         more = f" and {len(made.batch_sizes) - 10} more" if len(made.batch_sizes) > 10 else ""
@@ -98,17 +123,20 @@ def _print_plan(console: Console, made: Plan) -> None:
     if made.n_left:
         console.print(Text(f"  left for later batches: {made.n_left}"))
     for step in made.steps:
-        console.print(Text(f"  step {step.step}: about {step.n_requests} requests"))
+        about = "requests unknown" if step.n_requests is None else f"about {step.n_requests} requests"
+        console.print(Text(f"  step {step.step}: {about}"))
     spent = f", of which {made.n_spent} are taken" if made.n_spent else ""
     budget = f" (budget {made.budget}{spent})" if made.budget else ""
-    console.print(Text(f"  picks: at most {made.n_picks}{budget}"))
+    picks = "unknown" if made.n_picks is None else f"at most {made.n_picks}"
+    console.print(Text(f"  picks: {picks}{budget}"))
     for delivery in made.deliveries:
-        console.print(
-            Text(
-                f"  to {delivery.sink} ({delivery.kind}): {delivery.n_deliveries} deliveries, at most "
-                f"{delivery.n_picks} picks, about {delivery.n_requests} requests"
-            )
+        told = (
+            "unknown"
+            if delivery.n_deliveries is None
+            else f"{delivery.n_deliveries} deliveries, at most {delivery.n_picks} picks, about "
+            f"{delivery.n_requests} requests"
         )
+        console.print(Text(f"  to {delivery.sink} ({delivery.kind}): {told}"))
     if made.n_unconfirmed:
         console.print(Text(f"  deliveries not confirmed yet: {made.n_unconfirmed}", style="yellow"))
 

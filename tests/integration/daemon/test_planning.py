@@ -50,7 +50,7 @@ def test_plan_before_the_first_poll_makes_nothing(pipeline: Pipeline) -> None:
     _put_pictures(pipeline.scene, ["a.jpg"])
     before = dump(pipeline)
     made = plan(pipeline)
-    assert (made.is_attached, made.n_new, made.batch_sizes) == (False, None, [])
+    assert (made.is_attached, made.n_new, made.batch_sizes, made.n_picks) == (False, None, None, None)
     assert made.listing == "there is no dataset 'cams' on the server yet: the first poll makes it"
     assert dump(pipeline) == before
     assert datasets.fetch_datasets(pipeline.scene.build_transport()) == []
@@ -87,7 +87,7 @@ def test_plan_of_a_server_that_is_away_still_tells_the_ledger(pipeline: Pipeline
     pipeline.poll()
     away = Transport(server=f"http://127.0.0.1:{free_port}", token="t", retry_total_s=0.1)
     made = plan(pipeline, transport=away)
-    assert (made.n_new, made.n_waiting, made.is_due) == (None, 1, False)
+    assert (made.n_new, made.n_pages, made.n_waiting, made.is_due) == (None, None, 1, None)
     assert "could not connect" in made.listing
 
 

@@ -33,10 +33,49 @@ def command(tmp_path):
     return run
 
 
-def test_plan_then_poll_then_export(command, tmp_path):
+def test_plan_before_the_first_run_tells_no_zeros_and_makes_nothing(command, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
     first = command("plan")
     assert first.exit_code == 0, first.output
-    assert "new files unknown: there is no dataset 'cams' on the server yet" in first.stdout
+    assert first.stdout.splitlines() == [
+        "cams",
+        "  next poll: new files unknown: there is no platform yet: the first `watcher run` or `watcher poll` makes it",
+        "  waiting in the ledger: 0; open batches: 0",
+        "  batches: unknown",
+        "  step upload: requests unknown",
+        "  step embed: requests unknown",
+        "  step sampling: requests unknown",
+        "  step deliver: requests unknown",
+        "  picks: unknown (budget 10 a batch)",
+        "  to manifest (manifest): unknown",
+    ]
+    (made,) = json.loads(command("plan", "--json").stdout)
+    unknown = ("n_new", "n_pages", "batch_sizes", "n_left", "is_due", "n_bytes", "n_picks")
+    assert {name: made[name] for name in unknown} == dict.fromkeys(unknown)
+    assert {step["n_requests"] for step in made["steps"]} == {None}
+    assert made["deliveries"] == [
+        {"sink": "manifest", "kind": "manifest", "n_deliveries": None, "n_picks": None, "n_requests": None}
+    ]
+    assert command("plan", "nobody").exit_code == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_plan_before_the_first_run_asks_another_server_and_makes_nothing(tmp_path, free_port):
+    folder = tmp_path / "own"
+    environ = {
+        "WATCHER_DATA_DIR": str(folder),
+        "LIGHTLY_TOKEN": "a-token",
+        "LIGHTLY_SERVER_LOCATION": f"http://127.0.0.1:{free_port}",
+        "WATCHER_WATCHES__GATE__DATASET": "gate",
+    }
+    done = run_command("plan", **environ)
+    assert done.exit_code == 0, done.output
+    assert "next poll: new files unknown: " in done.stdout
+    assert "could not connect" in done.stdout
+    assert not folder.exists()
+
+
+def test_plan_then_poll_then_export(command, tmp_path):
     done = command("poll")
     assert done.exit_code == 0, done.output
     assert "cams: 3 listed, 3 new" in done.stdout

@@ -298,7 +298,9 @@ def test_plan_of_a_watch_tells_what_waits_and_changes_nothing(ops):
     watch = add_watch(ops.database)
     list_names(ops.database, watch, ["a.jpg", "b.jpg"])
     plan = ops.get("/api/v1/watches/gate/plan").json()
-    assert (plan["watch"], plan["n_waiting"], plan["batch_sizes"]) == ("gate", 2, [2])
+    assert (plan["watch"], plan["n_waiting"]) == ("gate", 2)
+    assert "does not follow the protocol" in plan["listing"]
+    assert (plan["n_new"], plan["batch_sizes"], plan["n_picks"]) == (None, None, None)
     assert load(ops.database, watch, "a.jpg").state == "waiting"
     assert is_refusal(ops.get("/api/v1/watches/gat/plan"), 404, "WATCH_UNKNOWN")
     add_watch(ops.database, "left")
