@@ -19,6 +19,7 @@ import msgspec
 import typer
 
 from watcher import bootstrap
+from watcher.cli.beside import find_daemon, watch_problems
 from watcher.cli.frame import JsonOption, app, err, load, out, reporting
 from watcher.cli.progress import build_sample_count, showing
 from watcher.cli.views import print_dead, print_log, print_reconcile
@@ -31,9 +32,9 @@ from watcher.ops.changes import Wanted, find_watch, make_change, name_actor
 from watcher.ops.control import Control
 from watcher.ops.tokens import LOCAL
 from watcher.settings.root import Settings
-from watcher.store import deliveries, duty_problems, polls, reconciles, runs, watches
+from watcher.store import deliveries, polls, reconciles, runs, watches
 from watcher.store.control import load_audit_log
-from watcher.store.duty_problems import Duty, DutyProblem
+from watcher.store.duty_problems import Duty
 from watcher.store.lock import FileLock
 from watcher.store.reconciles import ReconcileReport
 from watcher.store.troubled import load_troubled
@@ -114,12 +115,12 @@ def _leave_out_paused(database: Database, names: list[str]) -> list[str]:
 
 
 def _poll_beside_daemon(settings: Settings, names: list[str], *, named: bool) -> None:
-    control = Control.read(settings.data_dir)
+    control = find_daemon(settings)
     database = bootstrap.open_store(settings)
 
     def poll_one(name: str) -> str:
         before = _load_last_poll(database, name)
-        refuse_problem = _watch_problems(database, name, Duty.POLL)
+        refuse_problem = watch_problems(database, name, Duty.POLL)
         control.request(name, "poll", actor=tell_actor())
 
         def find_done() -> Poll | None:
@@ -140,23 +141,6 @@ def _poll_beside_daemon(settings: Settings, names: list[str], *, named: bool) ->
     finally:
         database.close()
     _exit_for(failures)
-
-
-def _watch_problems(database: Database, name: str, duty: Duty) -> Callable[[], None]:
-    """A function that raises what the daemon notes from now on as the reason why it could not do its duty."""
-
-    def load_last() -> DutyProblem | None:
-        with database.read() as session:
-            return duty_problems.load_problem(session, watch=name, duty=duty)
-
-    before = load_last()
-
-    def refuse() -> None:
-        last = load_last()
-        if last is not None and last.problem is not None and last.number > (before.number if before else 0):
-            raise (ConfigError if last.is_config else WatcherError)(last.problem)
-
-    return refuse
 
 
 def _load_last_poll(database: Database, name: str) -> Poll | None:
@@ -249,7 +233,7 @@ def _print_reports(settings: Settings, reports: list[ReconcileReport], *, as_jso
 
 
 def _audit_beside_daemon(settings: Settings, name: str) -> ReconcileReport:
-    control = Control.read(settings.data_dir)
+    control = find_daemon(settings)
     database = bootstrap.open_store(settings)
 
     def load_last() -> tuple[int, ReconcileReport] | None:
@@ -266,7 +250,7 @@ def _audit_beside_daemon(settings: Settings, name: str) -> ReconcileReport:
 
     try:
         before = load_last()
-        refuse_problem = _watch_problems(database, name, Duty.AUDIT)
+        refuse_problem = watch_problems(database, name, Duty.AUDIT)
         control.request(name, "audit", actor=tell_actor())
         return _wait_for(find_done, limit_s=_AUDIT_WAIT_S, what=f"the audit of {name}")
     finally:

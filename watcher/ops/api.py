@@ -40,6 +40,7 @@ from watcher.ops.overview import load_overview
 from watcher.ops.parts import OpsParts, build_json
 from watcher.planning import plan_watch
 from watcher.store import control, deliveries, reconciles, runs, watches
+from watcher.store.leadership import load_leader, tell_where_to_ask
 from watcher.store.troubled import load_last_troubled
 
 _log = get_logger("control")
@@ -176,18 +177,20 @@ class Api:
             control.refuse_paused(known)
         start = self._parts.poll_now if verb == "poll" else self._parts.audit_now
         if not start(watch):
-            with self._parts.database.read() as session:
-                find_watch(session, watch)
-            raise Fault(
-                409,
-                "NOT_POLLED_HERE",
-                f"this process does not poll {watch!r}: another one leads, or the watch is no longer configured",
-            )
+            raise Fault(409, "NOT_POLLED_HERE", self._explain_not_polled(watch))
         with self._parts.database.write() as session:
             row = watches.load_watch(session, name=watch)
             if row is not None:  # one that never reached its server has no row, and no log
                 control.record_request(session, watch=row, verb=verb, **who_when)
         return f"the {verb} starts now"
+
+    def _explain_not_polled(self, watch: str) -> str:
+        with self._parts.database.read() as session:
+            find_watch(session, watch)
+            leader = load_leader(session)
+        if self._parts.role() == "leader":
+            return f"the watch {watch!r} is no longer configured"
+        return f"this process stands by and does not poll {watch!r}; {tell_where_to_ask(leader)}"
 
     def _get_status(self, _ask: Ask) -> object:
         return self._load_overview(None)

@@ -27,7 +27,7 @@ from watcher.ops.life import load_lives
 from watcher.ops.operations import OPERATIONS, ChangeRequest, DropRequest, ReplayRequest
 from watcher.ops.overview import load_overview
 from watcher.ops.parts import OpsParts
-from watcher.ops.sessions import COOKIE, LIFE_S, Login, Sessions
+from watcher.ops.sessions import COOKIE, LIFE_S, NOTICE_COOKIE, NOTICE_LIFE_S, Login, Sessions
 from watcher.ops.summary import load_summary
 from watcher.ops.thumbnails import Thumbnails
 from watcher.store import control
@@ -113,18 +113,22 @@ class Pages:
         return handle
 
     def _find_login(self, request: Request) -> Login | None:
-        return self._sessions.find(request.cookies.get(COOKIE, ""))
+        return self._sessions.find(request.cookies.get(COOKIE, ""), request.cookies.get(NOTICE_COOKIE, ""))
 
     def _render(self, template: str, login: Login | None, *, status: int = 200, **values: Any) -> Response:
+        notice = None if login is None else login.notice
         page = self._templates[template].render(
             login=login,
-            notice=None if login is None else login.take_notice(),
+            notice=notice,
             version=__version__,
             has_probes=self._has_probes,
             now_s=self._parts.clock.now_s(),
             **values,
         )
-        return HTMLResponse(page, status_code=status, headers=_HEADERS)
+        answer = HTMLResponse(page, status_code=status, headers=_HEADERS)
+        if notice is not None:
+            answer.delete_cookie(NOTICE_COOKIE, httponly=True, samesite="strict")
+        return answer
 
     def _overview(self, _request: Request, login: Login | None) -> Response:
         now_ms = int(self._parts.clock.now_s() * 1000)
@@ -194,23 +198,16 @@ class Pages:
         if cookie is None:
             return self._render("login", None, status=401, wrong=True)
         answer = RedirectResponse("/", status_code=303, headers=_HEADERS)
-        answer.set_cookie(
-            COOKIE,
-            cookie,
-            max_age=LIFE_S,
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
+        _set_cookie(answer, request, COOKIE, cookie, life_s=LIFE_S)
         return answer
 
     def _logout(self, request: Request, form: dict[str, str]) -> Response:
         login = self._find_login(request)
         if login is None or not _is_own(form, login):
             return PlainTextResponse("the form is out of date: load the page again\n", 403, headers=_HEADERS)
-        self._sessions.close(request.cookies.get(COOKIE, ""))
         answer = RedirectResponse("/", status_code=303, headers=_HEADERS)
-        answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        for cookie in (COOKIE, NOTICE_COOKIE):
+            answer.delete_cookie(cookie, httponly=True, samesite="strict")
         return answer
 
     def _change(self, request: Request, form: dict[str, str]) -> Response:
@@ -232,10 +229,12 @@ class Pages:
         try:
             done = self._api.change(self._operations[verb], watch=watch, request=change, caller=login.caller)
         except (WatcherError, Fault) as error:
-            login.notice = str(error)
+            notice = str(error)
         else:
-            login.notice = f"{done.watch}: {done.status}"
-        return RedirectResponse(_own_path(form.get("back", "/")), status_code=303, headers=_HEADERS)
+            notice = f"{done.watch}: {done.status}"
+        answer = RedirectResponse(_own_path(form.get("back", "/")), status_code=303, headers=_HEADERS)
+        _set_cookie(answer, request, NOTICE_COOKIE, login.seal_notice(notice), life_s=NOTICE_LIFE_S)
+        return answer
 
     def _static(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -245,6 +244,11 @@ class Pages:
         return Response(
             (_HERE / "static" / name).read_bytes(), headers={**headers, "Content-Type": _STATIC[name]}
         )
+
+
+def _set_cookie(answer: Response, request: Request, name: str, value: str, *, life_s: int) -> None:
+    is_https = request.url.scheme == "https"
+    answer.set_cookie(name, value, max_age=life_s, httponly=True, samesite="strict", secure=is_https)
 
 
 def _is_own(form: dict[str, str], login: Login) -> bool:

@@ -1,20 +1,31 @@
-"""Logins of the status page: a random cookie for a token that was shown once, kept in memory until a restart."""
+"""Logins of the status page: a signed cookie for a token that was shown once; nothing of it is kept in memory.
+
+Whoever knows the token can check the cookie, so a login holds on every replica with that token and after a restart. It
+ends with its time, with its token, and in a browser that logs out.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
+import hmac
 import secrets
-import threading
 from dataclasses import dataclass, field
 
 from watcher.domain.clock import Clock
 from watcher.ops.tokens import ControlTokens
 
 COOKIE = "watcher_session"
+NOTICE_COOKIE = "watcher_notice"
 LIFE_S = 12 * 3600
-_MOST = 200
+NOTICE_LIFE_S = 60
+_MOST_COOKIE_CHARACTERS = 200
+# With its cookie's name and attributes below the 4096 bytes that every browser takes.
+_MOST_NOTICE_BYTES = 2000
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Login:
     """One login.
 
@@ -22,59 +33,72 @@ class Login:
         caller: whose token it was.
         form_token: stands in every form, so that no other site can send one.
         notice: what the last change said, until it was shown.
+        key: signs what belongs to this login.
     """
 
     caller: str
-    ends_s: float
-    token: str = field(repr=False)
     form_token: str = field(repr=False)
+    key: bytes = field(repr=False)
     notice: str | None = None
 
-    def take_notice(self) -> str | None:
-        """The notice, once."""
-        notice, self.notice = self.notice, None
-        return notice
+    def seal_notice(self, text: str) -> str:
+        """A cookie that brings the text to the next page, whichever replica serves it; cut to 2000 bytes."""
+        packed = _pack(text.encode()[:_MOST_NOTICE_BYTES])
+        return f"{packed}.{_sign(self.key, 'notice', packed)}"
 
 
 class Sessions:
-    """The logins, at most 200 and 12 hours each; one ends with its token. Thread-safe."""
+    """Makes the cookies and checks them; holds no state."""
 
     def __init__(self, tokens: ControlTokens, clock: Clock) -> None:
         self._tokens = tokens
         self._clock = clock
-        self._logins: dict[str, Login] = {}
-        self._lock = threading.Lock()
 
     def open(self, token: str) -> str | None:
         """The value of the cookie; None for a wrong token."""
-        caller = self._tokens.find_caller(token)
-        if caller is None:
+        key = self._tokens.find_key(token)
+        if key is None:
             return None
-        cookie = secrets.token_urlsafe(32)
-        login = Login(
-            caller=caller,
-            ends_s=self._clock.monotonic_s() + LIFE_S,
-            token=token,
-            form_token=secrets.token_urlsafe(32),
+        body = f"{int(self._clock.now_s()) + LIFE_S}.{secrets.token_urlsafe(16)}"
+        return f"{body}.{_sign(key, 'login', body)}"
+
+    def find(self, cookie: str, notice: str = "") -> Login | None:
+        """The login of a cookie; None if it was not made here or by a replica, is over, or its token counts no more.
+
+        Args:
+            cookie: the login.
+            notice: what `Login.seal_notice` gave; left out of the login if it is of another one.
+        """
+        body, _, signature = cookie.rpartition(".")
+        ends = body.partition(".")[0]
+        if not (len(cookie) <= _MOST_COOKIE_CHARACTERS and cookie.isascii() and ends.isdecimal()):
+            return None
+        # Neither a time that is over nor one that no login of ours could have.
+        if not 0 < int(ends) - self._clock.now_s() <= LIFE_S + 60:
+            return None
+        found = self._tokens.find_by_key(
+            lambda key: hmac.compare_digest(_sign(key, "login", body), signature)
         )
-        with self._lock:
-            self._logins[cookie] = login
-            while len(self._logins) > _MOST:
-                self._logins.pop(next(iter(self._logins)))
-        return cookie
-
-    def find(self, cookie: str) -> Login | None:
-        """The login of a cookie; None if there is none, it is over, or its token counts no more."""
-        with self._lock:
-            login = self._logins.get(cookie)
-        if login is None:
+        if found is None:
             return None
-        if login.ends_s <= self._clock.monotonic_s() or self._tokens.find_caller(login.token) != login.caller:
-            self.close(cookie)
-            return None
-        return login
+        caller, key = found
+        own_key = hmac.digest(key, b"of " + cookie.encode(), "sha256")
+        return Login(caller, _sign(own_key, "form", ""), own_key, _open_notice(own_key, notice))
 
-    def close(self, cookie: str) -> None:
-        """Ends a login; harmless if there is none."""
-        with self._lock:
-            self._logins.pop(cookie, None)
+
+def _open_notice(key: bytes, sealed: str) -> str | None:
+    packed, _, signature = sealed.rpartition(".")
+    if not (sealed.isascii() and hmac.compare_digest(_sign(key, "notice", packed), signature)):
+        return None
+    try:
+        return base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)).decode("utf-8", "ignore")
+    except binascii.Error:
+        return None
+
+
+def _sign(key: bytes, purpose: str, text: str) -> str:
+    return _pack(hmac.digest(key, f"{purpose} {text}".encode(), hashlib.sha256))
+
+
+def _pack(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")

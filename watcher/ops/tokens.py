@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable
+from functools import lru_cache
 
 LOCAL = "local"
 _MOST_TOKEN_CHARACTERS = 4096
+_DERIVING_ROUNDS = 200_000
 
 
 class ControlTokens:
@@ -41,6 +43,34 @@ class ControlTokens:
             found = self._find(given)
         return found
 
+    def find_key(self, given: str) -> bytes | None:
+        """The key that signs for whoever shows that token; None for a wrong one.
+
+        It is the same in all processes with that token, and does not give the token away.
+        """
+        if self.find_caller(given) is None:
+            return None
+        return _derive_key(_digest(given[:_MOST_TOKEN_CHARACTERS]))
+
+    def find_by_key(self, fits: Callable[[bytes], bool]) -> tuple[str, bytes] | None:
+        """The first caller whose key `fits`, and the key; None if none does."""
+        found = self._find_by_key(fits)
+        if found is None:
+            self._look()
+            found = self._find_by_key(fits)
+        return found
+
+    def _find_by_key(self, fits: Callable[[bytes], bool]) -> tuple[str, bytes] | None:
+        configured = self._configured()
+        digests = [(LOCAL, self._local)]
+        if configured:
+            digests.append((self._name, _digest(configured)))
+        for caller, digest in digests:
+            key = _derive_key(digest)
+            if fits(key):
+                return caller, key
+        return None
+
     def _find(self, given: str) -> str | None:
         shown = _digest(given[:_MOST_TOKEN_CHARACTERS])
         configured = self._configured()
@@ -49,6 +79,12 @@ class ControlTokens:
         if is_local:
             return LOCAL
         return self._name if is_configured and configured else None
+
+
+@lru_cache(maxsize=8)
+def _derive_key(digest: bytes) -> bytes:
+    """Slow on purpose, about 0.1 s and once a token: what is signed with the key must not help to guess the token."""
+    return hashlib.pbkdf2_hmac("sha256", digest, b"watcher login", _DERIVING_ROUNDS)
 
 
 def _digest(token: str) -> bytes:

@@ -43,6 +43,13 @@ class Leader:
         return self.holder is not None and self.left_ms > 0
 
 
+def tell_where_to_ask(leader: Leader) -> str:
+    """For an error: who does what only the leader can."""
+    if leader.is_in_office:
+        return f"{leader.holder} leads: run it there"
+    return "nobody leads at present: run it again where a replica does, after the lease"
+
+
 def load_leader(session: Session) -> Leader:
     """The leader; epoch 0 if there never was one."""
     row = session.execute(

@@ -12,8 +12,10 @@ import msgspec
 import pytest
 
 from tests.builders import add_batch, add_watch, deliver, open_store
+from tests.stores import empty_store
 from watcher.domain.delivery import DeliveryState
 from watcher.store import control
+from watcher.store.leadership import take_lead
 
 ROOT = Path(__file__).parents[3]
 MISSING = """
@@ -217,3 +219,20 @@ def test_daemon_whose_platform_finds_its_port_taken_names_the_variable(tmp_path)
     assert done.returncode != 0
     assert f"127.0.0.1:{port}" in done.stderr
     assert "set WATCHER_PLATFORM__PORT" in done.stderr
+
+
+def test_poll_and_audit_where_no_daemon_leads_name_the_leader(command, migrated_url):
+    empty_store(migrated_url)
+    with open_store(migrated_url) as database, database.write() as session:
+        take_lead(session, holder="watcher pod-b:1:0f", lease_ms=60_000, work_version=1)
+    for verb in ("poll", "audit"):
+        found = command(
+            verb,
+            WATCHER_STORE__URL=migrated_url,
+            LIGHTLY_TOKEN="t0ken",
+            LIGHTLY_SERVER_LOCATION="http://127.0.0.1:9",
+            WATCHER_WATCHES__CAMS__DATASET="cams",
+        )
+        assert found.exit_code == 2
+        assert "watcher pod-b:1:0f leads: run it there" in found.stderr
+        assert "WATCHER_DATA_DIR" not in found.stderr

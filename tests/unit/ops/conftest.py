@@ -83,6 +83,7 @@ class Ops:
         *,
         read_needs_token: bool = False,
         store_limit_s: float = 20.0,
+        local_token: str = CONTROL_TOKEN,
     ) -> None:
         self.database = database
         self.lightly = lightly
@@ -92,6 +93,8 @@ class Ops:
         self.metrics = Metrics()
         self.next_polls: Mapping[str, datetime] = {}
         self.asked: list[str] = []
+        self.role = "leader"
+        self.local_token = local_token
         self.configured_token: str | None = CONFIGURED_TOKEN
         for name in ("gate", "roof"):
             self.metrics.init_watch(name, steps=(Step.UPLOAD, Step.EMBED))
@@ -119,12 +122,13 @@ class Ops:
             access=self.access,
             clock=self.clock,
             tokens=ControlTokens(
-                local=CONTROL_TOKEN, configured=lambda: self.configured_token, name="ops-team"
+                local=local_token, configured=lambda: self.configured_token, name="ops-team"
             ),
             read_needs_token=read_needs_token,
             poll_now=partial(self._start, "poll"),
             audit_now=partial(self._start, "audit"),
             next_polls=lambda: self.next_polls,
+            role=lambda: self.role,
             configs={name: build_config(name) for name in ("gate", "roof")},
         )
         pages.app = build_app(

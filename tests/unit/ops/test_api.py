@@ -21,6 +21,7 @@ from watcher.domain.models import RunState
 from watcher.ops.openapi import build_document
 from watcher.ops.operations import OPERATIONS
 from watcher.store import control, reconciles, runs, samples, watches
+from watcher.store.leadership import take_lead
 from watcher.store.reconciles import ReconcileReport
 
 BODIES = {"rewind": {"to_s": NOW_S - 500}, "drop": {"sink": "gone"}}
@@ -140,6 +141,21 @@ def test_poll_and_audit_of_a_watch_that_is_not_polled_here_are_409(sqlite_ops, v
     add_watch(sqlite_ops.database, "roof")
     assert is_refusal(sqlite_ops.change("roof", verb), 409, "NOT_POLLED_HERE")
     assert read_log(sqlite_ops) == []
+
+
+@pytest.mark.parametrize("verb", ["poll", "audit"])
+def test_poll_and_audit_on_a_standby_name_the_leader(ops, verb):
+    add_watch(ops.database, "roof")
+    ops.role = "standby"
+    assert "nobody leads at present" in ops.change("roof", verb).json()["error"]
+    with ops.database.write() as session:
+        take_lead(session, holder="watcher pod-b:1:0f", lease_ms=60_000, work_version=1)
+    answer = ops.change("roof", verb)
+    assert is_refusal(answer, 409, "NOT_POLLED_HERE")
+    assert "watcher pod-b:1:0f leads: run it there" in answer.json()["error"]
+    ops.role = "leader"
+    assert "no longer configured" in ops.change("roof", verb).json()["error"]
+    assert read_log(ops) == []
 
 
 def test_watch_that_never_reached_its_server_can_be_polled(sqlite_ops):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import secrets
+from contextlib import ExitStack
 
 import pytest
 
-from tests.builders import NOW_MS, add_batch, add_watch, deliver, list_names, load
-from tests.unit.ops.conftest import CONFIGURED_TOKEN, CONTROL_TOKEN
+from tests.builders import NOW_MS, ManualClock, add_batch, add_watch, deliver, list_names, load
+from tests.unit.ops.conftest import CONFIGURED_TOKEN, CONTROL_TOKEN, Ops, Pages
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.models import SampleState
-from watcher.ops.sessions import LIFE_S
+from watcher.ops.sessions import LIFE_S, Sessions
+from watcher.ops.tokens import ControlTokens
 from watcher.store import control, samples
 
 
@@ -172,3 +175,79 @@ def test_page_wants_a_login_where_reading_wants_a_token(build_ops, sqlite_store_
     assert ops.get("/thumbnails/1").status_code == 401
     log_in(ops)
     assert ops.get(path, allow_redirects=False).status_code in {200, 404}
+
+
+@pytest.fixture
+def replicas(ops, lightly):
+    """Two processes over one store behind one address, each with a local token of its own."""
+    with ExitStack() as stack:
+        others = []
+        for _ in range(2):
+            pages = Pages()
+            stack.callback(pages.close)
+            others.append(Ops(ops.database, lightly, pages, stack, local_token=secrets.token_urlsafe(16)))
+        others[1].session = others[0].session  # one browser; cookies do not know ports
+        yield others
+
+
+def test_login_and_its_forms_hold_on_every_replica(replicas):
+    one, other = replicas
+    add_watch(one.database)
+    assert log_in(one, CONFIGURED_TOKEN).status_code == 303
+    assert 'action="/do/pause"' in other.get("/").text
+    assert find_form_token(one) == find_form_token(other)
+    send(other, "pause", form_token=find_form_token(one))
+    assert "gate: paused" in one.get("/").text
+    assert "gate: paused" not in other.get("/").text
+    assert read_log(one) == [("pause", "ops-team")]
+    other.configured_token = "an0ther-t0ken"
+    assert "log in" in other.get("/").text
+    assert "log out" in one.get("/").text
+
+
+def test_login_by_the_local_token_holds_on_its_own_process_alone(replicas):
+    one, other = replicas
+    add_watch(one.database)
+    assert log_in(one, one.local_token).status_code == 303
+    assert "log out" in one.get("/").text
+    assert "log in" in other.get("/").text
+
+
+def change_at(cookie: str, index: int) -> str:
+    parts = cookie.split(".")
+    parts[index] = {"0": "1"}.get(parts[index][0], "0") + parts[index][1:]
+    return ".".join(parts)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        pytest.param(lambda cookie: change_at(cookie, 0), id="another end"),
+        pytest.param(
+            lambda cookie: f"{int(cookie.split('.')[0]) + 5}.{cookie.partition('.')[2]}", id="later"
+        ),
+        pytest.param(lambda cookie: change_at(cookie, 1), id="another number"),
+        pytest.param(lambda cookie: change_at(cookie, 2), id="another signature"),
+        pytest.param(lambda cookie: cookie.rpartition(".")[0] + ".", id="no signature"),
+        pytest.param(lambda cookie: "9" * 5000 + cookie, id="too long"),
+        pytest.param(lambda _cookie: "..", id="nothing"),
+    ],
+)
+def test_cookie_that_was_changed_is_no_login(forge):
+    clock = ManualClock()
+    sessions = Sessions(ControlTokens(local="l0cal-t0ken"), clock)
+    cookie = sessions.open("l0cal-t0ken")
+    assert sessions.find(cookie).caller == "local"
+    assert sessions.find(forge(cookie)) is None
+
+
+def test_notice_is_of_its_login_and_fits_into_a_cookie():
+    sessions = Sessions(ControlTokens(local="l0cal-t0ken"), ManualClock())
+    one, other = sessions.open("l0cal-t0ken"), sessions.open("l0cal-t0ken")
+    sealed = sessions.find(one).seal_notice("tor: angehalten, für immer" + "\N{SNOWMAN}" * 5000)
+    assert len(sealed) < 3500
+    assert sessions.find(one, sealed).notice.startswith("tor: angehalten, für immer\N{SNOWMAN}")
+    assert sessions.find(other, sealed).notice is None
+    assert sessions.find(one, sealed[:-3] + "abc").notice is None
+    assert sessions.find(one, "x").notice is None
+    assert sessions.find(one).form_token != sessions.find(other).form_token
