@@ -104,7 +104,7 @@ POINTS = {
     "right clock": ["duties.problem_cleared"],
     "wrong facts": ["probe.problem_stored"],
     "outdated": ["embed.outdated_deleted", "sampling.tag_made"],
-    "scores": ["sampling.scores_uploaded"],
+    "scores": ["sampling.scores_noted", "sampling.scores_uploaded"],
     "indexed": ["novelty.index_written"],
     "metadata": ["metadata.sent", "metadata.set_aside"],
     "slow": ["runner.lease_extended"],
@@ -139,8 +139,14 @@ POINTS_OF_LABEL_STUDIO = {
     "label_studio.tasks_imported",
 }
 # Commands lead to these: one between two stores (`tests/scale/test_move.py`), and one that changes something
-# (`tests/unit/cli/test_commands.py`).
-LED_TO_ELSEWHERE = {*POINTS_OF_LABEL_STUDIO, "control.changed", "moving.part_copied"}
+# (`tests/unit/cli/test_commands.py`). An embedder that refuses everything, whose batch gives up, leads to the last:
+# `tests/integration/daemon/test_lacks.py`.
+LED_TO_ELSEWHERE = {
+    *POINTS_OF_LABEL_STUDIO,
+    "control.changed",
+    "moving.part_copied",
+    "embed.refusal_forgotten",
+}
 
 
 @pytest.fixture(scope="session")

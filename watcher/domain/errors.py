@@ -327,7 +327,7 @@ class SamplingError(WatcherError, RuntimeError):
 
 
 class ScoresError(WatcherError):
-    """Scores cannot be had, lack some samples, or are no numbers from 0 to 1; whoever makes them may still do so."""
+    """Scores cannot be had, lack some samples, or serve none of them; whoever makes them may still do so."""
 
     retryable = True
 

@@ -171,6 +171,12 @@ class SamplingRules:
     scores: ScoreRules = field(default_factory=ScoreRules)
     time_limit_s: float = 3600.0
 
+    @property
+    def uses_vectors(self) -> bool:
+        """Whether it matters where the samples lie in the embedding."""
+        by_distance = self.method in (SamplingMethod.CORESET, SamplingMethod.CORAL)
+        return by_distance or (self.min_distance or 0.0) > 0.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchConfig:
@@ -407,6 +413,7 @@ class BatchNovelty:
     Attributes:
         mean_distance: mean distance of its samples to the nearest one known; None where none had one.
         ratio: that, relative to the batches before it; None for the first one.
+        n_without_vector: samples of which the embedder made no vector that could be compared.
     """
 
     embedder: str
@@ -416,6 +423,7 @@ class BatchNovelty:
     mean_distance: float | None
     ratio: float | None
     measured_ms: int
+    n_without_vector: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

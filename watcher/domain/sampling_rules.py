@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class BudgetPeriod(StrEnum):
@@ -12,6 +13,17 @@ class BudgetPeriod(StrEnum):
     BATCH = "batch"
     DAY = "day"
     WEEK = "week"
+
+
+class Lack(StrEnum):
+    """What a registered sample may lack that a sampling needs."""
+
+    VECTOR = "vector"
+    SCORE = "score"
+
+
+# A source that serves not one of so many samples is broken itself; of fewer it may be the samples.
+LEAST_TO_BLAME_THE_SOURCE: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +35,7 @@ class ScoreRules:
         metadata_key: key in the custom metadata of the sample on the server; dots lead into objects.
         command: program and arguments; it gets file names as JSON strings, a line each, and prints JSON Lines.
         type: name of the scores at the query tag.
-        default: score of samples that the source does not know; None makes that an error.
+        default: score of samples of which the source has none that can be used; None leaves them out.
         time_limit_s: longest run of the command.
     """
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from watcher.domain.crash_points import crash_point
-from watcher.domain.errors import ApiException, EmbedderChangedError, WatcherError
+from watcher.domain.errors import ApiException, EmbedderAnswerError, EmbedderChangedError, WatcherError
 from watcher.domain.models import Sample
 from watcher.domain.pipeline import Discard, Done, Outcome
+from watcher.domain.sampling_rules import LEAST_TO_BLAME_THE_SOURCE, Lack
 from watcher.jobs.context import RunContext
 from watcher.jobs.embedder_changes import explain_change
 from watcher.jobs.embedding_csv import write_embedding_csv
@@ -20,7 +21,7 @@ from watcher.jobs.vector_source import VectorSource
 from watcher.lightly import embeddings
 from watcher.lightly.workflows.embeddings import upload_embeddings_csv, wait_until_processed
 from watcher.logs import get_logger
-from watcher.store import batches, embedder_pins, samples, vectors
+from watcher.store import batches, embedder_pins, lacks, samples, vectors
 from watcher.work_folders import open_work_folder
 
 _log = get_logger("embed")
@@ -36,13 +37,18 @@ def run_embed(context: RunContext) -> Outcome:
         `Done` with counts, or `Discard` if no sample of the batch is registered.
 
     Raises:
+        EmbedderAnswerError: not one picture of a batch of at least five got a vector.
         WatcherError: the server or the store failed; vectors computed so far are kept.
     """
     _check_embedder(context)
     n_computed = _compute_batch_vectors(context)
     with context.database.read() as session:
-        if samples.count_registered(session, batch_id=context.batch.id) == 0:
-            return Discard("no sample of the batch is registered")
+        n_registered = samples.count_registered(session, batch_id=context.batch.id)
+        n_without = lacks.count_lacks(session, lack=Lack.VECTOR, batch_id=context.batch.id)
+    if n_registered == 0:
+        return Discard("no sample of the batch is registered")
+    if n_without == n_registered >= LEAST_TO_BLAME_THE_SOURCE:
+        raise _refuse_vectors(context, n_registered)
     n_rows = _upload_embedding(context)
     measured = measure_novelty(context)
     _delete_old_embeddings(context)
@@ -52,7 +58,27 @@ def run_embed(context: RunContext) -> Outcome:
             "n_rows": n_rows,
             "embedder": context.embedder.name,
             "n_near_duplicates": measured.n_near_duplicates,
+            "n_without_vector": measured.n_without_vector,
         }
+    )
+
+
+def _refuse_vectors(context: RunContext, n_registered: int) -> EmbedderAnswerError:
+    """The error of an embedder that serves no picture at all; a replay computes everything anew."""
+    with context.database.write() as session:
+        first = lacks.load_first_reason(session, lack=Lack.VECTOR, batch_id=context.batch.id)
+        lacks.forget_batch_lacks(session, lack=Lack.VECTOR, batch_id=context.batch.id)
+        vectors.forget_batch_vectors(
+            session,
+            watch_id=context.watch.id,
+            embedder=context.embedder.name,
+            batch_id=context.batch.id,
+        )
+    crash_point("embed.refusal_forgotten")
+    assert first is not None
+    return EmbedderAnswerError(
+        f"the embedder {context.embedder.name} made a vector of none of the {n_registered} pictures of "
+        f"{context.batch.key}; of {first[0]!r}, for one: {first[1]}. Mend it, then `watcher replay`"
     )
 
 
@@ -123,20 +149,27 @@ def embed_shard(context: RunContext) -> Outcome:
 def _compute_batch_vectors(context: RunContext) -> int:
     source = VectorSource.of(context)
     n_computed = 0
-    for chunk in _iter_missing(context):
-        rows = source.compute(chunk)
+    for chunk, without in _iter_missing(context):
+        computed = source.compute(chunk)
+        ids = {sample.file_name: sample.id for sample in chunk}
+        reasons = {ids[name]: reason for name, reason in computed.refused.items()}
+        reasons |= dict.fromkeys(without, "no vector could be made of its thumbnail")
         with context.database.write() as session:
             vectors.record_vectors(
-                session, watch_id=context.watch.id, embedder=context.embedder.name, rows=rows
+                session, watch_id=context.watch.id, embedder=context.embedder.name, rows=computed.rows
             )
+            lacks.record_lacks(session, lack=Lack.VECTOR, reasons=reasons, now_ms=context.now_ms())
         crash_point("embed.vectors_stored")
         n_computed += len(chunk)
         context.check()
     return n_computed
 
 
-def _iter_missing(context: RunContext) -> Iterator[list[Sample]]:
-    """Registered samples of the run without a vector of this embedder, in chunks."""
+def _iter_missing(context: RunContext) -> Iterator[tuple[list[Sample], list[int]]]:
+    """In chunks: registered samples of the run without a vector of this embedder; ids of those with the zero one.
+
+    Samples of a batch behind another one may have got theirs there, from their thumbnails.
+    """
     after = context.first_sample_id - 1
     while True:
         with context.database.read() as session:
@@ -156,8 +189,13 @@ def _iter_missing(context: RunContext) -> Iterator[list[Sample]]:
         if not page:
             return
         missing = [sample for sample in page if sample.remote_id and sample.file_name not in known]
-        if missing:
-            yield missing
+        without = [
+            sample.id
+            for sample in page
+            if sample.remote_id and sample.file_name in known and not known[sample.file_name].any()
+        ]
+        if missing or without:
+            yield missing, without
         after = page[-1].id
 
 

@@ -55,11 +55,11 @@ def _load_vectors(database: Database, source: VectorSource, file_names: list[str
 def _embed_foreign(database: Database, source: VectorSource, file_names: list[str]) -> dict[str, Vector]:
     found: dict[str, Vector] = {}
     for start in range(0, len(file_names), _CHUNK):
-        rows = source.compute_foreign(file_names[start : start + _CHUNK])
+        computed = source.compute_foreign(file_names[start : start + _CHUNK])
         with database.write() as session:
             vectors.record_vectors(
-                session, watch_id=source.watch.id, embedder=source.embedder.name, rows=rows
+                session, watch_id=source.watch.id, embedder=source.embedder.name, rows=computed.rows
             )
         crash_point("embed.foreign_vectors_stored")
-        found.update(rows)
+        found.update(computed.rows)
     return found

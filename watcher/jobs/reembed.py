@@ -16,6 +16,7 @@ from watcher.domain.clock import Clock
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import CancelledError
 from watcher.domain.models import Sample, WatchConfig
+from watcher.domain.sampling_rules import Lack
 from watcher.embedders.base import Embedder
 from watcher.jobs.embedding_csv import write_embedding_csv
 from watcher.jobs.room import Room
@@ -24,7 +25,7 @@ from watcher.lightly import embeddings
 from watcher.lightly.transport import Transport
 from watcher.lightly.workflows.embeddings import upload_embeddings_csv, wait_until_processed
 from watcher.lightly.workflows.listing import iter_pages
-from watcher.store import control, samples, vectors, watches
+from watcher.store import control, lacks, samples, vectors, watches
 from watcher.work_folders import open_work_folder
 
 _CHUNK = 64
@@ -144,13 +145,22 @@ class Reembedding:
     def _compute(self, source: VectorSource, missing: Sequence[Sample], n_computed: int) -> int:
         for start in range(0, len(missing), _CHUNK):
             self._check()
-            rows = source.compute(missing[start : start + _CHUNK])
+            chunk = missing[start : start + _CHUNK]
+            computed = source.compute(chunk)
+            ids = {sample.file_name: sample.id for sample in chunk}
             with self.database.write() as session:
                 vectors.record_vectors(
-                    session, watch_id=self.watch_id, embedder=self.embedder.name, rows=rows
+                    session, watch_id=self.watch_id, embedder=self.embedder.name, rows=computed.rows
+                )
+                lacks.forget_lacks(session, lack=Lack.VECTOR, sample_ids=list(ids.values()))
+                lacks.record_lacks(
+                    session,
+                    lack=Lack.VECTOR,
+                    reasons={ids[name]: reason for name, reason in computed.refused.items()},
+                    now_ms=self._now_ms(),
                 )
             crash_point("reembed.vectors_stored")
-            n_computed += len(rows)
+            n_computed += len(chunk)
             self.say(n_computed)
         return n_computed
 

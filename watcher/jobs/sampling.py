@@ -18,21 +18,21 @@ from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ApiException, DatasetError, SamplingError
 from watcher.domain.models import BatchNovelty
 from watcher.domain.pipeline import Discard, Done, Outcome
-from watcher.domain.sampling_rules import BudgetPeriod
+from watcher.domain.sampling_rules import BudgetPeriod, Lack
 from watcher.jobs.candidates import count_candidates, iter_candidate_names
 from watcher.jobs.context import RunContext
 from watcher.jobs.embed import renew_embedding
 from watcher.jobs.novelty import measure_novelty
 from watcher.jobs.ranking import Nearest, rank_picks
 from watcher.jobs.sampling_tags import SamplingTags, is_of_this_sampling, iter_names_at, prepare_tags
-from watcher.jobs.score_sources import load_scores
+from watcher.jobs.score_sources import Scores, load_scores
 from watcher.lightly.wire.samplings import SamplingConfig, SamplingCreateRequest, StoppingCondition
 from watcher.lightly.wire.tags import TagData
 from watcher.lightly.workflows.sampling import run_sampling as run_remote_sampling
 from watcher.lightly.workflows.scoring import upload_scores
 from watcher.logs import get_logger
 from watcher.neighbours import NearestSoFar
-from watcher.store import batches, novelty, picks, samples, vectors
+from watcher.store import batches, lacks, novelty, picks, samples, vectors
 from watcher.store.vectors import Vector
 
 _log = get_logger("sampling")
@@ -68,9 +68,9 @@ def run_sampling(context: RunContext) -> Outcome:
     """
     rules = context.config.sampling
     measured = measure_novelty(context)
-    n_candidates = count_candidates(context)
+    n_candidates = count_candidates(context, scored=False)
     if not n_candidates:
-        return Discard(f"all {measured.n_samples} samples are near-duplicates of known ones: nothing to pick")
+        return Discard(_explain_nothing(context, measured))
     reason = _find_reason_to_skip(context, measured)
     if reason is not None:
         return Discard(reason)
@@ -78,8 +78,18 @@ def run_sampling(context: RunContext) -> Outcome:
     if allowance == 0:
         return Discard(f"the budget of {describe_budget(rules)} is spent: nothing is picked of this batch")
     scores: dict[str, float] = {}
+    facts: dict[str, object] = {}
     if rules.method.needs_scores:
-        scores = load_scores(context, {name for page in iter_candidate_names(context) for name in page})
+        found = _score(context)
+        scores = found.values
+        if found.unusable:
+            key = "n_scores_by_default" if rules.scores.default is not None else "n_without_score"
+            facts[key] = len(found.unusable)
+        n_candidates = count_candidates(context)
+        if not n_candidates:
+            return Discard(_explain_nothing(context, measured))
+    if rules.uses_vectors and measured.n_without_vector:
+        facts["n_without_vector"] = measured.n_without_vector
     prepared, tag = _sample(context, n_candidates, scores, allowance)
     mask = (BitMask.from_hex(tag.bit_mask_data) - prepared.preselected) & prepared.candidates
     names = _load_names_at(context, mask)
@@ -96,10 +106,51 @@ def run_sampling(context: RunContext) -> Outcome:
         "n_picks": len(names),
         "n_preselected": len(prepared.preselected),
         "n_candidates": n_candidates,
+        **facts,
     }
     if prepared.absent:
         result["absent_tags"] = prepared.absent
     return Done(result)
+
+
+def _score(context: RunContext) -> Scores:
+    """The candidates' scores; without a default, those of which there is none are candidates no longer."""
+    names = {name for page in iter_candidate_names(context, scored=False) for name in page}
+    scores = load_scores(context, names)
+    default = context.config.sampling.scores.default
+    with context.database.write() as session:
+        # An earlier attempt may have found other ones.
+        lacks.forget_batch_lacks(session, lack=Lack.SCORE, batch_id=context.batch.id)
+        if default is None:
+            found = samples.load_samples_named(
+                session, watch_id=context.watch.id, file_names=sorted(scores.unusable)
+            )
+            reasons = {found[name].id: reason for name, reason in scores.unusable.items() if name in found}
+            lacks.record_lacks(session, lack=Lack.SCORE, reasons=reasons, now_ms=context.now_ms())
+    crash_point("sampling.scores_noted")
+    for name, reason in scores.unusable.items():
+        _log.warning("score.unusable", watch=context.watch.name, file_name=name, reason=reason, given=default)
+    return scores
+
+
+def _explain_nothing(context: RunContext, measured: BatchNovelty) -> str:
+    """Why there is no candidate."""
+    rules = context.config.sampling
+    counts = []
+    if context.config.novelty.exclude_near_duplicates:
+        counts.append((measured.n_near_duplicates, "near-duplicates of known ones"))
+    with context.database.read() as session:
+        if rules.uses_vectors:
+            n = lacks.count_lacks(session, lack=Lack.VECTOR, batch_id=context.batch.id)
+            counts.append((n, "without a usable vector"))
+        if rules.method.needs_scores:
+            n = lacks.count_lacks(session, lack=Lack.SCORE, batch_id=context.batch.id)
+            counts.append((n, "without a usable score"))
+    for n, what in counts:
+        if n >= measured.n_samples:
+            return f"all {measured.n_samples} samples are {what}: nothing to pick"
+    told = ", ".join(f"{n} are {what}" for n, what in counts if n)
+    return f"none of the {measured.n_samples} samples may be picked: {told or 'none is on the server'}"
 
 
 def _load_names_at(context: RunContext, positions: BitMask) -> list[str]:
@@ -256,6 +307,8 @@ def _find_nearest_before(
 
 
 def _load_vectors(context: RunContext, session: Session, names: Sequence[str]) -> dict[str, Vector]:
-    return vectors.load_vectors(
+    """Those that can be compared; a zero vector stands for none."""
+    found = vectors.load_vectors(
         session, watch_id=context.watch.id, embedder=context.embedder.name, file_names=names
     )
+    return {name: vector for name, vector in found.items() if vector.any()}

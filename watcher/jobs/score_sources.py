@@ -1,15 +1,18 @@
-"""Scores of samples: from a file, from the samples' metadata, or from a command; each a number from 0 to 1."""
+"""Scores of samples: from a file, from the samples' metadata, or from a command; each a number from 0 to 1.
+
+A source that fails as a whole is an error of the run. A score that cannot be used is a matter of its sample alone.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import math
 import os
 import signal
 import subprocess
 from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +21,7 @@ import msgspec
 from watcher.domain.errors import ScoresError
 from watcher.domain.models import Sample
 from watcher.domain.redaction import redact
+from watcher.domain.sampling_rules import LEAST_TO_BLAME_THE_SOURCE
 from watcher.jobs.context import RunContext
 from watcher.lightly import samples as remote_samples
 from watcher.lightly.parallel import open_pool
@@ -25,34 +29,77 @@ from watcher.store import samples
 from watcher.work_folders import open_work_folder
 
 _N_NAMED: Final = 3
+# Who writes a file or answers a command may be about to give the rest: a quarter of an hour at most.
+_MOST_WAITS_FOR_THE_REST: Final = 9
+_LONGEST_TOLD: Final = 10**15
 _POLL_S: Final = 0.1
 _MOST_BYTES_A_NAME: Final = 4096
 _CSV_COLUMNS: Final = {"file_name", "score"}
 
 
-def load_scores(context: RunContext, names: Collection[str]) -> dict[str, float]:
-    """The scores of samples of the batch by file name, from wherever the watch takes them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Scores of samples by file name.
+
+    Attributes:
+        values: from 0 to 1; with a default, of every sample asked for.
+        unusable: why the source has no score of a sample that can be used; with a default only of those of which it
+            has a bad one, not of those it does not know.
+    """
+
+    values: dict[str, float]
+    unusable: dict[str, str]
+
+
+def load_scores(context: RunContext, names: Collection[str]) -> Scores:
+    """The scores of samples of the batch, from wherever the watch takes them.
 
     Raises:
-        ScoresError: the source cannot be read, a score is no number from 0 to 1, or some have none.
+        ScoresError: the source cannot be read, has not one usable score of at least five samples, or, in the first
+            attempts, lacks some that may still come.
     """
-    rules = context.config.sampling.scores
-    found: dict[str, float] = {}
+    default = context.config.sampling.scores.default
+    values: dict[str, float] = {}
+    unusable: dict[str, str] = {}
     # Closed here, whatever happens: see `lightly/parallel.py`.
     with contextlib.ExitStack() as stack:
         source, rows = _open_rows(context, names, stack)
         for name, value in rows:
             if name in names:
-                found[name] = _check(value, name=name, source=source)
-    missing = sorted(set(names) - found.keys())
-    if missing and rules.default is None:
+                _keep(_read_score(value), name, values, unusable)
+    missing = sorted(set(names) - values.keys() - unusable.keys())
+    if default is not None:
+        values.update(dict.fromkeys((*missing, *unusable), default))
+        return Scores(values=values, unusable=unusable)
+    if missing and _may_still_come(context):
         raise ScoresError(
             f"{source} has no score for {len(missing)} of {len(names)} samples of {context.batch.key}: "
             f"{', '.join(map(repr, missing[:_N_NAMED]))}{' and others' if len(missing) > _N_NAMED else ''}; add them, "
             "or set sampling.scores.default"
         )
-    found.update((name, rules.default) for name in missing if rules.default is not None)
-    return found
+    unusable.update((name, "there is no score for it") for name in missing)
+    if not values and len(names) >= LEAST_TO_BLAME_THE_SOURCE:
+        name, reason = next(iter(unusable.items()))
+        raise ScoresError(
+            f"{source} has no score that can be used for any of the {len(names)} samples of {context.batch.key}; of "
+            f"{name!r}, for one: {reason}"
+        )
+    return Scores(values=values, unusable={name: f"{source}: {reason}" for name, reason in unusable.items()})
+
+
+def _may_still_come(context: RunContext) -> bool:
+    rules = context.config.sampling.scores
+    return rules.metadata_key is None and context.run.attempt <= _MOST_WAITS_FOR_THE_REST
+
+
+def _keep(read: float | str, name: str, values: dict[str, float], unusable: dict[str, str]) -> None:
+    """Notes what was read of a name; what comes last counts."""
+    if isinstance(read, str):
+        values.pop(name, None)
+        unusable[name] = read
+    else:
+        unusable.pop(name, None)
+        values[name] = read
 
 
 def check_score_file(path: Path) -> None:
@@ -63,7 +110,9 @@ def check_score_file(path: Path) -> None:
     """
     with contextlib.closing(_iter_file(path)) as rows:
         for name, value in rows:
-            _check(value, name=name, source=f"the file {path}")
+            score = _read_score(value)
+            if isinstance(score, str):
+                raise ScoresError(f"the file {path}: of {name!r}: {score}")
             return
 
 
@@ -83,17 +132,17 @@ def _open_rows(
     return source, stack.enter_context(contextlib.closing(rows))
 
 
-def _check(value: object, *, name: str, source: str) -> float:
+def _read_score(value: object) -> float | str:
+    """The score, or why the value is none."""
     if isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            value = str(value)[:40]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ScoresError(f"{source}: the score of {name!r} is {value!r}, which is no number from 0 to 1")
-    if not 0 <= value <= 1:
-        raise ScoresError(f"{source}: the score of {name!r} is {value}, but must be from 0 to 1")
-    return float(value)
+    # Not a number (NaN) is neither at least 0 nor at most 1.
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    is_long = isinstance(value, int) and not -_LONGEST_TOLD < value < _LONGEST_TOLD
+    told = "a huge number" if is_long else repr(value)[:60]
+    return f"its score is {told}, which is no number from 0 to 1"
 
 
 def _iter_file(path: Path) -> Generator[tuple[str, object], None, None]:

@@ -106,7 +106,9 @@ def _record_one(context: RunContext, session: Session, uploaded: Uploaded, *, no
     )
     overwrites.record_seen(session, sample_id=sample.id, facts=uploaded.seen)
     if sample.n_overwritten:
-        overwrites.forget_vectors(session, watch_id=sample.watch_id, file_name=sample.file_name)
+        overwrites.forget_vectors(
+            session, watch_id=sample.watch_id, sample_id=sample.id, file_name=sample.file_name
+        )
     if uploaded.contrast < context.config.novelty.dark_contrast:
         novelty.record_dark_sample(
             session,

@@ -27,6 +27,27 @@ from watcher.store.vectors import Vector
 _log = get_logger("embed")
 
 
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What came of samples.
+
+    Attributes:
+        rows: (file name, vector) in the order asked for; the zero vector stands for none, since the embedding must
+            have a row for every sample.
+        refused: why a sample has none, by file name.
+    """
+
+    rows: list[tuple[str, Vector]]
+    refused: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _NoPicture:
+    """Neither picture nor thumbnail could be read."""
+
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorSource:
     """Where the vectors of a watch's samples come from.
@@ -65,8 +86,8 @@ class VectorSource:
             suspect=partial(suspecting, context) if decodes_alone(context.run) else None,
         )
 
-    def compute(self, samples: Sequence[Sample]) -> list[tuple[str, Vector]]:
-        """(File name, vector) of registered samples, in their order.
+    def compute(self, samples: Sequence[Sample]) -> Computed:
+        """The vectors of registered samples.
 
         The picture counts, or the server's thumbnail where it can no longer be read. Memory: the prepared pictures of
         one batch of the embedder, and `workers` files.
@@ -74,16 +95,18 @@ class VectorSource:
         Raises:
             WatcherError: the server or the embedder failed.
         """
-        rows: list[tuple[str, Vector]] = []
+        computed = Computed([], {})
         size = self.embedder.batch_size
         with open_pool(self.workers, name="embed") as pool:
             for start in range(0, len(samples), size):
                 part = samples[start : start + size]
                 prepared = list(pool.map(self._prepare, part))
-                rows += self._embed([sample.file_name for sample in part], prepared)
-        return rows
+                done = self._embed([sample.file_name for sample in part], prepared)
+                computed.rows.extend(done.rows)
+                computed.refused.update(done.refused)
+        return computed
 
-    def compute_foreign(self, file_names: Sequence[str]) -> list[tuple[str, Vector]]:
+    def compute_foreign(self, file_names: Sequence[str]) -> Computed:
         """The same for samples that somebody else put into the dataset, from their thumbnails."""
         prepared: list[Any] = []
         for name in file_names:
@@ -95,28 +118,32 @@ class VectorSource:
                 raise WatcherError(
                     f"the mapping of the dataset names {name!r}, but the server knows no such sample"
                 )
-            prepared.append(self._prepare_thumbnail(sample_id=remote.id, file_name=name))
+            prepared.append(self._prepare_thumbnail(remote.id))
         return self._embed(file_names, prepared)
 
-    def _embed(self, file_names: Sequence[str], prepared: Sequence[Any]) -> list[tuple[str, Vector]]:
-        """A sample with neither picture nor thumbnail gets the zero vector, since the embedding must have its row."""
+    def _embed(self, file_names: Sequence[str], prepared: Sequence[Any]) -> Computed:
         rows: list[Vector] = [np.zeros(self.embedder.dim, dtype=np.float32) for _ in file_names]
-        places = [place for place, picture in enumerate(prepared) if picture is not None]
+        refused = {
+            file_names[place]: picture.reason
+            for place, picture in enumerate(prepared)
+            if isinstance(picture, _NoPicture)
+        }
+        places = [place for place, picture in enumerate(prepared) if not isinstance(picture, _NoPicture)]
         size = self.embedder.batch_size
         for start in range(0, len(places), size):
             self.check()
             chunk = places[start : start + size]
             vectors = self.embedder.embed_prepared([prepared[place] for place in chunk])
             for place, vector in zip(chunk, vectors, strict=True):
-                if np.isnan(vector).any():
-                    _log.warning(
-                        "sample.without_vector",
-                        file_name=file_names[place],
-                        reason="the embedder refused the picture",
-                    )
+                if not np.isfinite(vector).all():
+                    refused[file_names[place]] = "the embedder refused the picture"
+                elif not vector.any():
+                    refused[file_names[place]] = "the embedder gave the zero vector, which stands for none"
                 else:
                     rows[place] = vector
-        return list(zip(file_names, rows, strict=True))
+        for name, reason in refused.items():
+            _log.warning("sample.without_vector", file_name=name, reason=reason)
+        return Computed(list(zip(file_names, rows, strict=True)), refused)
 
     def _prepare(self, sample: Sample) -> Any:
         self.check()
@@ -125,7 +152,7 @@ class VectorSource:
         except (ReadUrlRefusedError, SampleGoneError, ImageError) as error:
             _log.info("image.replaced_by_thumbnail", file_name=sample.file_name, reason=str(error))
         assert sample.remote_id is not None
-        return self._prepare_thumbnail(sample_id=sample.remote_id, file_name=sample.file_name)
+        return self._prepare_thumbnail(sample.remote_id)
 
     def _read(self, url: str, sample: Sample | None = None) -> Any:
         with self.file_room.share(self.check) as share:
@@ -137,8 +164,8 @@ class VectorSource:
             with self.pixel_room.hold(limit, self.check), self.suspect(sample):
                 return self.embedder.prepare(body)
 
-    def _prepare_thumbnail(self, *, sample_id: str, file_name: str) -> Any:
-        """None where there is no thumbnail that can be read."""
+    def _prepare_thumbnail(self, sample_id: str) -> Any:
+        """`_NoPicture` where there is no thumbnail that can be read."""
         try:
             url = remote_samples.fetch_read_url(
                 self.transport, dataset_id=self.watch.dataset_id, sample_id=sample_id, kind="thumbnail"
@@ -147,5 +174,4 @@ class VectorSource:
         except (SampleGoneError, ImageError, ApiException) as error:
             if error.retryable or (isinstance(error, ApiException) and error.status in {401, 403}):
                 raise
-            _log.warning("sample.without_vector", file_name=file_name, reason=str(error))
-            return None
+            return _NoPicture(f"neither its picture nor its thumbnail can be read: {error}")

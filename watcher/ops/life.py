@@ -10,7 +10,7 @@ import msgspec
 from watcher.database.engine import Database
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.models import BatchState, Run, Sample, SampleState, Watch
-from watcher.store import batches, control, deliveries, novelty, picks, polls, runs, samples, watches
+from watcher.store import batches, control, deliveries, lacks, novelty, picks, polls, runs, samples, watches
 
 
 class LifeEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +146,12 @@ def _measurements(session: Any, sample: Sample, *, batch_id: int) -> list[LifeEv
         brightness, contrast, seen_ms = dark
         facts: dict[str, Any] = {"brightness": round(brightness, 4), "contrast": round(contrast, 4)}
         events.append(LifeEvent(at_ms=seen_ms, what="seen to be dark", facts=facts))
+    events += [
+        LifeEvent(
+            at_ms=noted.noted_ms, what=f"without a usable {noted.lack.value}", facts={"reason": noted.reason}
+        )
+        for noted in lacks.load_lacks(session, sample_id=sample.id)
+    ]
     measured = novelty.load_sample_novelty(session, sample_id=sample.id)
     summary = novelty.load_batch_novelty(session, batch_id=batch_id)
     if measured is not None and summary is not None:

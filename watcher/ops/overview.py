@@ -56,6 +56,7 @@ class BatchView(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         novelty: how new its samples were, relative to the batches before it; None before that is known.
         n_near_duplicates: how many of them were much like a known one.
+        n_without_vector: how many of them the embedder made no vector of.
         manifests: where the confirmed deliveries lie.
     """
 
@@ -70,6 +71,7 @@ class BatchView(msgspec.Struct, frozen=True, kw_only=True):
     deliveries: list[DeliveryView]
     novelty: float | None = None
     n_near_duplicates: int | None = None
+    n_without_vector: int | None = None
 
 
 class PollView(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,6 +269,7 @@ def _batch(batch: Batch, progress: BatchProgress) -> BatchView:
         ],
         novelty=progress.ratio,
         n_near_duplicates=progress.n_near_duplicates,
+        n_without_vector=progress.n_without_vector,
     )
 
 

@@ -92,6 +92,9 @@ NEAR = Family("watcher_near_duplicate_samples", "Samples that were much like a k
 REPEATED = Family(
     "watcher_repeated_samples", "Samples that were the same picture as a known one.", kind="counter"
 )
+WITHOUT_VECTOR = Family(
+    "watcher_samples_without_vector", "Samples of which the embedder made no usable vector.", kind="counter"
+)
 DARK = Family("watcher_dark_samples", "Samples that were black or without texture.", kind="counter")
 NOVELTY = Family(
     "watcher_batch_novelty_ratio",
@@ -130,6 +133,7 @@ FAMILIES = (
     MEASURED,
     NEAR,
     REPEATED,
+    WITHOUT_VECTOR,
     DARK,
     NOVELTY,
     DELIVERIES,
@@ -245,12 +249,12 @@ def _read_watches(session: Session, reading: Reading, known: list[Watch], now_ms
 
 
 def _read_novelty(session: Session, reading: Reading, known: list[Watch]) -> None:
-    duplicates = novelty.count_near_duplicates(session)
+    measured = novelty.count_measurements(session)
     n_dark = novelty.count_dark_samples(session)
     ratios = novelty.load_last_ratios(session)
     for watch in known:
-        counted = duplicates.get(watch.name, (0, 0, 0))
-        for family, n in zip((MEASURED, NEAR, REPEATED), counted, strict=True):
+        counted = measured.get(watch.name, (0, 0, 0, 0))
+        for family, n in zip((MEASURED, NEAR, REPEATED, WITHOUT_VECTOR), counted, strict=True):
             reading.add(family, [watch.name], n)
         reading.add(DARK, [watch.name], n_dark.get(watch.name, 0))
         if watch.name in ratios:

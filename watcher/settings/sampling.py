@@ -50,7 +50,7 @@ class ScoreSettings(Group):
         None,
         ge=0,
         le=1,
-        description="score of samples the source does not know; without it they are an error",
+        description="score of samples of which the source has none that can be used; without it they are left out",
     )
     time_limit_s: float = Field(
         _SCORES.time_limit_s, gt=0, le=86400, description="longest run of the command"
@@ -229,5 +229,5 @@ def _find_score_faults(config: WatchConfig, scores: ScoreSettings) -> Iterator[s
     if scores.metadata_key is not None and scores.default is None and on_error is MetadataPolicy.SKIP:
         yield (
             "sampling.scores.metadata_key with metadata.on_error=skip needs sampling.scores.default, since a sample "
-            "without metadata has no score and would hold up its batch: set it, or metadata.on_error=quarantine"
+            "without metadata has no score and could never be picked: set it, or metadata.on_error=quarantine"
         )

@@ -52,6 +52,7 @@ class BatchProgress(msgspec.Struct, kw_only=True):
     deliveries: list[DeliveryStand] = msgspec.field(default_factory=list)
     ratio: float | None = None
     n_near_duplicates: int | None = None
+    n_without_vector: int | None = None
 
 
 def load_progress(
@@ -110,9 +111,13 @@ def load_progress(
             )
         )
     measured = select(
-        batch_novelties.c.batch_id, batch_novelties.c.ratio, batch_novelties.c.n_near_duplicates
+        batch_novelties.c.batch_id,
+        batch_novelties.c.ratio,
+        batch_novelties.c.n_near_duplicates,
+        batch_novelties.c.n_without_vector,
     ).where(batch_novelties.c.batch_id.in_(ids))
     for row in session.execute(measured):
         progress[row.batch_id].ratio = row.ratio
         progress[row.batch_id].n_near_duplicates = row.n_near_duplicates
+        progress[row.batch_id].n_without_vector = row.n_without_vector
     return progress

@@ -9,7 +9,9 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from watcher.domain.models import BatchNovelty, SampleNovelty
+from watcher.domain.sampling_rules import Lack
 from watcher.store.inserting import build_insert
+from watcher.store.lacks import count_lacks
 from watcher.store.tables import (
     batch_novelties,
     batches,
@@ -115,6 +117,7 @@ def record_batch_novelty(
             func.avg(sample_novelties.c.distance).label("mean"),
         ).where(sample_novelties.c.batch_id == batch_id)
     ).one()
+    n_without_vector = count_lacks(session, lack=Lack.VECTOR, batch_id=batch_id)
     history = (
         session.execute(
             select(batch_novelties.c.mean_distance)
@@ -142,6 +145,7 @@ def record_batch_novelty(
             mean_distance=row.mean,
             ratio=ratio,
             measured_ms=now_ms,
+            n_without_vector=n_without_vector,
         )
     )
     return BatchNovelty(
@@ -152,6 +156,7 @@ def record_batch_novelty(
         mean_distance=row.mean,
         ratio=ratio,
         measured_ms=now_ms,
+        n_without_vector=n_without_vector,
     )
 
 
@@ -168,22 +173,27 @@ def load_batch_novelty(session: Session, *, batch_id: int) -> BatchNovelty | Non
         mean_distance=row.mean_distance,
         ratio=row.ratio,
         measured_ms=row.measured_ms,
+        n_without_vector=row.n_without_vector,
     )
 
 
-def count_near_duplicates(session: Session) -> dict[str, tuple[int, int, int]]:
-    """Samples measured, near-duplicates and repeats among them, since the beginning, by watch name."""
+def count_measurements(session: Session) -> dict[str, tuple[int, int, int, int]]:
+    """By watch, since the beginning: samples measured, and the near-duplicates, repeats and vectorless among them."""
     statement = (
         select(
             watches.c.name,
             func.sum(batch_novelties.c.n_samples),
             func.sum(batch_novelties.c.n_near_duplicates),
             func.sum(batch_novelties.c.n_repeats),
+            func.sum(batch_novelties.c.n_without_vector),
         )
         .join(watches, watches.c.id == batch_novelties.c.watch_id)
         .group_by(watches.c.name)
     )
-    return {name: (int(n), int(near), int(repeats)) for name, n, near, repeats in session.execute(statement)}
+    return {
+        name: (int(n), int(near), int(repeats), int(without))
+        for name, n, near, repeats, without in session.execute(statement)
+    }
 
 
 def load_last_ratios(session: Session) -> dict[str, float]:

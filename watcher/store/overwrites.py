@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from watcher.domain.models import SampleState
 from watcher.domain.object_facts import ObjectFacts
-from watcher.store.tables import samples, vectors
+from watcher.store.tables import lacks, samples, vectors
 
 
 def note_relisted(
@@ -143,9 +143,10 @@ def record_overwritten(
     _update(session, sample_id, **values)
 
 
-def forget_vectors(session: Session, *, watch_id: int, file_name: str) -> None:
-    """Takes away the vectors of a content that is no more."""
+def forget_vectors(session: Session, *, watch_id: int, sample_id: int, file_name: str) -> None:
+    """Takes away the vectors of a content that is no more, and what was said of them."""
     session.execute(delete(vectors).where(vectors.c.watch_id == watch_id, vectors.c.file_name == file_name))
+    session.execute(delete(lacks).where(lacks.c.sample_id == sample_id))
 
 
 def load_overwritten_names(session: Session, *, batch_id: int) -> list[str]:

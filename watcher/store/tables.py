@@ -271,7 +271,18 @@ batch_novelties = Table(
     Column("mean_distance", Float),
     Column("ratio", Float),
     Column("measured_ms", BigInteger, nullable=False),
+    Column("n_without_vector", Integer, nullable=False, server_default="0"),
     Index(None, "watch_id", "batch_id"),
+)
+
+# Registered samples without a usable vector or score, and why.
+lacks = Table(
+    "lacks",
+    metadata,
+    Column("sample_id", ForeignKey("samples.id"), primary_key=True, autoincrement=False),
+    Column("lack", String(10), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("noted_ms", BigInteger, nullable=False),
 )
 
 dark_samples = Table(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from watcher.domain.models import SampleState
@@ -33,6 +33,18 @@ def record_vectors(
     ]
     statement = build_insert(session, vectors).on_conflict_do_nothing()
     session.execute(statement, values)
+
+
+def forget_batch_vectors(session: Session, *, watch_id: int, embedder: str, batch_id: int) -> None:
+    """Takes away the vectors of a batch's samples, which are then computed anew."""
+    names = select(samples.c.file_name).where(samples.c.batch_id == batch_id)
+    session.execute(
+        delete(vectors).where(
+            vectors.c.watch_id == watch_id,
+            vectors.c.embedder == embedder,
+            vectors.c.file_name.in_(names),
+        )
+    )
 
 
 def load_vectors(

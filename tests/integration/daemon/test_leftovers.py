@@ -74,13 +74,13 @@ def test_sample_registered_before_a_replay_is_looked_up_afterwards(
         pipeline.run_all()
     assert pipeline.load_batch_state() is BatchState.DEAD
     n_before = asked["a.jpg"]
-    _replay(pipeline.scene)
+    replay(pipeline.scene)
     pipeline.run_all()
     assert pipeline.states() == {"a.jpg": SampleState.DONE}
     assert asked["a.jpg"] == n_before == 1
 
 
-def _replay(scene: Scene) -> None:
+def replay(scene: Scene) -> None:
     make_change(
         scene.database,
         watch=scene.config.name,

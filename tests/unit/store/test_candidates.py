@@ -6,7 +6,9 @@ import pytest
 
 from tests.builders import NOW_MS, add_batch, load
 from watcher.domain.models import SampleNovelty
-from watcher.store import candidates, novelty, samples
+from watcher.domain.sampling_rules import Lack
+from watcher.store import candidates, lacks, novelty, samples
+from watcher.store.candidates import CandidateRules
 
 
 @pytest.fixture
@@ -39,9 +41,28 @@ def batch(database, watch):
     return made
 
 
-@pytest.mark.parametrize(("with_near_duplicates", "expected"), [(True, ["a", "b", "c"]), (False, ["a", "b"])])
-def test_candidates_are_the_registered_of_the_batch(database, watch, batch, with_near_duplicates, expected):
-    rule = {"batch_id": batch.id, "with_near_duplicates": with_near_duplicates}
+@pytest.mark.parametrize(
+    ("near_duplicates", "needs", "expected"),
+    [
+        (True, set(), ["a", "b", "c"]),
+        (False, set(), ["a", "b"]),
+        (True, {Lack.SCORE}, ["a", "c"]),
+        (True, {Lack.VECTOR}, ["a", "b"]),
+        (False, {Lack.SCORE, Lack.VECTOR}, ["a"]),
+    ],
+)
+def test_candidates_are_the_registered_of_the_batch_that_lack_nothing(
+    database, watch, batch, near_duplicates, needs, expected
+):
+    rules = CandidateRules(near_duplicates=near_duplicates, needs=frozenset(needs))
+    rule = {"batch_id": batch.id, "rules": rules}
+    with database.write() as session:
+        for name, lack in (("b", Lack.SCORE), ("c", Lack.VECTOR), ("d", Lack.VECTOR), ("f", Lack.SCORE)):
+            reasons = {load(database, watch, name).id: f"{name} has none"}
+            lacks.record_lacks(session, lack=lack, reasons=reasons, now_ms=NOW_MS)
+            lacks.record_lacks(session, lack=lack, reasons=dict.fromkeys(reasons, "later"), now_ms=NOW_MS)
+        assert lacks.count_lacks(session, lack=Lack.VECTOR, batch_id=batch.id) == 1
+        assert lacks.load_first_reason(session, lack=Lack.VECTOR, batch_id=batch.id) == ("c", "c has none")
     ids = {name: load(database, watch, name).id for name in expected}
     with database.read() as session:
         assert candidates.count_candidates(session, **rule) == len(expected)
@@ -57,6 +78,10 @@ def test_candidates_among_more_names_than_a_statement_takes_are_found(database, 
     names = [*(f"absent-{number}" for number in range(1200)), "b"]
     with database.read() as session:
         found = candidates.load_candidate_ids(
-            session, watch_id=watch.id, batch_id=batch.id, with_near_duplicates=False, file_names=names
+            session,
+            watch_id=watch.id,
+            batch_id=batch.id,
+            rules=CandidateRules(near_duplicates=False),
+            file_names=names,
         )
     assert found == {"b": load(database, watch, "b").id}

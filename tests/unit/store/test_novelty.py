@@ -87,7 +87,7 @@ def test_counts_are_sums_over_all_batches_by_watch(database, watch):
     run_batches(database, watch, [None, 0.1, 0.005], [0.15, 0.3])
     run_batches(database, other, [0.5])
     with database.read() as session:
-        assert novelty.count_near_duplicates(session) == {"gate": (5, 3, 1), "other": (1, 0, 0)}
+        assert novelty.count_measurements(session) == {"gate": (5, 3, 1, 0), "other": (1, 0, 0, 0)}
         assert novelty.load_last_ratios(session) == {"gate": pytest.approx(0.225 / 0.0525)}
 
 
