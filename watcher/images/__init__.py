@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from watcher.images.decoding import DEFAULT_LIMITS, DecodedImage, ImageLimits, count_pixels, read_image
 from watcher.images.exif import JsonValue, extract_exif
-from watcher.images.metadata import compute_metadata
+from watcher.images.metadata import compute_metadata, measure_levels
 from watcher.images.thumbnails import build_thumbnail, turn_upright
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "compute_metadata",
     "count_pixels",
     "extract_exif",
+    "measure_levels",
     "read_image",
     "turn_upright",
 ]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from watcher.domain.errors import ImageError
+from watcher.images.depth import has_more_levels, reduce_levels
 from watcher.images.file_ends import ends_early, find_format
 
 _T = TypeVar("_T")
@@ -72,9 +72,9 @@ class DecodedImage:
     """A picture that was read in full without an error; of an animation the first frame.
 
     Attributes:
-        pixels: RGB as Pillow converts it, which cuts 16-bit greys off at 255; the base of the metadata.
-        view: RGB for eyes and embedders: 16-bit greys scaled to 8 bits; else the same object as `pixels`. As
-            stored, not turned; see `orientation`.
+        pixels: RGB as Pillow converts it, which cuts greys of more than 8 bits off at 255; the base of the metadata.
+        view: RGB for eyes, embedders and the alarm for dark frames: greys of more than 8 bits scaled to 8; else the
+            same object as `pixels`. As stored, not turned; see `orientation`.
         size_bytes: size of the file.
         format: Pillow's name of the format, such as `JPEG`.
         orientation: EXIF orientation, 1 to 8; 1 where there is none.
@@ -170,7 +170,7 @@ def _guard(content: bytes, limits: ImageLimits, act: Callable[[], _T]) -> _T:
         raise ImageError(
             f"too many pixels: {found[0] if found else 'more'}, at most {limits.max_pixels} are allowed (max_pixels)"
         ) from error
-    except MemoryError:
+    except (MemoryError, ImageError):
         raise
     except Exception as error:
         kind = find_format(content)
@@ -201,12 +201,7 @@ def _convert_to_rgb(source: Image.Image) -> Image.Image:
 
 
 def _build_view(source: Image.Image, pixels: Image.Image) -> Image.Image:
-    if not source.mode.startswith("I"):
-        return pixels
-    levels = np.asarray(source)
-    if levels.max() <= 255:
-        return pixels
-    return Image.fromarray(np.clip(levels >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+    return reduce_levels(source).convert("RGB") if has_more_levels(source) else pixels
 
 
 def _read_exif(source: Image.Image) -> Image.Exif | None:

@@ -54,6 +54,21 @@ def compute_metadata(image: DecodedImage) -> SampleMetaData:
     )
 
 
+def measure_levels(image: DecodedImage, values: SampleMetaData) -> tuple[float, float]:
+    """(Brightness, contrast) of what can be seen: mean and deviation of the levels of a channel, 0 to 1, all alike.
+
+    Of the view, so that a frame of 12 or 16 bits is as dark as it looks, whatever its `metaData` (`values`) say.
+    """
+    if image.view is image.pixels:
+        means, stds = values.mean or [], values.std or []
+        return sum(means) / len(means), sum(stds) / len(stds)
+    n_pixels = image.view.width * image.view.height
+    moments = [_compute_moments(counts) for counts in _split(image.view.histogram())]
+    brightness = sum(first for first, _ in moments) / (255 * n_pixels)
+    contrast = sum(_compute_std(first, second, n_pixels) for first, second in moments) / 255
+    return brightness / len(moments), contrast / len(moments)
+
+
 def _split(histogram: list[int]) -> list[list[int]]:
     return [histogram[start : start + 256] for start in range(0, len(histogram), 256)]
 

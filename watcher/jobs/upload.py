@@ -27,6 +27,7 @@ from watcher.images import (
     compute_metadata,
     count_pixels,
     extract_exif,
+    measure_levels,
     read_image,
 )
 from watcher.jobs.again import ensure_again_tag
@@ -215,8 +216,7 @@ def _measure(context: RunContext, sample: Sample, body: bytes) -> _Measured:
     with room.hold(n_held, context.check), suspecting(context, sample):
         image = read_image(body, limits=limits)
         values = compute_metadata(image)
-        assert values.mean
-        assert values.std
+        brightness, contrast = measure_levels(image, values)
         with_thumbnail = rules.mode is not UploadMode.METADATA
         request = SampleCreateRequest(
             file_name=sample.file_name,
@@ -227,8 +227,8 @@ def _measure(context: RunContext, sample: Sample, body: bytes) -> _Measured:
         return _Measured(
             request,
             thumbnail=build_thumbnail(image) if with_thumbnail else None,
-            brightness=sum(values.mean) / len(values.mean),
-            contrast=sum(values.std) / len(values.std),
+            brightness=brightness,
+            contrast=contrast,
         )
 
 
