@@ -29,8 +29,8 @@ def reduce_levels(source: Image.Image) -> Image.Image:
     Whole numbers are divided by 2 to the (depth - 8). No file says what depth its levels have, so the largest level of
     the frame does: 12 bits up to 4095, else 16; 16 also where all levels are multiples of 16, as where 12 bits stand in
     the upper end, and for PGM, which Pillow widens to that. Files of 32 bits may hold 8 bits too, and more than 16.
-    Numbers of floating point are taken as 0 to 1, 0 to 255, or 0 to the next power of two, by the largest. What is below
-    0 or no number becomes 0.
+    Numbers of floating point are taken as 0 to 1, 0 to 255, or 0 to the next power of two, by the largest. What is
+    below 0 or no number becomes 0.
 
     Raises:
         ImageError: not one level is a finite number.
@@ -45,7 +45,7 @@ def reduce_levels(source: Image.Image) -> Image.Image:
 def _find_depth(source: Image.Image, levels: NDArray[Any]) -> int:
     if source.format == "PPM":
         return _FULL_BITS
-    highest = int(levels.max())
+    highest = max(0, int(levels.max()))
     if highest >> _FULL_BITS:
         return highest.bit_length()
     if highest < 256 and max(getattr(source, "tag_v2", {}).get(_BITS_PER_SAMPLE, (0,))) > _FULL_BITS:
