@@ -6,12 +6,10 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Float,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
     Text,
@@ -20,17 +18,13 @@ from sqlalchemy import (
     text,
 )
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-# SQLite only counts up by itself on a column of type INTEGER.
-_Id = BigInteger().with_variant(Integer(), "sqlite")
+from watcher.store.measurement_tables import batch_novelties as batch_novelties  # noqa: PLC0414 - offered here as all tables are
+from watcher.store.measurement_tables import dark_counts as dark_counts  # noqa: PLC0414 - offered here as all tables are
+from watcher.store.measurement_tables import dark_samples as dark_samples  # noqa: PLC0414 - offered here as all tables are
+from watcher.store.measurement_tables import lacks as lacks  # noqa: PLC0414 - offered here as all tables are
+from watcher.store.measurement_tables import sample_novelties as sample_novelties  # noqa: PLC0414 - offered here as all tables are
+from watcher.store.table_base import Id
+from watcher.store.table_base import metadata as metadata  # noqa: PLC0414 - offered here as all tables are
 
 
 def _partial_index(name: str, *columns: str, where: str) -> Index:
@@ -41,7 +35,7 @@ def _partial_index(name: str, *columns: str, where: str) -> Index:
 watches = Table(
     "watches",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("name", String(100), nullable=False, unique=True),
     Column("server", Text, nullable=False),
     Column("dataset_id", String(24), nullable=False),
@@ -66,7 +60,7 @@ watches = Table(
 polls = Table(
     "polls",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("watch_id", ForeignKey("watches.id"), nullable=False),
     Column("state", String(10), nullable=False),
     Column("from_s", BigInteger, nullable=False),
@@ -86,7 +80,7 @@ polls = Table(
 batches = Table(
     "batches",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("watch_id", ForeignKey("watches.id"), nullable=False),
     Column("number", BigInteger, nullable=False),
     Column("key", String(150), nullable=False),
@@ -107,7 +101,7 @@ batches = Table(
 samples = Table(
     "samples",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("watch_id", ForeignKey("watches.id"), nullable=False),
     Column("file_name", Text, nullable=False),
     Column("read_url", Text, nullable=False),
@@ -139,7 +133,7 @@ samples = Table(
 sample_counts = Table(
     "sample_counts",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("watch_id", ForeignKey("watches.id"), nullable=False),
     Column("state", String(12), nullable=False),
     Column("n", BigInteger, nullable=False),
@@ -149,7 +143,7 @@ sample_counts = Table(
 runs = Table(
     "runs",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("batch_id", ForeignKey("batches.id"), nullable=False),
     Column("step", String(10), nullable=False),
     Column("shard", Integer, nullable=False, server_default="0"),
@@ -184,7 +178,7 @@ turns = Table(
 leadership = Table(
     "leadership",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("epoch", BigInteger, nullable=False),
     Column("holder", String(100)),
     Column("until_ms", BigInteger, nullable=False),
@@ -247,65 +241,6 @@ vector_blocks = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
-sample_novelties = Table(
-    "sample_novelties",
-    metadata,
-    Column("sample_id", ForeignKey("samples.id"), primary_key=True, autoincrement=False),
-    Column("batch_id", ForeignKey("batches.id"), nullable=False),
-    Column("distance", Float),
-    Column("nearest", Text),
-    Column("is_near_duplicate", Boolean, nullable=False),
-    Column("is_repeat", Boolean, nullable=False),
-    Index(None, "batch_id"),
-)
-
-batch_novelties = Table(
-    "batch_novelties",
-    metadata,
-    Column("batch_id", ForeignKey("batches.id"), primary_key=True, autoincrement=False),
-    Column("watch_id", ForeignKey("watches.id"), nullable=False),
-    Column("embedder", String(100), nullable=False),
-    Column("n_samples", Integer, nullable=False),
-    Column("n_near_duplicates", Integer, nullable=False),
-    Column("n_repeats", Integer, nullable=False),
-    Column("mean_distance", Float),
-    Column("ratio", Float),
-    Column("measured_ms", BigInteger, nullable=False),
-    Column("n_without_vector", Integer, nullable=False, server_default="0"),
-    Index(None, "watch_id", "batch_id"),
-)
-
-# Registered samples without a usable vector or score, and why.
-lacks = Table(
-    "lacks",
-    metadata,
-    Column("sample_id", ForeignKey("samples.id"), primary_key=True, autoincrement=False),
-    Column("lack", String(10), primary_key=True),
-    Column("reason", Text, nullable=False),
-    Column("noted_ms", BigInteger, nullable=False),
-)
-
-dark_samples = Table(
-    "dark_samples",
-    metadata,
-    Column("sample_id", ForeignKey("samples.id"), primary_key=True, autoincrement=False),
-    Column("watch_id", ForeignKey("watches.id"), nullable=False),
-    Column("brightness", Float, nullable=False),
-    Column("contrast", Float, nullable=False),
-    Column("seen_ms", BigInteger, nullable=False),
-    Index(None, "watch_id"),
-)
-
-# Kept by triggers on `dark_samples`, as `sample_counts` is.
-dark_counts = Table(
-    "dark_counts",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    Column("watch_id", ForeignKey("watches.id"), nullable=False),
-    Column("n", BigInteger, nullable=False),
-    Index(None, "watch_id"),
-)
-
 # One embedder a dataset: vectors of two of them are never compared.
 watch_embedders = Table(
     "watch_embedders",
@@ -349,7 +284,7 @@ deliveries = Table(
 handovers = Table(
     "handovers",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("batch_id", ForeignKey("batches.id"), nullable=False),
     Column("watch_id", ForeignKey("watches.id"), nullable=False),
     Column("sink", String(63), nullable=False),
@@ -395,7 +330,7 @@ duty_problems = Table(
 reconciles = Table(
     "reconciles",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("watch_id", ForeignKey("watches.id"), nullable=False),
     Column("started_ms", BigInteger, nullable=False),
     Column("finished_ms", BigInteger, nullable=False),
@@ -417,7 +352,7 @@ unexplained = Table(
 statements = Table(
     "statements",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("watch_id", ForeignKey("watches.id"), nullable=False),
     Column("day", String(10), nullable=False),
     Column("body", Text, nullable=False),
@@ -438,7 +373,7 @@ source_checks = Table(
 audit_log = Table(
     "audit_log",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("at_ms", BigInteger, nullable=False),
     Column("actor", String(200), nullable=False),
     Column("verb", String(20), nullable=False),
