@@ -31,6 +31,7 @@ from watcher.ops.sessions import COOKIE, LIFE_S, NOTICE_COOKIE, NOTICE_LIFE_S, L
 from watcher.ops.summary import load_summary
 from watcher.ops.thumbnails import Thumbnails
 from watcher.store import control
+from watcher.store.leadership import load_leader
 
 _HERE = Path(__file__).parent
 _STATIC = {"status.css": "text/css; charset=utf-8", "status.js": "text/javascript; charset=utf-8"}
@@ -148,7 +149,17 @@ class Pages:
             now_ms=now_ms,
             stalled=self._parts.heartbeats.find_stalled(),
             access=self._parts.access.get(),
+            stands_by=self._tell_standby(),
         )
+
+    def _tell_standby(self) -> str | None:
+        """What a replica that does not lead says of itself; None for the leader."""
+        if self._parts.role() == "leader":
+            return None
+        with self._parts.database.read() as session:
+            leader = load_leader(session)
+        leads = f"{leader.holder} leads and polls" if leader.is_in_office else "nobody leads at present"
+        return f"This replica stands by; {leads}."
 
     def _watch(self, request: Request, login: Login | None) -> Response:
         name = request.path_params["watch"]

@@ -13,6 +13,7 @@ from watcher.domain.models import PollState, RunState
 from watcher.domain.window import Window
 from watcher.store import batches, duty_problems, picks, polls, runs, samples, watches
 from watcher.store.duty_problems import Duty
+from watcher.store.leadership import take_lead
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>.jpg"
 SECRETS = ("X-Amz-Signature", "s1gnature", "s1gned", API_TOKEN, CONTROL_TOKEN)
@@ -224,3 +225,13 @@ def test_thumbnail_the_server_does_not_give_is_502_without_secrets(sqlite_ops, s
     assert answer.status_code == 502
     for secret in SECRETS:
         assert secret not in answer.text
+
+
+def test_overview_of_a_standby_names_the_leader_and_that_of_the_leader_does_not(ops):
+    add_watch(ops.database)
+    assert "stands by" not in ops.get("/").text
+    ops.role = "standby"
+    assert "This replica stands by; nobody leads at present." in ops.get("/").text
+    with ops.database.write() as session:
+        take_lead(session, holder="watcher pod-b:1:0f", lease_ms=60_000, work_version=1)
+    assert "This replica stands by; watcher pod-b:1:0f leads and polls." in ops.get("/").text
