@@ -57,7 +57,8 @@ case: `WATCHER_WATCHES__GATE__BATCH__MIN_SAMPLES` belongs to the watch `gate`. A
 start with the nearest right one. Values that are out of range are told all at once, and so is all that does not fit
 together. `watcher check-config` shows what was understood; it also opens the files that the settings name.
 
-Secrets may lie in files: `<VARIABLE>_FILE` names one. An empty variable counts as unset.
+Secrets may lie in files: `<VARIABLE>_FILE` names one. An empty variable counts as unset. No setting, but the place for
+`watcher move-store` is `WATCHER_MOVE_TO`, or what lies in the file `WATCHER_MOVE_TO_FILE`.
 """
 _RULE_HEAD = """# Made from the code by `make docs-generated`; do not edit. For the Prometheus operator.
 apiVersion: monitoring.coreos.com/v1

@@ -23,7 +23,7 @@ from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.lightly.transport import RequestSeen, Transport
 from watcher.logs import get_logger
-from watcher.moving import refuse_unfinished_move
+from watcher.moving import refuse_moved, refuse_unfinished_move
 from watcher.platform.settings import PlatformConfig
 from watcher.platform.store.tables import SCHEMA as PLATFORM_SCHEMA
 from watcher.request_rate import limit_rate
@@ -138,7 +138,8 @@ def open_store(settings: Settings, *, n_connections: int | None = None) -> Datab
         n_connections: kept open at the most; None for what the settings say.
 
     Raises:
-        ConfigError: the server has too few connections left, a pooler stands before it, or the queue does not fit.
+        ConfigError: the server has too few connections left, a pooler stands before it, the queue does not fit, or
+            the store was moved elsewhere.
         SchemaMismatchError: run the named command.
         StoreUnavailableError: the database cannot be reached.
     """
@@ -154,6 +155,7 @@ def open_store(settings: Settings, *, n_connections: int | None = None) -> Datab
                 upgrade_queue(database)
             _log.info("store.created")
         refuse_unfinished_move(database)
+        refuse_moved(database)
         check_schema(database, SCHEMA)
         database.guard_file()
         if settings.dispatch == "procrastinate":

@@ -3,7 +3,7 @@
 The source is led meanwhile by the move, so no daemon works on it. What was copied is noted in the target with each
 part, in the same transaction; an interrupted move goes on there. At the end both sides are counted and summed up row
 by row, and only then the target counts as a store: until then it holds the table `move_progress`, by which a daemon
-refuses it.
+refuses it. From then on the source holds the table `moved_to`, by which a daemon refuses the source.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from sqlalchemy import (
+    URL,
+    BigInteger,
     Column,
     MetaData,
     String,
@@ -42,6 +46,7 @@ from watcher.store.tables import metadata
 _log = get_logger("moving")
 
 PROGRESS_TABLE = "move_progress"
+MOVED_TABLE = "moved_to"
 # Who leads, who lives and what was asked of the server just now is true of the old place alone; the counts are kept by
 # triggers, also while rows come in.
 _LEFT_OUT = frozenset({"leadership", "processes", "request_rates", "sample_counts", "dark_counts"})
@@ -54,6 +59,12 @@ _progress = Table(
     Column("name", String(100), primary_key=True),
     Column("last_key", Text),
     Column("state", String(10), nullable=False),
+)
+_moved = Table(
+    MOVED_TABLE,
+    MetaData(),
+    Column("place", Text, nullable=False),
+    Column("moved_ms", BigInteger, nullable=False),
 )
 
 
@@ -72,11 +83,74 @@ def refuse_unfinished_move(database: Database) -> None:
     Raises:
         ConfigError: the move must be ended first.
     """
-    if inspect(database.engine).has_table(PROGRESS_TABLE):
+    if _has_table(database, PROGRESS_TABLE):
         raise ConfigError(
             "a move of another store into this database was interrupted: run the same `watcher move-store` again, it "
             "goes on where it was"
         )
+
+
+def refuse_moved(database: Database) -> None:
+    """Refuses a database that was moved to another place, where the ledger goes on.
+
+    Raises:
+        ConfigError: with the place, without its password, and the way out.
+    """
+    moved = _load_moved(database)
+    if moved is not None:
+        place, moved_ms = moved
+        at = datetime.fromtimestamp(moved_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        raise ConfigError(
+            f"the store was moved to {place} at {at}: set WATCHER_STORE__URL to that place. To go on with this one, "
+            "without what the new one did since, stop whatever works on the new one, and run `watcher move-store "
+            "--take-back`"
+        )
+
+
+def take_back(database: Database, *, now_ms: int) -> str:
+    """Lets daemons work on a moved store again.
+
+    Returns:
+        The place it had been moved to.
+
+    Raises:
+        ConfigError: it was not moved, or replicas or workers live on it.
+        StoreLockedError: a daemon works on it.
+    """
+    leadership = Leadership(database)
+    leadership.acquire()
+    try:
+        _refuse_workers(database, now_ms=now_ms)
+        moved = _load_moved(database)
+        if moved is None:
+            raise ConfigError("this store was not moved anywhere, so there is nothing to take back")
+        with database.write() as session:
+            _moved.drop(session.connection())
+    finally:
+        leadership.release()
+    return moved[0]
+
+
+def describe_place(url: URL) -> str:
+    """What may be shown of a database: no user with a password, and no query, which may hold them too."""
+    if url.get_backend_name() == "sqlite":
+        return f"sqlite:///{Path(str(url.database)).resolve()}"
+    shown = URL.create(url.get_backend_name(), host=url.host, port=url.port, database=url.database)
+    return shown.render_as_string()
+
+
+def _load_moved(database: Database) -> tuple[str, int] | None:
+    """Where a store was moved to, and when."""
+    if not _has_table(database, MOVED_TABLE):
+        return None
+    with database.read() as session:
+        row = session.execute(select(_moved)).first()
+    return None if row is None else (row.place, row.moved_ms)
+
+
+def _has_table(database: Database, name: str) -> bool:
+    with database.read() as session:
+        return inspect(session.connection()).has_table(name)
 
 
 def move_store(
@@ -85,7 +159,7 @@ def move_store(
     """Copies everything.
 
     Args:
-        source: led by this call until it ends; it is only read.
+        source: led by this call until it ends; it is only read, and at the end marked as moved.
         target: an empty database, or one into which this move was begun.
         now_ms: the present, to tell living workers from dead ones.
         say: told of each table.
@@ -94,7 +168,7 @@ def move_store(
         The tables with their counts.
 
     Raises:
-        ConfigError: the target holds another store, or both are the same.
+        ConfigError: the target holds another store, both are the same, or the source was moved elsewhere before.
         StoreLockedError: a daemon works on the source.
         StoreError: the sides differ at the end; the target is not to be used.
     """
@@ -104,12 +178,20 @@ def move_store(
     leadership.acquire()
     try:
         _refuse_workers(source, now_ms=now_ms)
+        place = describe_place(target.engine.url)
+        marked = _load_moved(source)
+        if marked is not None and marked[0] != place:
+            refuse_moved(source)
         _begin(target)
         moved = []
         for table in _order_tables():
             _copy_table(source, target, table)
             moved.append(_compare(source, target, table))
             say(f"{table.name}: {moved[-1].n_rows} rows")
+        # Before the target counts: at no time may a daemon work on either.
+        if marked is None:
+            _mark_moved(source, place=place, now_ms=now_ms)
+        crash_point("moving.source_marked")
         _finish(target)
     finally:
         leadership.release()
@@ -132,7 +214,7 @@ def _refuse_workers(source: Database, *, now_ms: int) -> None:
 
 
 def _begin(target: Database) -> None:
-    is_begun = inspect(target.engine).has_table(PROGRESS_TABLE)
+    is_begun = _has_table(target, PROGRESS_TABLE)
     upgrade_schema(target, SCHEMA)
     if is_begun:
         return
@@ -233,6 +315,12 @@ def _sum_up(database: Database, table: Table) -> TableMoved:
         for row in rows:
             total += int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=16).digest())
     return TableMoved(name=table.name, n_rows=n_rows, checksum=f"{total % 2**128:032x}")
+
+
+def _mark_moved(source: Database, *, place: str, now_ms: int) -> None:
+    with source.write() as session:
+        _moved.create(session.connection())
+        session.execute(insert(_moved).values(place=place, moved_ms=now_ms))
 
 
 def _finish(target: Database) -> None:

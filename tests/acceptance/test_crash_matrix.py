@@ -145,6 +145,7 @@ LED_TO_ELSEWHERE = {
     *POINTS_OF_LABEL_STUDIO,
     "control.changed",
     "moving.part_copied",
+    "moving.source_marked",
     "embed.refusal_forgotten",
 }
 

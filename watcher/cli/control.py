@@ -28,6 +28,7 @@ from watcher.database.engine import Database
 from watcher.domain.errors import ConfigError, DeadlineExceededError, StoreLockedError, WatcherError
 from watcher.domain.models import Poll, PollState
 from watcher.domain.redaction import redact
+from watcher.moving import refuse_moved
 from watcher.ops.changes import Wanted, find_watch, make_change, name_actor
 from watcher.ops.control import Control
 from watcher.ops.tokens import LOCAL
@@ -374,6 +375,7 @@ def _change(watch: str, verb: str, wanted: Wanted | None = None) -> None:
         # On Postgres anyone may write a change; an SQLite file belongs to its daemon, which is asked to do it.
         lock = FileLock(database) if database.is_sqlite else None
         try:
+            refuse_moved(database)
             if lock is not None:
                 lock.acquire()
             done, _ = make_change(

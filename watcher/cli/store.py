@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Annotated
@@ -12,7 +13,10 @@ import typer
 from watcher import bootstrap
 from watcher.cli.frame import JsonOption, app, load, out, reporting
 from watcher.database.engine import build_database
-from watcher.moving import move_store
+from watcher.domain.errors import ConfigError
+from watcher.moving import move_store, take_back
+from watcher.settings.root import Settings
+from watcher.settings.variables import MOVE_TO, read_secret
 from watcher.store.checks import iter_faults
 
 
@@ -20,21 +24,31 @@ from watcher.store.checks import iter_faults
 def move(
     *,
     to: Annotated[
-        str,
-        typer.Option("--to", envvar="WATCHER_MOVE_TO", help="Where to: postgresql://... or sqlite:///FILE."),
-    ],
+        str | None,
+        typer.Option(
+            "--to",
+            envvar=MOVE_TO,
+            show_envvar=False,
+            help="Where to: postgresql://... or sqlite:///FILE. A URL with a password is hidden from other users of "
+            f"the machine in {MOVE_TO}, or in the file that {MOVE_TO}_FILE names.",
+        ),
+    ] = None,
+    back: Annotated[
+        bool, typer.Option("--take-back", help="Work on this store again, though it was moved.")
+    ] = False,
 ) -> None:
     """Move the store to another database; an interrupted move goes on where it was, and nothing is ingested again."""
     with reporting():
         settings = load(quiet=True)
+        now_ms = int(time.time() * 1000)
+        if back:
+            _take_back(settings, now_ms=now_ms)
+            return
+        target = build_database(_find_target(to))
         source = bootstrap.open_existing_store(settings)
-        target = build_database(to)
         try:
             moved = move_store(
-                source,
-                target,
-                now_ms=int(time.time() * 1000),
-                say=lambda line: out.print(f"  {line}", markup=False),
+                source, target, now_ms=now_ms, say=lambda line: out.print(f"  {line}", markup=False)
             )
         finally:
             target.close()
@@ -43,6 +57,27 @@ def move(
         out.print(
             f"{n_rows} rows moved, counts and sums are equal. Now set WATCHER_STORE__URL to the new place."
         )
+
+
+def _find_target(to: str | None) -> str:
+    path = os.environ.get(f"{MOVE_TO}_FILE")
+    if to and path:
+        raise ConfigError(f"both --to (or {MOVE_TO}) and {MOVE_TO}_FILE are set: leave one of them out")
+    target = read_secret(f"{MOVE_TO}_FILE", path) if path else to
+    if not target:
+        raise ConfigError(f"where to? Name it with --to, {MOVE_TO} or {MOVE_TO}_FILE")
+    return target
+
+
+def _take_back(settings: Settings, *, now_ms: int) -> None:
+    database = bootstrap.open_existing_store(settings)
+    try:
+        place = take_back(database, now_ms=now_ms)
+    finally:
+        database.close()
+    out.print(
+        f"This store may be worked on again. See to it that nothing works on {place} any more.", markup=False
+    )
 
 
 @app.command("check-store")

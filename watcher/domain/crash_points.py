@@ -50,6 +50,7 @@ NAMES = frozenset(
         "metadata.sent",
         "metadata.set_aside",
         "moving.part_copied",
+        "moving.source_marked",
         "novelty.chunk_recorded",
         "novelty.index_written",
         "novelty.others_packed",

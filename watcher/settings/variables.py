@@ -20,6 +20,9 @@ from watcher.domain.errors import ConfigError
 _PREFIX = "WATCHER_"
 _LIGHTLY = ("LIGHTLY_TOKEN", "LIGHTLY_SERVER_LOCATION", "LIGHTLY_CA_CERTS")
 _NAME = "<NAME>"
+# No setting, but an option of `watcher move-store`.
+MOVE_TO = "WATCHER_MOVE_TO"
+OF_COMMANDS = (MOVE_TO, f"{MOVE_TO}_FILE")
 _LARGEST_SECRET_BYTES = 65536
 
 
@@ -108,7 +111,9 @@ class SecretFiles:
         A file that cannot be read, is empty or too large, or stands beside its secret, is one of `problems`.
         """
         resolved = {
-            name: value for name, value in environ.items() if name.startswith(_PREFIX) or name in _LIGHTLY
+            name: value
+            for name, value in environ.items()
+            if (name.startswith(_PREFIX) and name not in OF_COMMANDS) or name in _LIGHTLY
         }
         files = {
             name: value
@@ -156,7 +161,7 @@ def find_unknown(model: type[BaseModel], variables: Mapping[str, str]) -> dict[s
     known = [variable.name for variable in iter_variables(model)]
     patterns = [_pattern(name) for name in known]
     return {
-        name: f"{name} is not a setting{_suggest(name, known)}"
+        name: f"{name} is not a setting{_suggest(name, [*known, *OF_COMMANDS])}"
         for name in sorted(variables)
         if not any(pattern.fullmatch(name) for pattern in patterns)
     }

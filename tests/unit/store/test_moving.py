@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, make_url, select, text
 
 from tests.builders import NOW_MS, add_batch, add_watch, claim, list_names, open_store, run_command
 from watcher import moving
@@ -11,7 +13,7 @@ from watcher.database.engine import build_database
 from watcher.domain.errors import ConfigError, StoreError, StoreLockedError
 from watcher.domain.models import SampleState
 from watcher.leadership import Leadership
-from watcher.moving import move_store, refuse_unfinished_move
+from watcher.moving import describe_place, move_store, refuse_moved, refuse_unfinished_move
 from watcher.store import counts, runs, vectors
 from watcher.store.tables import metadata, samples
 
@@ -143,13 +145,79 @@ def test_move_of_a_store_with_a_daemon_is_refused(source, target):
 
 
 def test_command_moves_and_tells_what_to_set(source, database_url, tmp_path):
-    done = run_command(
-        "move-store",
-        "--to",
-        database_url,
-        WATCHER_STORE__URL=str(source.engine.url),
-        WATCHER_DATA_DIR=str(tmp_path),
-    )
+    own = {"WATCHER_STORE__URL": str(source.engine.url), "WATCHER_DATA_DIR": str(tmp_path)}
+    done = run_command("move-store", "--to", database_url, **own)
     assert done.exit_code == 0, done.stderr
     assert "samples: 55 rows" in done.stdout
     assert "set WATCHER_STORE__URL" in done.stdout
+    place = describe_place(build_database(database_url).engine.url)
+    for command in (("poll",), ("pause", "gate")):
+        refused = run_command(*command, **own)
+        assert refused.exit_code == 2
+        told = " ".join(refused.stderr.split())
+        assert f"the store was moved to {place} at 2" in told
+        assert "`watcher move-store --take-back`" in told
+    back = run_command("move-store", "--take-back", **own)
+    assert (back.exit_code, place in back.stdout.replace("\n", "")) == (0, True), back.stderr
+    assert run_command("pause", "gate", **own).exit_code == 0
+    nothing = run_command("move-store", "--take-back", **own)
+    assert (nothing.exit_code, "was not moved" in nothing.stderr) == (2, True)
+
+
+def test_place_of_the_move_may_come_by_variable_or_file_and_not_by_both(source, tmp_path):
+    own = {"WATCHER_STORE__URL": str(source.engine.url), "WATCHER_DATA_DIR": str(tmp_path)}
+    (tmp_path / "target").write_text(f"sqlite:///{tmp_path / 'from-file.sqlite'}\n")
+    by_file = {"WATCHER_MOVE_TO_FILE": str(tmp_path / "target")}
+    by_variable = {"WATCHER_MOVE_TO": f"sqlite:///{tmp_path / 'from-variable.sqlite'}"}
+    both = run_command("move-store", **own, **by_file, **by_variable)
+    assert (both.exit_code, "both" in both.stderr) == (2, True)
+    none = run_command("move-store", **own)
+    assert (none.exit_code, "where to?" in none.stderr) == (2, True)
+    done = run_command("move-store", **own, **by_file)
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "from-file.sqlite").exists()
+    assert run_command("move-store", "--take-back", **own, **by_file).exit_code == 0
+    done = run_command("move-store", **own, **by_variable)
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "from-variable.sqlite").exists()
+
+
+def test_move_to_a_server_that_does_not_answer_is_one_line_without_the_password(source, tmp_path):
+    done = run_command(
+        "move-store",
+        WATCHER_MOVE_TO="postgresql://me:secret-word@127.0.0.1:9/nonexist",
+        WATCHER_STORE__URL=str(source.engine.url),
+        WATCHER_DATA_DIR=str(tmp_path),
+    )
+    assert done.exit_code == 1, done.exception
+    assert "127.0.0.1" in done.stderr
+    assert "secret-word" not in done.output
+    assert "Traceback" not in done.output
+    refuse_moved(source)
+
+
+def test_source_is_marked_with_the_place_alone_and_only_the_same_move_goes_on(
+    source, target, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(moving, "_finish", lambda _target: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        move(source, target)
+    monkeypatch.undo()
+    with pytest.raises(
+        ConfigError, match=re.escape(f"moved to {describe_place(target.engine.url)} at 2023-")
+    ):
+        refuse_moved(source)
+    with pytest.raises(ConfigError, match="interrupted"):
+        refuse_unfinished_move(target)
+    other = build_database(f"sqlite:///{tmp_path / 'other.sqlite'}")
+    with pytest.raises(ConfigError, match="the store was moved to"):
+        move(source, other)
+    other.close()
+    move(source, target)
+    refuse_unfinished_move(target)
+    refuse_moved(target)
+
+
+def test_place_is_shown_without_user_password_and_query():
+    url = make_url("postgresql+psycopg://me:word@db.example.org:5433/name?password=other&sslmode=require")
+    assert describe_place(url) == "postgresql://db.example.org:5433/name"
