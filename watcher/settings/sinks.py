@@ -91,7 +91,7 @@ class WebhookSettings(Group):
         url, secret = self.url.get_secret_value(), self.secret.get_secret_value()
         faults = Faults()
         faults.gather(lambda: check_address(url, allow_http=self.allow_http), None)
-        faults.gather(lambda: _check_trust(self.ca_certs), None)
+        faults.gather(lambda: build_trust(only=self.ca_certs), None)
         faults.gather(lambda: _check_secret(secret), None)
         faults.refuse()
         return WebhookRules(
@@ -137,7 +137,7 @@ class LabelStudioSettings(Group):
             raise ConfigError("Label Studio needs URL, TOKEN (or TOKEN_FILE) and PROJECT: set all three")
         url, faults = self.url, Faults()
         faults.gather(lambda: check_address(url, allow_http=True), None)
-        faults.gather(lambda: _check_trust(self.ca_certs), None)
+        faults.gather(lambda: build_trust(only=self.ca_certs), None)
         if not self.project.isdecimal() and len(self.project) < 3:
             faults.add(f"project {self.project!r}: a title has 3 characters or more")
         if self.image_prefix is not None and self.image is not ImageReference.URI:
@@ -210,10 +210,6 @@ def _build_rules(
     settings: ManifestSettings | WebhookSettings | LabelStudioSettings,
 ) -> Callable[[], SinkRules | None]:
     return settings.build_rules
-
-
-def _check_trust(ca_certs: str | None) -> None:
-    build_trust(only=ca_certs)
 
 
 def _check_secret(secret: str) -> None:
