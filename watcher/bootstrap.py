@@ -22,12 +22,14 @@ from watcher.dispatch.queue import check_queue, procrastinate_version, require_p
 from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.lightly.transport import RequestSeen, Transport
+from watcher.lightly.trust import check_authorities
 from watcher.logs import get_logger
 from watcher.moving import refuse_moved, refuse_unfinished_move
 from watcher.platform.settings import PlatformConfig
 from watcher.platform.store.tables import SCHEMA as PLATFORM_SCHEMA
 from watcher.request_rate import limit_rate
-from watcher.serving import build_local_url, watch_refusals
+from watcher.serving import build_local_url, load_tls, watch_refusals
+from watcher.settings.faults import Faults
 from watcher.settings.root import Settings
 from watcher.store import SCHEMA
 from watcher.traces import NO_TRACING, Tracing
@@ -209,6 +211,22 @@ def has_store(settings: Settings) -> bool:
         return has_schema(database, SCHEMA)
     finally:
         database.close()
+
+
+def check_certificates(settings: Settings) -> None:
+    """Opens the files of certificates that the settings name; connects to nothing.
+
+    Raises:
+        ConfigError: all that cannot be used, a line each.
+    """
+    faults = Faults()
+    path = settings.lightly_ca_certs
+    if path is not None:
+        faults.gather(lambda: check_authorities(path), None)
+    cert_file, key_file = settings.http.tls_cert_file, settings.http.tls_key_file
+    if cert_file is not None and key_file is not None:
+        faults.gather(lambda: load_tls(cert_file, key_file), None)
+    faults.refuse()
 
 
 def check_dispatch(settings: Settings) -> None:

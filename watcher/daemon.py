@@ -15,6 +15,7 @@ from watcher.bootstrap import (
     build_platform_config,
     build_platform_server,
     build_transport,
+    check_certificates,
     open_store,
 )
 from watcher.bootstrap_jobs import build_queue
@@ -107,6 +108,7 @@ class Daemon:
 
     def _open(self, *, follow: bool, waits: bool) -> bool:
         """Opens what leaders and followers have; tells whether this process leads."""
+        check_certificates(self.settings)
         make_folders(self.settings, self.configs)
         store = self._store = open_store(self.settings)
         self._leadership = Leadership(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import threading
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watcher.domain.errors import ConfigError, DeadlineExceededError
 
+_TROUBLE_WITH_PORT = frozenset({errno.EADDRINUSE, errno.EACCES, errno.EPERM})
 _START_LIMIT_S = 30.0
 _POLL_S = 0.01
 _MAX_HEADER_BYTES = 64 * 1024
@@ -51,7 +53,7 @@ class ThreadedServer:
         self._name = name
         self._setting = setting
         self._tls = tls
-        self._tls_context = None if tls is None else _load_tls(*tls)
+        self._tls_context = None if tls is None else load_tls(*tls)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._socket: socket.socket | None = None
@@ -107,7 +109,7 @@ class ThreadedServer:
             ConfigError: it cannot be used; the old one stays.
         """
         if self._tls is not None and self._tls_context is not None:
-            _load_tls(*self._tls)  # a pair that does not fit would leave the context half changed
+            load_tls(*self._tls)  # a pair that does not fit would leave the context half changed
             self._tls_context.load_cert_chain(*self._tls)
 
     @property
@@ -156,7 +158,12 @@ def watch_refusals(app: ASGIApp, on_refused: Callable[[], None]) -> ASGIApp:
     return answer
 
 
-def _load_tls(cert_file: Path, key_file: Path) -> ssl.SSLContext:
+def load_tls(cert_file: Path, key_file: Path) -> ssl.SSLContext:
+    """What a server needs to speak TLS with these files.
+
+    Raises:
+        ConfigError: they are missing, no PEM, or do not belong together.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -185,7 +192,10 @@ def _bind(host: str, port: int, *, name: str, setting: str) -> socket.socket:
         bound.listen(2048)
     except OSError as error:
         bound.close()
+        way_out = f"set {setting.replace('PORT', 'HOST', 1)} to an address of this machine"
+        if error.errno in _TROUBLE_WITH_PORT and not isinstance(error, socket.gaierror):
+            way_out = f"set {setting} to a free port, or to 0"
         raise ConfigError(
-            f"the {name} cannot listen on {host}:{port} ({error.strerror}): set {setting} to a free port, or to 0"
+            f"the {name} cannot listen on {host}:{port} ({error.strerror}): {way_out}"
         ) from error
     return bound

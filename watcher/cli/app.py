@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -20,6 +21,7 @@ from watcher.domain.models import Step, WatchConfig
 from watcher.ops.changes import find_watch
 from watcher.ops.life import load_lives
 from watcher.ops.overview import load_overview
+from watcher.settings.faults import Faults
 from watcher.settings.root import Settings
 from watcher.worker import Worker
 
@@ -177,9 +179,13 @@ def check_config(
             print_variables(out, Settings)
             return
         settings = load(quiet=True)
-        configs = settings.build_watch_configs()
-        bootstrap.check_dispatch(settings)
-        check_files(settings, configs)
+        faults = Faults()
+        nothing: list[WatchConfig] = []
+        configs = faults.gather(settings.build_watch_configs, nothing)
+        for check in (bootstrap.check_dispatch, bootstrap.check_certificates):
+            faults.gather(partial(check, settings), None)
+        faults.gather(lambda: check_files(settings, configs), None)
+        faults.refuse()
         print_settings(out, settings, configs, os.environ)
 
 

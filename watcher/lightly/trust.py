@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,24 @@ def build_trust(*, only: str | None = None, besides: str | os.PathLike[str] | No
             usual = _check(os.environ[variable], variable)
             break
     return Trust(usual, _check(os.fspath(besides), "LIGHTLY_CA_CERTS") if besides else None)
+
+
+def check_authorities(path: Path) -> None:
+    """Opens what `LIGHTLY_CA_CERTS` names.
+
+    Raises:
+        ConfigError: it is not there, cannot be read, or is a file without a certificate.
+    """
+    _check(os.fspath(path), "LIGHTLY_CA_CERTS")
+    if path.is_dir():
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except OSError as error:  # that of TLS is one too
+        reason = "no certificate in it" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(
+            f"the trusted certificates in {str(path)!r} cannot be used ({reason}): LIGHTLY_CA_CERTS names a PEM file"
+        ) from None
 
 
 def _check(path: str, variable: str) -> str:

@@ -18,6 +18,7 @@ from pydantic import (
 
 from watcher.domain.errors import ConfigError
 from watcher.domain.statements import split_keys
+from watcher.lightly.addresses import split_address
 
 MIN_CONTROL_TOKEN_LENGTH = 12
 MIN_STATEMENT_KEY_LENGTH = 32
@@ -201,6 +202,16 @@ class TraceSettings(Group):
     endpoint: str | None = Field(
         None, description="collector that speaks OTLP over HTTP, such as http://127.0.0.1:4318"
     )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _check_endpoint(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None:
+            try:
+                split_address(endpoint)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        return endpoint
 
 
 class StatementSettings(Group):

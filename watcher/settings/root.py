@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import WatchConfig
 from watcher.domain.pipeline import WORK_VERSION
+from watcher.lightly.addresses import check_server
 from watcher.settings.faults import Faults
 from watcher.settings.groups import (
     AlertSettings,
@@ -34,7 +35,13 @@ from watcher.settings.groups import (
     TraceSettings,
     WorkerSettings,
 )
-from watcher.settings.variables import SecretFiles, build_nested, explain_validation, find_unknown
+from watcher.settings.variables import (
+    SecretFiles,
+    build_nested,
+    explain_validation,
+    find_spellings,
+    find_unknown,
+)
 from watcher.settings.watch import (
     DEFAULT_WATCH,
     WatchName,
@@ -178,26 +185,58 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     secrets = SecretFiles(Settings)
     variables = secrets.resolve(environ)
     unknown = find_unknown(Settings, variables)
-    problems = [*secrets.problems, *unknown.values()]
+    problems = [*secrets.problems, *unknown.values(), *find_spellings(variables)]
     values: dict[str, Any] = build_nested(
         {name: value for name, value in variables.items() if name not in unknown}
     )
     settings: Settings | None = None
+    rest: Settings | None = None
     try:
-        settings = Settings(**values)
+        settings = rest = Settings(**values)
     except ValidationError as error:
         problems.append(explain_validation(error, Settings))
+        rest = _leave_out(values, error)
     if settings is not None and not secrets.problems:  # without a secret the rest would seem contradictory
         problems += _find_contradictions(settings)
     if problems or settings is None:
+        if rest is not None and not secrets.problems:
+            problems += _find_faults_of_watches(rest)
         raise ConfigError("\n".join(problems))
     settings._secret_files.update(secrets.paths)  # noqa: SLF001 - no setting, but where they came from
     settings._environ.update(secrets.environ)  # noqa: SLF001 - likewise
     return settings
 
 
+def _leave_out(values: Mapping[str, Any], error: ValidationError) -> Settings | None:
+    """The settings without the groups and watches that the error names, to tell what else is wrong."""
+    rest = {**values, "watches": dict(values.get("watches", {}))}
+    for problem in error.errors(include_url=False):
+        group, *place = map(str, problem["loc"])
+        if group == "watches" and place:
+            rest["watches"].pop(place[0], None)
+        else:
+            rest.pop(group, None)
+    try:
+        return Settings(**rest)
+    except ValidationError:  # one of the whole: nothing more can be told before it is mended
+        return None
+
+
+def _find_faults_of_watches(settings: Settings) -> list[str]:
+    """What is wrong within single watches."""
+    faults = Faults()
+    for name, watch in sorted(settings.watches.items()):
+        watch.read_config(name, faults)
+    return faults.texts
+
+
 def _find_contradictions(settings: Settings) -> list[str]:
     problems = []
+    if settings.lightly_server_location is not None:
+        try:
+            check_server(settings.lightly_server_location)
+        except ConfigError as error:
+            problems.append(str(error))
     if settings.lightly_token is not None and settings.lightly_server_location is None:
         problems.append(
             "LIGHTLY_TOKEN is set, but not LIGHTLY_SERVER_LOCATION: name the server the token belongs to, or unset "

@@ -167,6 +167,18 @@ def find_unknown(model: type[BaseModel], variables: Mapping[str, str]) -> dict[s
     }
 
 
+def find_spellings(variables: Mapping[str, str]) -> list[str]:
+    """What is set under two names that differ in upper and lower case alone, as that of a watch may."""
+    spellings: dict[str, list[str]] = {}
+    for name in sorted(name for name, value in variables.items() if value != ""):
+        spellings.setdefault(name.lower(), []).append(name)
+    return [
+        f"{' and '.join(names)} are one setting, spelt in different ways: leave one of them"
+        for names in spellings.values()
+        if len(names) > 1
+    ]
+
+
 def _suggest(name: str, known: list[str]) -> str:
     # The name of a watch, and perhaps that of one of its sinks.
     names = re.match(r"WATCHER_WATCHES__([^_].*?)__(?:DELIVER__[A-Z_]+?__([^_].*?)__)?", name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.certificates import write_pair
 from watcher.settings.root import Settings
 from watcher.settings.variables import iter_variables
 
@@ -32,7 +33,7 @@ def test_settings_with_secrets_are_shown_masked(command, tmp_path):
     done = command(
         "check-config",
         LIGHTLY_TOKEN_FILE=str(tmp_path / "token"),
-        LIGHTLY_SERVER_LOCATION=f"https://me:{SECRET}@api.example.com/?token={SECRET}",
+        LIGHTLY_SERVER_LOCATION="https://api.example.com",
         WATCHER_STORE__URL=f"postgresql://me:{SECRET}@db/watcher",
         WATCHER_PLATFORM__TOKEN=SECRET,
         WATCHER_WATCHES__GATE__DATASET="gate",
@@ -41,7 +42,87 @@ def test_settings_with_secrets_are_shown_masked(command, tmp_path):
     assert SECRET not in done.output
     assert row_of(done.stdout, "LIGHTLY_TOKEN") == ["LIGHTLY_TOKEN", "********", "LIGHTLY_TOKEN_FILE"]
     assert row_of(done.stdout, "WATCHER_STORE__URL") == ["WATCHER_STORE__URL", "********", "environment"]
-    assert "1 watch(es) at https://***@api.example.com/?***:" in done.stdout
+    assert "1 watch(es) at https://api.example.com:" in done.stdout
+
+
+@pytest.mark.parametrize("location", ["nonsense", "ftp://x", f"https://me:{SECRET}@x/?token={SECRET}"])
+def test_address_of_the_server_that_run_would_refuse_is_refused_without_its_secrets(command, location):
+    done = command(
+        "check-config",
+        LIGHTLY_TOKEN="a-token",
+        LIGHTLY_SERVER_LOCATION=location,
+        WATCHER_WATCHES__GATE__DATASET="gate",
+    )
+    assert done.exit_code == 2
+    assert "LIGHTLY_SERVER_LOCATION is not a usable address" in done.stderr
+    assert SECRET not in done.output
+
+
+@pytest.mark.parametrize("name", ["check-config", "run"])
+def test_files_of_certificates_that_are_none_are_all_told_before_anything_is_made(
+    command, data_dir, tmp_path, name
+):
+    (tmp_path / "no.pem").write_text("no PEM")
+    tls = {
+        "WATCHER_HTTP__TLS_CERT_FILE": str(tmp_path / "no.pem"),
+        "WATCHER_HTTP__TLS_KEY_FILE": str(tmp_path / "no.pem"),
+    }
+    for ca, told in (
+        ("no.pem", "no certificate in it"),
+        ("absent.pem", "no such file of trusted certificates"),
+    ):
+        done = command(name, LIGHTLY_CA_CERTS=str(tmp_path / ca), **tls)
+        assert done.exit_code == 2, done.output
+        words = " ".join(done.stderr.split())
+        assert told in words
+        assert "cannot be used" in words
+        assert "both are PEM files" in words
+        assert not data_dir.exists()
+
+
+def test_files_of_certificates_that_are_some_are_taken(command, tmp_path):
+    cert, key = write_pair(tmp_path)
+    files = {
+        "WATCHER_HTTP__TLS_CERT_FILE": str(cert),
+        "WATCHER_HTTP__TLS_KEY_FILE": str(key),
+        "LIGHTLY_CA_CERTS": str(cert),
+    }
+    assert command("check-config", **files).exit_code == 0
+    assert command("check-config", **{**files, "LIGHTLY_CA_CERTS": str(tmp_path)}).exit_code == 0
+
+
+def test_faults_of_the_process_and_of_watches_are_told_in_one_round(command):
+    done = command(
+        "check-config",
+        WATCHER_HTTP__PORT="x",
+        WATCHER_TRACES__ENDPOINT="ftp://x",
+        WATCHER_MISSPELT="1",
+        WATCHER_WATCHES__GATE__SCHEDULE__CRON="61 * * * *",
+        WATCHER_WATCHES__ROOF__BATCH__MIN_SAMPLES="-1",
+        WATCHER_WATCHES__DOOR__FOLDER="x",
+        WATCHER_WATCHES__door__FOLDER="y",
+    )
+    assert done.exit_code == 2
+    words = " ".join(done.stderr.split())
+    for part in (
+        "WATCHER_HTTP__PORT='x'",
+        "WATCHER_TRACES__ENDPOINT='ftp://x': not an http or https address",
+        "WATCHER_MISSPELT is not a setting",
+        "watch 'gate': ",
+        "61 * * * *",
+        "WATCHER_WATCHES__ROOF__BATCH__MIN_SAMPLES",
+        "WATCHER_WATCHES__DOOR__FOLDER and WATCHER_WATCHES__door__FOLDER are one setting",
+    ):
+        assert part in words
+
+
+def test_faults_of_watches_are_told_beside_a_misspelling_and_beside_certificates(command, tmp_path):
+    cron = {"WATCHER_WATCHES__GATE__SCHEDULE__CRON": "61 * * * *"}
+    for other in ({"WATCHER_MISSPELT": "1"}, {"LIGHTLY_CA_CERTS": str(tmp_path / "absent.pem")}):
+        done = command("check-config", **cron, **other)
+        assert done.exit_code == 2
+        assert "61 * * * *" in done.stderr
+        assert "MISSPELT" in done.stderr or "absent.pem" in done.stderr.replace("\n", "")
 
 
 @pytest.mark.scenario(number=40)
