@@ -123,7 +123,7 @@ class Presence:
             return
         self._thread.join(timeout=timeout_s)
         try:
-            Bounded(self._forget, limit_s=self._limit_s, what="the store")()
+            Bounded(self._forget, limit_s=min(self._limit_s, timeout_s), what="the store")()
         except StoreError as error:
             _log.info("process.not_forgotten", reason=str(error))
 
