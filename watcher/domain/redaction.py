@@ -21,7 +21,8 @@ _PARAMETER = re.compile(
     re.IGNORECASE,
 )
 _AUTHORIZATION = re.compile(
-    r"(bearer\s{1,3}|authorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?\w{1,20}\s{1,3})[^\s\"',]+", re.IGNORECASE
+    r"((?:bearer\s{1,3}){1,4}|authorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?\w{1,20}\s{1,3})[^\s\"',]+",
+    re.IGNORECASE,
 )
 
 
