@@ -56,6 +56,11 @@ def test_daemon_goes_on_over_the_moved_store_and_ingests_nothing_again(build_sce
     code, told = run(scene, "too-early", ["run"], WATCHER_DATA_DIR=str(scene.root / "early-data"))
     assert code == 2
     assert "a move of another store into this database was interrupted" in told
+    code, told = run(scene, "killed-late", move, **old, CRASH_AT="moving.source_marked")
+    assert code == -signal.SIGKILL, told
+    code, told = run(scene, "on-neither", ["run"], **old)
+    assert code == 2
+    assert "the store was moved to postgresql://" in told
     code, told = run(scene, "moved", move, **old)
     assert code == 0, told
     assert "counts and sums are equal" in told
