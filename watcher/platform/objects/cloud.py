@@ -17,6 +17,7 @@ import msgspec
 import obstore
 from obstore.exceptions import (
     BaseError,
+    InvalidPathError,
     NotFoundError,
     PermissionDeniedError,
     UnauthenticatedError,
@@ -31,11 +32,13 @@ from watcher.lightly.wire.datasources import (
     DatasourceS3,
     DatasourceS3DelegatedAccess,
 )
+from watcher.logs import get_logger
 from watcher.platform.blobs import OpenBlob
 from watcher.platform.faults import Fault, invalid
 from watcher.platform.objects.base import HIDDEN_FOLDER, is_listed
 from watcher.platform.objects.google import GoogleSigner
 from watcher.platform.objects.roles import Role, RoleSessions
+from watcher.platform.objects.s3keys import BucketKeys, Place, is_readable
 from watcher.platform.settings import PlatformConfig
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from watcher.domain.clock import Clock
 
 CloudSettings = DatasourceS3 | DatasourceS3DelegatedAccess | DatasourceGCS | DatasourceAzure | DatasourceOBS
+_log = get_logger(__name__)
 _INVALID = "DATASET_DATASOURCE_INVALID"
 _CREDENTIALS = "DATASET_DATASOURCE_CREDENTIALS_ERROR"
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+){1,2}(-[0-9]{1,2})?")
@@ -54,6 +58,7 @@ _TOKEN_URIS = ("https://oauth2.googleapis.com/token", "https://accounts.google.c
 _GCS_FIELDS = ("private_key", "private_key_id", "client_email")
 _PLAIN = re.compile(r"[A-Za-z0-9_.~/-]+")
 _CHUNK = 1000
+_EXAMPLE = 100
 _CLIENT = {"timeout": "60s", "connect_timeout": "10s"}
 _RETRY = {"max_retries": 3, "retry_timeout": dt.timedelta(seconds=60)}
 
@@ -90,15 +95,18 @@ def build_cloud_source(
             raise invalid("s3Region is not the name of a region", _INVALID)
         if isinstance(settings, DatasourceS3DelegatedAccess):
             role = Role(settings.s3_arn, settings.s3_external_id, settings.s3_region)
-            return _build_delegated(bucket, lambda: roles.load(role), role.region, config.s3_endpoint, common)
+            place = Place(bucket, prefix, role.region, config.s3_endpoint)
+            return _build_delegated(place, lambda: roles.load(role), clock, common)
         if isinstance(settings, DatasourceS3):
             keys = (settings.s3_access_key_id, settings.s3_secret_access_key)
-            return _build_s3(bucket, keys, settings.s3_region, config.s3_endpoint, common)
+            place = Place(bucket, prefix, settings.s3_region, config.s3_endpoint)
+            return _build_s3(place, keys, clock, common)
         if isinstance(settings, DatasourceOBS):
             if settings.obs_endpoint.rstrip("/") not in config.datasource_endpoints:
                 raise invalid("the operator of this server has not allowed that endpoint", _INVALID)
             keys = (settings.obs_access_key_id, settings.obs_secret_access_key)
-            return _build_s3(bucket, keys, "us-east-1", settings.obs_endpoint, common)
+            place = Place(bucket, prefix, "us-east-1", settings.obs_endpoint)
+            return _build_s3(place, keys, clock, common)
         if isinstance(settings, DatasourceGCS):
             return _build_gcs((bucket, prefix), settings, config.gcs_endpoint, clock, common)
         return _build_azure(bucket, settings, config.azure_endpoint, common)
@@ -110,34 +118,30 @@ def _client(endpoint: str | None) -> Any:
     return {**_CLIENT, "allow_http": endpoint is not None and endpoint.startswith("http://")}
 
 
-def _build_s3(
-    bucket: str, keys: tuple[str, str], region: str, endpoint: str | None, common: dict[str, Any]
-) -> CloudSource:
-    config: Any = {
+def _build_s3(place: Place, keys: tuple[str, str], clock: Clock, common: dict[str, Any]) -> CloudSource:
+    config: Any = {"access_key_id": keys[0], "secret_access_key": keys[1], **place.configure()}
+    credential: S3Credential = {
         "access_key_id": keys[0],
         "secret_access_key": keys[1],
-        "region": region,
-        "virtual_hosted_style_request": endpoint is None,
+        "token": None,
+        "expires_at": None,
     }
-    if endpoint is not None:
-        config["endpoint"] = endpoint
-    return CloudSource(S3Store(bucket, config=config, client_options=_client(endpoint), **common))
+    store = S3Store(place.bucket, config=config, client_options=_client(place.endpoint), **common)
+    return CloudSource(store, keys=BucketKeys(place, load=lambda: credential, clock=clock))
 
 
 def _build_delegated(
-    bucket: str,
-    load: Callable[[], S3Credential],
-    region: str,
-    endpoint: str | None,
-    common: dict[str, Any],
+    place: Place, load: Callable[[], S3Credential], clock: Clock, common: dict[str, Any]
 ) -> CloudSource:
-    config: Any = {"region": region, "virtual_hosted_style_request": endpoint is None}
-    if endpoint is not None:
-        config["endpoint"] = endpoint
+    config: Any = place.configure()
     store = S3Store(
-        bucket, config=config, client_options=_client(endpoint), credential_provider=load, **common
+        place.bucket,
+        config=config,
+        client_options=_client(place.endpoint),
+        credential_provider=load,
+        **common,
     )
-    return CloudSource(store, prepare=load)
+    return CloudSource(store, prepare=load, keys=BucketKeys(place, load=load, clock=clock))
 
 
 def _build_gcs(
@@ -201,6 +205,12 @@ def _explain(error: Exception) -> Fault:
         return invalid("the store refused the credentials: check them and their rights", _CREDENTIALS)
     if isinstance(error, (NotFoundError, FileNotFoundError)):
         return invalid("the store has no such bucket", _INVALID)
+    if isinstance(error, InvalidPathError):
+        reason = text.partition(chr(10))[0].removeprefix("Encountered object with invalid path: ")
+        return invalid(
+            f"a key of the bucket cannot be read ({redact(reason)[:1200]}): rename or delete it, or narrow fullPath",
+            _INVALID,
+        )
     # The driver's texts hold addresses with their queries, and tell more than a user needs.
     return invalid(f"the store cannot be used: {redact(text).partition(chr(10))[0][:200]}", _INVALID)
 
@@ -223,6 +233,7 @@ class CloudSource:
         can_sign: bool = True,
         plain_only: bool = False,
         prepare: Callable[[], object] | None = None,
+        keys: BucketKeys | None = None,
         sign: Callable[[Sequence[str], int], Sequence[str]] | None = None,
     ) -> None:
         """Connects to nothing yet.
@@ -231,11 +242,13 @@ class CloudSource:
             store: the bucket.
             can_sign: the credentials can make URLs.
             plain_only: for plain names alone.
+            keys: lists in place of the store where that finds a key it cannot name.
             sign: makes the URLs in place of the store: names and seconds to URLs.
             prepare: is called before each use; its refusal is clearer than what the store would make of it.
         """
         self._opened = store
         self._prepare = prepare
+        self._keys = keys
         self._sign = sign
         self._can_sign = can_sign
         self._plain_only = plain_only
@@ -253,16 +266,46 @@ class CloudSource:
 
     def scan(self, *, from_s: int, to_s: int) -> Iterator[tuple[int, str]]:
         """Lists the whole prefix, since no store lists by time; a thousand objects in memory at once."""
+        n_unreadable, example = 0, ""
+        for second, name in self._list():
+            if not from_s <= second <= to_s or not name or not is_listed(name):
+                continue
+            if is_readable(name):
+                yield second, name
+            else:
+                n_unreadable, example = n_unreadable + 1, example or name[:_EXAMPLE]
+        if n_unreadable and self._keys is not None:
+            _log.warning(
+                "datasource.names_skipped",
+                count=n_unreadable,
+                reason="not readable",
+                folder=self._keys.place.full_path,
+                example=repr(example),
+            )
+
+    def _list(self) -> Iterator[tuple[int, str]]:
+        """Time and name of each object; from the first page that the driver cannot read on, also names it refuses."""
         with _translated():
-            for chunk in obstore.list(self._store, chunk_size=_CHUNK):
-                for entry in chunk:
-                    name = entry["path"]
-                    second = max(0, int(entry["last_modified"].timestamp()))
-                    if from_s <= second <= to_s and name and is_listed(name):
-                        yield second, name
+            before, last = "", ""
+            try:
+                for chunk in obstore.list(self._store, chunk_size=_CHUNK):
+                    for entry in chunk:
+                        yield max(0, int(entry["last_modified"].timestamp())), entry["path"]
+                    before, last = chunk[-2]["path"] if len(chunk) > 1 else last, chunk[-1]["path"]
+            except InvalidPathError:
+                if self._keys is None:
+                    raise
+            else:
+                return
+            # The driver cuts the slash off a folder's marker: only `d/` can come behind `d-x`.
+            for key in self._keys.read(f"{last}/" if before > last else last):
+                if key.size or not key.name.endswith("/"):
+                    yield key.modified_s, key.name
 
     def open(self, name: str) -> OpenBlob | None:
         """Opens an object for reading in pieces."""
+        if not is_readable(name):
+            return None
         try:
             with _translated_unless_missing():
                 return open_object(self._store, name)
@@ -271,6 +314,8 @@ class CloudSource:
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
+        if not is_readable(name):
+            return False
         try:
             with _translated_unless_missing():
                 obstore.head(self._store, name)
@@ -284,7 +329,9 @@ class CloudSource:
             return self._sign(names, ttl_s)
         if not self._can_sign:
             return None
-        chosen = [name for name in names if not self._plain_only or _PLAIN.fullmatch(name)]
+        chosen = [
+            name for name in names if is_readable(name) and (not self._plain_only or _PLAIN.fullmatch(name))
+        ]
         if not chosen:
             return [None] * len(names)
         with _translated():
@@ -304,7 +351,7 @@ class CloudSource:
             except Fault as fault:
                 missing[right] = fault.text
 
-        attempt("canList", lambda: next(iter(obstore.list(self._store, chunk_size=1)), None))
+        attempt("canList", lambda: next(self._list(), None))
         attempt("canWrite", lambda: obstore.put(self._store, key, b"1"))
         if "canWrite" in missing:
             missing["canOverwrite"] = missing["canWrite"]

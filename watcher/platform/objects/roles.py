@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import hmac
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 from xml.etree import ElementTree as ET
 
 import requests
 
 from watcher.platform.faults import Fault, invalid, unavailable
+from watcher.platform.objects.signature import Scope, sign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,25 +116,10 @@ class RoleSessions:
 def sign_request(
     url: str, body: bytes, *, region: str, key_id: str, secret: str, now: dt.datetime
 ) -> Mapping[str, str]:
-    """The headers of a signed POST to the token service.
-
-    Source: AWS Signature Version 4, "Create a signed AWS API request".
-    """
-    date = now.strftime("%Y%m%dT%H%M%SZ")
-    scope = f"{date[:8]}/{region}/sts/aws4_request"
-    signed = {"content-type": _TYPE, "host": urlsplit(url).netloc, "x-amz-date": date}
-    names = ";".join(signed)
-    lines = "".join(f"{name}:{value}\n" for name, value in signed.items())
-    request = f"POST\n/\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
-    text = f"AWS4-HMAC-SHA256\n{date}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-    key = f"AWS4{secret}".encode()
-    for part in scope.split("/"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    signature = hmac.digest(key, text.encode(), "sha256").hex()
-    return {
-        **signed,
-        "authorization": f"AWS4-HMAC-SHA256 Credential={key_id}/{scope}, SignedHeaders={names}, Signature={signature}",
-    }
+    """The headers of a signed POST to the token service."""
+    scope = Scope("sts", region, key_id, secret)
+    digest = hashlib.sha256(body).hexdigest()
+    return sign("POST", url, {"content-type": _TYPE}, digest=digest, scope=scope, now=now)
 
 
 def _read_credentials(answer: bytes) -> S3Credential:
