@@ -223,6 +223,9 @@ def test_each_page_is_signed_as_the_vendors_library_does_and_carries_the_session
     queries = [parse_qs(urlsplit(path).query) for path, _headers in store.asked]
     assert (queries[0]["start-after"], queries[0]["prefix"]) == (["in/9 é~"], ["in/"])
     assert (queries[1]["continuation-token"], queries[1].get("start-after")) == (["t/1+="], None)
+    assert (
+        "start-after=in%2F9%20%C3%A9~" in store.asked[0][0]
+    )  # a plus sign would be signed as another letter
     for path, headers in store.asked:
         assert headers["x-amz-security-token"] == "session"
         request = AWSRequest("GET", store.url + path)
@@ -234,7 +237,7 @@ def test_each_page_is_signed_as_the_vendors_library_does_and_carries_the_session
         assert headers["authorization"].endswith(f"Signature={theirs.signature(text, request)}")
 
 
-ENTITIES = '<!DOCTYPE x [<!ENTITY a "{}">]><x>&a;</x>'.format("a" * 9)
+ENTITIES = '<!DOCTYPE x [<!ENTITY a "aaa">]>' + PAGE.format(more="false", key="&a;")
 
 
 @pytest.mark.parametrize(
