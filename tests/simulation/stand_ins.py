@@ -23,6 +23,7 @@ from watcher.domain.errors import StoreUnavailableError
 from watcher.store import leadership as store_leadership
 
 _WITH_THREADS = (
+    "watcher.lightly.parallel",
     "watcher.poll",
     "watcher.reconcile",
     "watcher.jobs",
