@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -145,10 +146,12 @@ def test_loop_that_hangs_while_the_store_answers_is_stalled_though_a_sign_of_lif
 
 def test_presence_starts_and_ends_in_time_while_the_store_hangs(office):
     office.store.freeze()
+    begun_s = time.monotonic()
     office.presence.start()
     assert office.presence.problem == "the store was not asked yet"
     office.stop.set()
     office.presence.join(timeout_s=2)
+    assert time.monotonic() - begun_s < 20  # the store hangs for 30
     assert not [thread for thread in threading.enumerate() if thread.name == "presence"]
 
 
