@@ -278,3 +278,21 @@ def test_page_that_failed_for_a_moment_is_asked_for_again(store):
 )
 def test_address_of_a_bucket_has_the_style_of_the_driver(endpoint, url):
     assert Place("pictures", "in", "eu-central-1", endpoint).url == url
+
+
+def test_azure_container_with_such_a_key_tells_the_key_and_the_way_out(build_server, store):
+    blob = (
+        "<Blob><Name>incoming/a//b.jpg</Name><Properties><Last-Modified>Thu, 01 Jan 2026 00:00:00 GMT"
+        "</Last-Modified><Etag>x</Etag><Content-Length>1</Content-Length><Content-Type>x</Content-Type></Properties></Blob>"
+    )
+    store.answers = [
+        (200, f"<EnumerationResults><Blobs>{blob}</Blobs><NextMarker></NextMarker></EnumerationResults>")
+    ]
+    with Caller(build_server(azure_endpoint=store.url).url, TOKEN) as api:
+        dataset = api.create_dataset()
+        settings = {"type": "AZURE", "fullPath": "container/incoming", "purpose": "INPUT"}
+        account = {"accountName": "account", "accountKey": "a2V5"}
+        api("PUT", f"{dataset}/datasource", json={**settings, **account})
+        text = api.refused("GET", f"{dataset}/datasource/list", 422, "DATASET_DATASOURCE_INVALID")
+    assert '"incoming/a//b.jpg"' in text
+    assert "rename or delete it, or narrow fullPath" in text
