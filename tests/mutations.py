@@ -256,7 +256,7 @@ BREAKS = [
     Break(
         "a delivery bears the same id at every attempt",
         "watcher/domain/delivery.py",
-        'uuid.uuid5(_NAMESPACE, f"{dataset_id}\\n{batch_key}\\n{sink}")',
+        'uuid.uuid5(_NAMESPACE, "\\n".join(parts))',
         "uuid.uuid4()",
         f"{_SCENARIOS}/test_effects.py"
         "::test_scenario_42_webhook_fired_while_its_receiver_is_deployed_arrives_later_once[sqlite]",
@@ -326,8 +326,8 @@ BREAKS = [
     Break(
         "images beside own output are input",
         "watcher/domain/own_output.py",
-        "{re.escape(config.name)}-[0-9]+{re.escape(f'.{sink.rules.format}')}",
-        ".*",
+        "{key}{re.escape(f'.{sink.rules.format}')}",
+        "{re.escape(below)}.*",
         f"{_SCENARIOS}/test_own_output.py"
         "::test_scenario_30_manifests_below_a_listed_bucket_are_passed_over_and_images_beside_them_are_not[sqlite]",
     ),
