@@ -108,10 +108,13 @@ def test_manifest_appears_in_a_container(endpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("AZURE_ALLOW_HTTP", "true")
     parts = SinkParts(data_dir=tmp_path, work_dir=tmp_path, clock=SystemClock())
     sink = ManifestSink(ManifestRules(location="az://pictures/for labelling"), parts)
-    sink.deliver(Batch(["old"]).handover())
-    location = sink.deliver(Batch(["a+b %25.jpg", "b"]).handover()).location
-    assert location == "az://pictures/for labelling/gate-000001.jsonl"
-    body = bytes(obstore.get(open_container(endpoint), "for labelling/gate-000001.jsonl").bytes())
+    first = "for labelling/gate-000001.jsonl"
+    for _repeat in range(2):
+        location = sink.deliver(Batch(["a+b %25.jpg", "b"]).handover()).location
+        assert location == f"az://pictures/{first}"
+    other = sink.deliver(Batch(["others"]).handover()).location
+    assert other == f"az://pictures/{first.replace('.jsonl', '-2.jsonl')}"
+    body = bytes(obstore.get(open_container(endpoint), first).bytes())
     assert [json.loads(text)["file_name"] for text in body.splitlines()] == ["a+b %25.jpg", "b"]
     absent = ManifestSink(ManifestRules(location="az://absent/x"), parts)
     with pytest.raises(StoreUnavailableError, match=r"az://absent/x/gate-000001.jsonl cannot be written"):
