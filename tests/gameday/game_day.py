@@ -29,6 +29,9 @@ from watcher.lightly.wire.datasets import DatasetCreateRequest
 from watcher.lightly.wire.datasources import DatasourceLocal
 
 OBJECTIVE_S = 15
+# The daemon has a user of its own, whose folders lie here.
+USER = "cam-daemon"
+FOLDER = f"users/{USER}/cams"
 SILENT_AFTER_S = 12
 DISK_BYTES = 64_000_000
 WATCH = "WATCHER_WATCHES__CAMS__"
@@ -74,8 +77,8 @@ class Scene:
         stack.callback(self.gate.close)
         self.token_file = root / "token"
         self.renew_token("add")
-        pictures = self.platform.config.datasource_root / "cams"
-        pictures.mkdir()
+        pictures = self.platform.config.datasource_root / FOLDER
+        pictures.mkdir(parents=True)
         self._make_dataset()
         self.cameras = Cameras(pictures)
         stack.callback(self.cameras.switch_off)
@@ -112,7 +115,7 @@ class Scene:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "watcher", "platform", "--data-dir"),
-                *(str(self.platform.config.data_dir), "users", verb, "cam-daemon"),
+                *(str(self.platform.config.data_dir), "users", verb, USER),
             ],
             env={k: v for k, v in os.environ.items() if not k.startswith(("WATCHER_", "LIGHTLY_"))}
             | {"WATCHER_PLATFORM__TOKEN": self.platform.config.token},
@@ -131,7 +134,7 @@ class Scene:
         datasources.update_datasource(
             transport,
             dataset_id=dataset_id,
-            datasource=DatasourceLocal(full_path="cams", purpose="INPUT_OUTPUT"),
+            datasource=DatasourceLocal(full_path=FOLDER, purpose="INPUT_OUTPUT"),
         )
         transport.close()
 
