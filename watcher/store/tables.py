@@ -18,13 +18,17 @@ from sqlalchemy import (
     text,
 )
 
-from watcher.store.measurement_tables import batch_novelties as batch_novelties  # noqa: PLC0414 - offered here as all tables are
-from watcher.store.measurement_tables import dark_counts as dark_counts  # noqa: PLC0414 - offered here as all tables are
-from watcher.store.measurement_tables import dark_samples as dark_samples  # noqa: PLC0414 - offered here as all tables are
-from watcher.store.measurement_tables import lacks as lacks  # noqa: PLC0414 - offered here as all tables are
-from watcher.store.measurement_tables import sample_novelties as sample_novelties  # noqa: PLC0414 - offered here as all tables are
-from watcher.store.table_base import Id
-from watcher.store.table_base import metadata as metadata  # noqa: PLC0414 - offered here as all tables are
+from watcher.store.measurement_tables import (
+    batch_novelties,
+    dark_counts,
+    dark_samples,
+    lacks,
+    sample_novelties,
+)
+from watcher.store.table_base import Id, metadata
+
+# Made elsewhere, and offered here as all tables are.
+__all__ = ["batch_novelties", "dark_counts", "dark_samples", "lacks", "metadata", "sample_novelties"]
 
 
 def _partial_index(name: str, *columns: str, where: str) -> Index:

@@ -33,7 +33,6 @@ NAMES = [
     "plain/deep/c.jpg",
     "tilde~'(1).png",
 ]
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
 def s3(**changes) -> dict:

@@ -32,7 +32,6 @@ from watcher.platform.objects.signature import sign
 __all__ = ["bucket", "s3_url"]
 
 ODD = ["a//b.jpg", "/c.jpg", "x/../d.jpg", "./e.jpg", "tab\t.jpg", "x//", "z" * 200 + "//f.jpg"]
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
 @pytest.fixture

@@ -34,7 +34,6 @@ ROLE = {
     "s3ARN": "arn:aws:iam::123456789012:role/reader",
 }
 IDENTITY = {"role_access_key_id": "server-key", "role_secret_access_key": "server-secret"}
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
 @pytest.fixture

@@ -15,8 +15,6 @@ from watcher.domain.delivery import ManifestRules
 from watcher.domain.errors import StoreUnavailableError
 from watcher.sinks.manifest import ManifestSink
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
