@@ -13,7 +13,7 @@ import typer
 
 from watcher import __version__, bootstrap
 from watcher.bootstrap_jobs import check_files
-from watcher.cli.frame import JsonOption, app, load, out, reporting, wait_for_signal, watch_signals
+from watcher.cli.frame import JsonOption, app, load, out, reporting
 from watcher.cli.views import print_lives, print_overview, print_settings, print_variables
 from watcher.daemon import Addresses, Daemon
 from watcher.domain.errors import ConfigError
@@ -23,6 +23,7 @@ from watcher.ops.life import load_lives
 from watcher.ops.overview import load_overview
 from watcher.settings.faults import Faults
 from watcher.settings.root import Settings
+from watcher.signals import wait_for_signal, watch_signals
 from watcher.worker import Worker
 
 

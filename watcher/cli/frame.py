@@ -1,12 +1,10 @@
-"""What the commands have in common: the application, the consoles, errors to exit codes, signals."""
+"""What the commands have in common: the application, the consoles, errors to exit codes."""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -16,7 +14,6 @@ from rich.console import Console
 from watcher.domain.errors import ConfigError, WatcherError
 from watcher.domain.redaction import redact
 from watcher.logs import configure_logging
-from watcher.memory import limit_arenas
 from watcher.settings.root import Settings, load_settings
 
 app = typer.Typer(
@@ -57,29 +54,3 @@ def load(*, quiet: bool = False) -> Settings:
     settings = load_settings(os.environ)
     configure_logging(log_format=settings.log.format, level="WARNING" if quiet else settings.log.level)
     return settings
-
-
-def watch_signals() -> threading.Event:
-    """An event that the first SIGINT or SIGTERM sets; the second one ends the process at once.
-
-    Called first by what goes on until then.
-    """
-    limit_arenas()
-    asked = threading.Event()
-
-    def handle(number: int, _frame: object) -> None:
-        if asked.is_set():
-            os._exit(128 + number)
-        asked.set()
-
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
-    return asked
-
-
-def wait_for_signal(asked: threading.Event, *, unless: Callable[[], bool] = lambda: False) -> None:
-    """Returns once the first signal came, or once `unless` holds."""
-    while (
-        not asked.wait(1.0) and not unless()
-    ):  # bounded, so that a signal's handler gets its turn on every platform
-        pass

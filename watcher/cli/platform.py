@@ -14,12 +14,13 @@ import typer
 from rich.table import Table
 
 from watcher import __version__, bootstrap
-from watcher.cli.frame import JsonOption, app, err, load, out, reporting, wait_for_signal, watch_signals
+from watcher.cli.frame import JsonOption, app, err, load, out, reporting
 from watcher.domain.clock import SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.platform import users as platform_users
 from watcher.platform.secrets import KEY_FILE
 from watcher.rotation import Rotation
+from watcher.signals import wait_for_signal, watch_signals
 from watcher.traces import open_tracing
 
 if TYPE_CHECKING:

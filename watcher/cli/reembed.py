@@ -8,11 +8,12 @@ import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from watcher.cli.control import WatchArgument, tell_actor
-from watcher.cli.frame import app, err, load, out, reporting, watch_signals
+from watcher.cli.frame import app, err, load, out, reporting
 from watcher.daemon import Daemon
 from watcher.domain.clock import SystemClock
 from watcher.ops.changes import name_actor
 from watcher.ops.tokens import LOCAL
+from watcher.signals import watch_signals
 
 
 @app.command()

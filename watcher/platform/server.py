@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -174,27 +171,6 @@ class PlatformServer:
             self._platform.database.close()
             self._platform = None
             _log.info("platform.stopped")
-
-    def run_forever(self) -> None:
-        """Starts, and stops on SIGINT or SIGTERM; a second signal ends at once."""
-        ended = threading.Event()
-
-        def _end(number: int, _frame: object) -> None:
-            if ended.is_set():
-                signal.signal(number, signal.SIG_DFL)
-                signal.raise_signal(number)
-            ended.set()
-
-        before = {number: signal.signal(number, _end) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            self.start()
-            while not ended.wait(3600.0):
-                pass
-            self.stop()
-        finally:
-            for number, handler in before.items():
-                with contextlib.suppress(ValueError, TypeError):
-                    signal.signal(number, handler)
 
 
 def ensure_first_user(platform: Platform) -> None:

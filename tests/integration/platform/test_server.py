@@ -126,14 +126,13 @@ import time; time.sleep(600)
 
 
 def test_run_alone_ends_cleanly_on_a_signal(tmp_path, root):
-    code = f"""
-import pathlib
-from watcher.platform.server import PlatformServer
-from watcher.platform.settings import PlatformConfig
-PlatformServer(PlatformConfig(token={TOKEN!r}, datasource_root=pathlib.Path({str(root)!r}),
-    data_dir=pathlib.Path({str(tmp_path / "data")!r}), port=0)).run_forever()
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert "platform.started" in process.stdout.readline()
+    command = [sys.executable, "-m", "watcher", "platform", "--port", "0", "--token", TOKEN]
+    folders = ["--data-dir", str(tmp_path / "data"), "--datasource-root", str(root)]
+    with subprocess.Popen(
+        [*command, *folders], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        while not (line := process.stdout.readline()).startswith("  data "):
+            assert line
         process.send_signal(signal.SIGTERM)
+        assert "platform.stopped" in process.stdout.read()
         assert process.wait(20) == 0
