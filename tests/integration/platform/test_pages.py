@@ -187,10 +187,44 @@ def test_cookie_is_closed_to_scripts_and_forgery(large):
     assert api.status_code == 401
 
 
-def test_other_users_pages_are_unknown(large, build_server):
+def test_other_users_pages_are_unknown_and_tell_it_in_a_page(large, build_server):
     answer = requests.post(f"{large['url']}/login", data={"token": TOKEN}, allow_redirects=False, timeout=5)
     page = requests.get(f"{large['url']}/pages/datasets/{'0' * 24}", cookies=answer.cookies, timeout=5)
     assert page.status_code == 404
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "there is no such dataset for this token" in page.text
+
+
+@pytest.mark.timeout(300)
+def test_pages_fit_a_phone_whatever_the_names_and_a_finger_finds_a_point(browser, large):
+    """Long names without a blank once made pages sixteen times as wide as the screen."""
+    with Caller(large["url"], TOKEN) as api:
+        dataset = api.create_dataset("long" * 60)
+        api.create_samples(dataset, ["x" * 250 + ".jpg", "b.jpg"])
+        initial = api.create_initial_tag(dataset)
+        body = {"name": "w" * 240, "prevTagId": initial, "totSize": 2, "bitMaskData": "0x1"}
+        tag = api("POST", f"{dataset}/tags", 201, json=body)["id"]
+        embedding = api("GET", f"{dataset}/embeddings/writeCSVUrl", params={"name": "e" * 240})["embeddingId"]
+        points = {"coordinatesDimension1": [0.0, 1.0], "coordinatesDimension2": [0.0, 1.0]}
+        body = {"name": "PCA", "dimensionalityReductionMethod": "PCA", **points}
+        api("POST", f"{dataset}/embeddings/{embedding}/2d", 201, json=body)
+    here = f"/pages/datasets/{dataset[-24:]}"
+    with browser.new_context(
+        base_url=large["url"], viewport={"width": 375, "height": 700}, has_touch=True, is_mobile=True
+    ) as context:
+        context.set_default_timeout(20_000)
+        page = context.new_page()
+        page.goto("/login")
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("button", name="Log in").click()
+        for address in ("/", here, f"{here}/tags/{tag}", "/pages/jobs", f"{here}/embeddings/{embedding}"):
+            page.goto(address)
+            assert page.evaluate("document.documentElement.scrollWidth") == 375, address
+        expect(page.locator("#state")).to_have_text("2 samples, 1 highlighted")
+        # The first sample lies in the lower left corner; the finger comes down beside it.
+        height = page.locator("#scatter").bounding_box()["height"]
+        page.locator("#scatter").tap(position={"x": 22, "y": height - 14})
+        expect(page.locator("#position")).to_have_text("Sample 0, picked")
 
 
 def test_gallery_shows_the_picture_of_the_datasource_where_no_thumbnail_was_uploaded(build_server, root):

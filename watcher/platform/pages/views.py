@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import mimetypes
 from collections.abc import Awaitable, Callable
@@ -22,7 +21,7 @@ from watcher.platform import access, datasources, signing, tags, tokens
 from watcher.platform.blobs import build_sample_key
 from watcher.platform.bodies import read_body
 from watcher.platform.calls import Call, integer
-from watcher.platform.faults import unknown
+from watcher.platform.faults import Fault, unknown
 from watcher.platform.pages import session as sessions
 from watcher.platform.store import datasets as dataset_store
 from watcher.platform.store import embeddings as embedding_store
@@ -51,7 +50,7 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 
-View = Callable[[Call], Response]
+View = Callable[[jinja2.Environment, Call], Response]
 
 
 def build_routes(platform: Platform) -> list[Route]:
@@ -60,7 +59,7 @@ def build_routes(platform: Platform) -> list[Route]:
         loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     templates.filters["when"] = _format_ms
-    pages: dict[str, Callable[[Templates, Call], Response]] = {
+    pages: dict[str, View] = {
         "/": show_datasets,
         "/pages/datasets/{datasetId}": show_dataset,
         "/pages/datasets/{datasetId}/tags/{tagId}": show_tag,
@@ -70,8 +69,7 @@ def build_routes(platform: Platform) -> list[Route]:
         "/pages/jobs": show_jobs,
     }
     routes = [
-        Route(path, _protect(platform, functools.partial(view, templates)), methods=["GET"])
-        for path, view in pages.items()
+        Route(path, _protect(platform, templates, view), methods=["GET"]) for path, view in pages.items()
     ]
     return [
         *routes,
@@ -90,14 +88,16 @@ def _format_ms(value: int | None) -> str:
     return f"{datetime.fromtimestamp(value // 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _protect(platform: Platform, view: View) -> Callable[[Request], Awaitable[Response]]:
+def _protect(
+    platform: Platform, templates: Templates, view: View
+) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        return await run_in_threadpool(_answer, platform, view, request)
+        return await run_in_threadpool(_answer, platform, templates, view, request)
 
     return endpoint
 
 
-def _answer(platform: Platform, view: View, request: Request) -> Response:
+def _answer(platform: Platform, templates: Templates, view: View, request: Request) -> Response:
     user = sessions.read_cookie(platform, request.cookies.get(sessions.COOKIE, ""))
     if user is None:
         return RedirectResponse("/login", status_code=303, headers=_HEADERS)
@@ -111,7 +111,13 @@ def _answer(platform: Platform, view: View, request: Request) -> Response:
         url_base="",
         now_s=platform.clock.now_s(),
     )
-    return view(call)
+    try:
+        return view(templates, call)
+    except Fault as fault:
+        # Somebody followed an old link: they get a page with a way on, not the form that clients read.
+        answer = _render(templates, "fault.html", user, fault=fault)
+        answer.status_code = fault.status
+        return answer
 
 
 def _render(templates: Templates, name: str, user: User | None, **values: Any) -> Response:
@@ -201,6 +207,7 @@ def show_tag(templates: Templates, call: Call) -> Response:
     order, n_ranked = positions.order_positions(tag.mask, picks)
     ranks = {position: rank for rank, position in enumerate(order[:n_ranked].tolist(), start=1)}
     n_pages = max(1, math.ceil(len(order) / _PAGE))
+    page = min(page, n_pages)
     chosen = order[(page - 1) * _PAGE : page * _PAGE]
     gaps = dict(zip(ranks, positions.decode_distances(distances), strict=False))
     entries = [

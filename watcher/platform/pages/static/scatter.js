@@ -42,12 +42,14 @@
   const thumbnail = document.getElementById("thumbnail");
   const label = document.getElementById("position");
   let shown = -1;
-  canvas.addEventListener("pointermove", (event) => {
-    const box = canvas.getBoundingClientRect();
-    const px = (event.clientX - box.left) * width / box.width, py = (event.clientY - box.top) * height / box.height;
+  const show = (event) => {
+    const box = canvas.getBoundingClientRect(), zoom = width / box.width;
+    const px = (event.clientX - box.left) * zoom, py = (event.clientY - box.top) * zoom;
     const cx = Math.floor(px / cell), cy = Math.floor(py / cell);
-    let best = -1, distance = cell * cell;
-    for (let dy = -1; dy <= 1; dy++) for (let dx = -1; dx <= 1; dx++)
+    // As near on the screen, however small the plot is there; a finger needs more room than a mouse.
+    const reach = Math.max(cell, (event.pointerType === "touch" ? 24 : cell) * zoom), cells = Math.ceil(reach / cell);
+    let best = -1, distance = reach * reach;
+    for (let dy = -cells; dy <= cells; dy++) for (let dx = -cells; dx <= cells; dx++)
       for (const i of grid.get((cy + dy) * columns + cx + dx) || []) {
         // Picks win over what lies under them.
         const d = (x[i] - px) ** 2 + (y[i] - py) ** 2 - (marks[i] ? 9 : 0);
@@ -58,5 +60,6 @@
     thumbnail.hidden = false;
     thumbnail.src = canvas.dataset.thumbnail + best;
     label.textContent = `Sample ${best}${marks[best] ? ", picked" : ""}`;
-  });
+  };
+  for (const kind of ["pointermove", "pointerdown"]) canvas.addEventListener(kind, show);
 })();
