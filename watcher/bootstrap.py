@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 _log = get_logger("bootstrap")
 
+# Settings that an option of the command goes before, and secrets; the platform takes all others as they are.
+_TAKEN_ONE_BY_ONE = frozenset(
+    ("host", "port", "token", "database_url", "key", "role_access_key_id", "role_secret_access_key")
+)
 _LOADED_LATE = ("cryptography", "obstore")
 
 
@@ -68,15 +72,8 @@ def build_platform_config(
         data_dir=state_dir,
         host=settings.platform.host if host is None else host,
         port=settings.platform.port if port is None else port,
-        read_url_ttl_s=settings.platform.read_url_ttl_s,
+        **settings.platform.model_dump(exclude=set(_TAKEN_ONE_BY_ONE)),
         database_url=_reveal(settings.platform.database_url),
-        blob_url=settings.platform.blob_url,
-        url_base=settings.platform.url_base,
-        s3_endpoint=settings.platform.s3_endpoint,
-        gcs_endpoint=settings.platform.gcs_endpoint,
-        azure_endpoint=settings.platform.azure_endpoint,
-        datasource_endpoints=settings.platform.datasource_endpoints,
-        sts_endpoint=settings.platform.sts_endpoint,
         role_access_key_id=_reveal(settings.platform.role_access_key_id),
         role_secret_access_key=_reveal(settings.platform.role_secret_access_key),
         key=_reveal(settings.platform.key),

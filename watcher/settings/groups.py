@@ -22,6 +22,7 @@ from watcher.lightly.addresses import split_address
 
 MIN_CONTROL_TOKEN_LENGTH = 12
 MIN_STATEMENT_KEY_LENGTH = 32
+_MIB = 1024 * 1024
 _PLATFORM_KEYS = re.compile(r"[0-9A-Fa-f]{64}(\s+[0-9A-Fa-f]{64})*")
 
 
@@ -123,6 +124,36 @@ class PlatformSettings(Group):
         return key
 
     read_url_ttl_s: int = Field(3600, ge=10, le=604800, description="life of a read URL")
+    write_url_ttl_s: int = Field(900, ge=10, le=604800, description="life of a write URL")
+    max_body_bytes: int = Field(
+        64 * _MIB,
+        ge=64 * 1024,
+        le=2048 * _MIB,
+        description="longest body of a call; uploads have limits of their own",
+    )
+    max_upload_bytes: int = Field(
+        4096 * _MIB, ge=_MIB, le=2**43, description="longest image or CSV of embeddings"
+    )
+    max_thumbnail_bytes: int = Field(4 * _MIB, ge=1024, le=2048 * _MIB, description="longest thumbnail")
+    max_custom_metadata_bytes: int = Field(
+        _MIB, ge=1024, le=2048 * _MIB, description="longest custom metadata of one sample"
+    )
+    max_samples: int = Field(
+        10_000_000, ge=1, le=10**9, description="largest dataset, unless a user has a limit of their own"
+    )
+    max_waiting_jobs: int = Field(
+        1000, ge=1, le=1_000_000, description="samplings of one user that may wait, and as many projections"
+    )
+    page_size: int = Field(1000, ge=1, le=10_000, description="rows of one page of a datasource's listing")
+    request_timeout_s: float = Field(
+        60.0, ge=1, le=3600, description="longest wait for the next bytes of a body"
+    )
+    job_lease_s: float = Field(
+        60.0, ge=5, le=3600, description="after this long without a sign of life a job is taken over"
+    )
+    isolate_jobs: bool = Field(
+        default=True, description="compute samplings and projections in processes of their own"
+    )
     database_url: SecretStr | None = Field(
         None, description="sqlite:///FILE or postgresql://...; default: a file beside its uploads"
     )
