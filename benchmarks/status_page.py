@@ -60,8 +60,7 @@ def _measure(n_samples: int, n_polls: int) -> dict[str, float]:
             access=AccessWatch(clock),
             clock=clock,
             tokens=ControlTokens(local="x" * 40),
-            poll_now=lambda _watch: False,
-            audit_now=lambda _watch: False,
+            look_for_requests=lambda: None,
             next_polls=dict,
         )
         server = ThreadedServer(build_app(parts), host="127.0.0.1", port=0, name="page", setting="-")

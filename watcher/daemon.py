@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
 from watcher.bootstrap import (
@@ -213,8 +212,7 @@ class Daemon:
                 ),
                 configs={config.name: config for config in self.configs},
                 read_needs_token=self.settings.control.read_needs_token,
-                poll_now=self._poll_now,
-                audit_now=self._audit_now,
+                look_for_requests=self._look_for_requests,
                 next_polls=self._next_polls,
                 role=lambda: "standby" if self._term is None else "leader",
             )
@@ -365,16 +363,9 @@ class Daemon:
     def _scheduler(self) -> Scheduler | None:
         return None if self._term is None else self._term.scheduler
 
-    def _poll_now(self, name: str) -> bool:
-        scheduler = self._scheduler
-        return scheduler is not None and scheduler.poll_now(name)
-
-    def _audit_now(self, name: str) -> bool:
-        scheduler = self._scheduler
-        if scheduler is None or name not in {config.name for config in self.configs}:
-            return False
-        scheduler.run_once(f"audit:{name}", partial(self.reconcile, name))
-        return True
+    def _look_for_requests(self) -> None:
+        if self._term is not None:
+            self._term.look_for_requests()
 
     def _next_polls(self) -> dict[str, datetime]:
         scheduler = self._scheduler

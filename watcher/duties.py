@@ -25,7 +25,7 @@ from watcher.poll import Poller, PollReport
 from watcher.probe import probe_if_due
 from watcher.reconcile import Reconciler
 from watcher.source_check import SourceChecker
-from watcher.store import counts, duty_problems, polls, reconciles, source_checks, watches
+from watcher.store import counts, duty_problems, duty_requests, polls, reconciles, source_checks, watches
 from watcher.store.control import refuse_paused
 from watcher.store.cutting import cut_batches, find_waiting, is_batch_due
 from watcher.store.duty_problems import Duty
@@ -50,6 +50,7 @@ class Duties:
         probed: when which watch was probed, by its id; unix milliseconds.
         watch_ids: the watches that are attached to their datasets, by name.
         own_output: names that are output of ours, by watch; set when it is attached.
+        under_way: which duty of which watch is done just now.
     """
 
     database: Database
@@ -65,6 +66,7 @@ class Duties:
     watch_ids: dict[str, int] = field(default_factory=dict)
     probed: dict[int, int] = field(default_factory=dict)
     own_output: dict[str, re.Pattern[str]] = field(default_factory=dict)
+    under_way: set[tuple[str, Duty]] = field(default_factory=set)
 
     def poll(self, name: str) -> PollReport:
         """One cycle of one watch, attached to its dataset first if need be.
@@ -109,7 +111,13 @@ class Duties:
 
     @contextmanager
     def _noting(self, name: str, duty: Duty) -> Iterator[None]:
-        """Keeps why a duty failed, until it is done, for the commands that wait for it and for those who look."""
+        """Answers who asked for a duty, and keeps why it failed until it is done, for those who look."""
+        # Who asks from here on wants one that begins later.
+        with self.database.read() as session:
+            asked = duty_requests.load_request(session, watch=name, duty=duty)
+            known = duty_problems.load_problem(session, watch=name, duty=duty)
+        number = asked.number if asked is not None and asked.is_open else 0
+        self.under_way.add((name, duty))
         try:
             yield
         except CancelledError:
@@ -129,14 +137,37 @@ class Duties:
                     is_config=isinstance(error, ConfigError),
                     now_ms=self._now_ms(),
                 )
+                duty_requests.answer_request(session, watch=name, duty=duty, number=number)
             crash_point("duties.problem_stored")
             raise
-        with self.database.read() as session:
-            known = duty_problems.load_problem(session, watch=name, duty=duty)
-        if known is not None and known.problem is not None:
+        finally:
+            self.under_way.discard((name, duty))
+        if number or (known is not None and known.problem is not None):
             with self.database.write() as session:
                 duty_problems.clear_problem(session, watch=name, duty=duty)
+                duty_requests.answer_request(session, watch=name, duty=duty, number=number)
             crash_point("duties.problem_cleared")
+
+    def take_up_requests(self, *, poll: Callable[[str], object], audit: Callable[[str], object]) -> None:
+        """Begins what people asked for; what is under way already is looked at again when it ended.
+
+        Args:
+            poll: brings the next poll of a watch forward.
+            audit: starts the full comparison of a watch beside everything else.
+        """
+        with self.database.read() as session:
+            wanted = duty_requests.load_open_requests(session)
+            paused = {row.name for row in watches.load_watches(session) if row.paused_ms} if wanted else set()
+        configured = {config.name for config in self.configs}
+        for request in wanted:
+            if request.watch not in configured or (request.duty is Duty.POLL and request.watch in paused):
+                with self.database.write() as session:
+                    duty_requests.answer_request(
+                        session, watch=request.watch, duty=request.duty, number=request.number
+                    )
+                crash_point("duties.request_refused")
+            elif (request.watch, request.duty) not in self.under_way:
+                (poll if request.duty is Duty.POLL else audit)(request.watch)
 
     def _probe(self, watch_id: int, beat: Callable[[], None]) -> None:
         probe_if_due(
@@ -227,6 +258,8 @@ class Duties:
     def reconcile_due(self) -> None:
         """Reconciles the watches whose last comparison is older than their interval, one after another."""
         for config in self.configs:
+            if (config.name, Duty.AUDIT) in self.under_way:
+                continue  # a person asked for it
             if self._is_due(config, config.poll.reconcile_interval_s, last_ms=_load_reconciled_ms):
                 try:
                     self.reconcile(config.name)
@@ -291,7 +324,9 @@ class Duties:
     def forget_idle_polls(self) -> None:
         """Polls that found nothing are not kept for ever, nor are troubles of watches that are gone."""
         with self.database.write() as session:
-            duty_problems.forget_others(session, but_watches=[config.name for config in self.configs])
+            configured = [config.name for config in self.configs]
+            duty_problems.forget_others(session, but_watches=configured)
+            duty_requests.forget_others(session, but_watches=configured)
             polls.delete_idle_polls(session, before_ms=self._now_ms() - _IDLE_POLLS_KEPT_MS)
 
     def fold_counts(self) -> None:

@@ -32,7 +32,7 @@ _log = get_logger("daemon")
 EMBEDDED_SERVER = "embedded"
 SCHEDULER_LIMIT_S = 60.0
 _MAINTENANCE_S = 3600.0
-_CUT_S = 2.0
+_LOOK_S = 2.0
 _RECONCILE_CHECK_S = 600.0
 _FOLD_S = 300.0
 _SOURCES_CHECK_S = 60.0
@@ -155,7 +155,7 @@ class Term:
             scheduler.add_watch(config, partial(duties.poll_unless_paused, config.name))
         scheduler.add_maintenance("polls", interval_s=_MAINTENANCE_S, task=duties.forget_idle_polls)
         scheduler.add_maintenance("counts", interval_s=_FOLD_S, task=duties.fold_counts)
-        scheduler.add_maintenance("batches", interval_s=_CUT_S, task=duties.cut_due)
+        scheduler.add_maintenance("batches", interval_s=_LOOK_S, task=self._look)
         scheduler.add_maintenance("reconcile", interval_s=_RECONCILE_CHECK_S, task=duties.reconcile_due)
         looks_s = [_SOURCES_CHECK_S, *(config.poll.source_check_interval_s for config in self._configs)]
         scheduler.add_maintenance(
@@ -175,6 +175,23 @@ class Term:
             self._heartbeats.expect(f"delivery-{number}", within_s=self._settings.health.run_limit_s)
         self._deliveries.start()
         scheduler.start()
+
+    def _look(self) -> None:
+        self._take_up_requests()
+        self.duties.cut_due()
+
+    def _take_up_requests(self) -> None:
+        if self.scheduler is not None:
+            self.duties.take_up_requests(poll=self.scheduler.poll_now, audit=self._audit_now)
+
+    def _audit_now(self, name: str) -> None:
+        if self.scheduler is not None:
+            self.scheduler.run_once(f"audit:{name}", partial(self.duties.reconcile, name))
+
+    def look_for_requests(self) -> None:
+        """Takes up now what a person asked for, instead of within two seconds."""
+        if self.scheduler is not None:
+            self.scheduler.run_once("requests", self._take_up_requests)
 
     def replace_secrets(self, configs: list[WatchConfig]) -> None:
         """Takes up the secrets of sinks and embedders; all else of the watches is as it was."""

@@ -237,8 +237,7 @@ class Worker:
             access=self._access,
             clock=self._clock,
             tokens=ControlTokens(local=secrets.token_urlsafe(32)),
-            poll_now=lambda _name: False,
-            audit_now=lambda _name: False,
+            look_for_requests=lambda: None,
             next_polls=dict,
             role=lambda: "worker",
         )

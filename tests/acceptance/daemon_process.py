@@ -17,7 +17,7 @@ import requests
 from tests.leaks import OUTPUTS
 from watcher.lightly.transport import Transport
 
-_START_LIMIT_S = 40.0
+_START_LIMIT_S = 90.0
 
 
 class DaemonProcess:
@@ -83,7 +83,7 @@ class DaemonProcess:
         self._process.wait(timeout=limit_s)
         return self._close()
 
-    def terminate(self, number: int = signal.SIGTERM, *, limit_s: float = 40.0) -> int:
+    def terminate(self, number: int = signal.SIGTERM, *, limit_s: float = 90.0) -> int:
         """Asks it to end; returns its exit code."""
         assert self._process is not None
         self._process.send_signal(number)
@@ -127,7 +127,7 @@ class DaemonProcess:
             env=self.environ,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert done.returncode == expect, (done.returncode, done.stdout, done.stderr)

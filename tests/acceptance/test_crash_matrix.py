@@ -138,12 +138,14 @@ POINTS_OF_LABEL_STUDIO = {
     "label_studio.project_created",
     "label_studio.tasks_imported",
 }
-# Commands lead to these: one between two stores (`tests/scale/test_move.py`), and one that changes something
-# (`tests/unit/cli/test_commands.py`). An embedder that refuses everything, whose batch gives up, leads to the last:
+# Commands lead to these: one between two stores (`tests/scale/test_move.py`), one that changes something
+# (`tests/unit/cli/test_commands.py`), and requests on replicas (`tests/scale/test_requests.py`). An embedder that refuses everything, whose batch gives up, leads to the last:
 # `tests/integration/daemon/test_lacks.py`.
 LED_TO_ELSEWHERE = {
     *POINTS_OF_LABEL_STUDIO,
     "control.changed",
+    "control.requested",
+    "duties.request_refused",
     "moving.part_copied",
     "moving.source_marked",
     "embed.refusal_forgotten",

@@ -20,7 +20,7 @@ from watcher.store import SCHEMA
 from watcher.store.counts import correct_counts, load_counts
 from watcher.store.tables import metadata
 
-HEAD = "0015"
+HEAD = "0016"
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ themselves.
 
 from __future__ import annotations
 
-import getpass
-import os
 import shlex
 import sys
 import time
@@ -19,14 +17,14 @@ import msgspec
 import typer
 
 from watcher import bootstrap
-from watcher.cli.beside import find_daemon, watch_problems
+from watcher.cli.beside import have_done, tell_actor
 from watcher.cli.frame import JsonOption, app, err, load, out, reporting
 from watcher.cli.progress import build_sample_count, showing
 from watcher.cli.views import print_dead, print_log, print_reconcile
 from watcher.daemon import Daemon
 from watcher.database.engine import Database
-from watcher.domain.errors import ConfigError, DeadlineExceededError, StoreLockedError, WatcherError
-from watcher.domain.models import Poll, PollState
+from watcher.domain.errors import ConfigError, StoreLockedError, WatcherError
+from watcher.domain.models import Poll
 from watcher.domain.redaction import redact
 from watcher.moving import refuse_moved
 from watcher.ops.changes import Wanted, find_watch, make_change, name_actor
@@ -116,25 +114,15 @@ def _leave_out_paused(database: Database, names: list[str]) -> list[str]:
 
 
 def _poll_beside_daemon(settings: Settings, names: list[str], *, named: bool) -> None:
-    control = find_daemon(settings)
     database = bootstrap.open_store(settings)
 
     def poll_one(name: str) -> str:
         before = _load_last_poll(database, name)
-        refuse_problem = watch_problems(database, name, Duty.POLL)
-        control.request(name, "poll", actor=tell_actor())
-
-        def find_done() -> Poll | None:
-            last = _load_last_poll(database, name)
-            is_new = last is not None and last.id > (before.id if before else 0)
-            if is_new and last and last.state is PollState.DONE:
-                return last
-            refuse_problem()
-            return last if is_new and last and last.state is not PollState.LISTING else None
-
-        done = _wait_for(find_done, limit_s=_POLL_WAIT_S, what=f"a poll of {name}")
-        if done.state is PollState.FAILED:
-            raise WatcherError(done.error or "the poll failed")
+        with showing(f"waiting for a poll of {name}", console=err):
+            have_done(settings, database, watch=name, duty=Duty.POLL, limit_s=_POLL_WAIT_S)
+        done = _load_last_poll(database, name)
+        if done is None or done.id == (before.id if before else 0):
+            raise WatcherError("it was let be: paused by now, or not configured where the leader runs")
         return f"{done.n_listed} listed, {done.n_new} new, mark {done.to_s} (by the daemon)"
 
     try:
@@ -149,17 +137,6 @@ def _load_last_poll(database: Database, name: str) -> Poll | None:
         row = watches.load_watch(session, name=name)
         recent = [] if row is None else polls.load_recent_polls(session, watch_id=row.id, limit=1)[row.id]
     return recent[0] if recent else None
-
-
-def _wait_for(find: Callable[[], T | None], *, limit_s: float, what: str) -> T:
-    ends_s = time.monotonic() + limit_s
-    while (found := find()) is None:
-        if time.monotonic() > ends_s:
-            raise DeadlineExceededError(
-                f"the daemon did not finish {what} within {limit_s:.0f} s; its log tells more"
-            )
-        time.sleep(_LOOK_AGAIN_S)
-    return found
 
 
 @app.command()
@@ -234,7 +211,6 @@ def _print_reports(settings: Settings, reports: list[ReconcileReport], *, as_jso
 
 
 def _audit_beside_daemon(settings: Settings, name: str) -> ReconcileReport:
-    control = find_daemon(settings)
     database = bootstrap.open_store(settings)
 
     def load_last() -> tuple[int, ReconcileReport] | None:
@@ -242,18 +218,14 @@ def _audit_beside_daemon(settings: Settings, name: str) -> ReconcileReport:
             row = watches.load_watch(session, name=name)
             return None if row is None else reconciles.load_last_report(session, watch_id=row.id)
 
-    def find_done() -> ReconcileReport | None:
-        last = load_last()
-        if last is not None and last[0] > (before[0] if before else 0):
-            return last[1]
-        refuse_problem()
-        return None
-
     try:
         before = load_last()
-        refuse_problem = watch_problems(database, name, Duty.AUDIT)
-        control.request(name, "audit", actor=tell_actor())
-        return _wait_for(find_done, limit_s=_AUDIT_WAIT_S, what=f"the audit of {name}")
+        with showing(f"waiting for a comparison of {name}", console=err):
+            have_done(settings, database, watch=name, duty=Duty.AUDIT, limit_s=_AUDIT_WAIT_S)
+        last = load_last()
+        if last is None or last[0] == (before[0] if before else 0):
+            raise WatcherError("it was let be: not configured where the leader runs")
+        return last[1]
     finally:
         database.close()
 
@@ -394,14 +366,6 @@ def _change(watch: str, verb: str, wanted: Wanted | None = None) -> None:
                 lock.release()
             database.close()
         out.print(f"{watch}: {done}", markup=False)
-
-
-def tell_actor() -> str:
-    """Who gives the command, for the audit log."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
-        return f"uid {os.getuid()}"
 
 
 def _parse_time(text: str) -> int:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from watcher.cli.control import WatchArgument, tell_actor
+from watcher.cli.beside import tell_actor
+from watcher.cli.control import WatchArgument
 from watcher.cli.frame import app, err, load, out, reporting
 from watcher.daemon import Daemon
 from watcher.domain.clock import SystemClock

@@ -18,7 +18,7 @@ from watcher.domain.errors import StoreError, UnknownWatchError, WatcherError
 from watcher.domain.models import Watch
 from watcher.logs import get_logger
 from watcher.ops.bounded import Limited
-from watcher.ops.changes import Wanted, find_watch, make_change, name_actor
+from watcher.ops.changes import Wanted, find_watch, make_change, name_actor, request_duty
 from watcher.ops.faults import Fault
 from watcher.ops.life import load_lives
 from watcher.ops.openapi import build_document
@@ -40,7 +40,7 @@ from watcher.ops.overview import load_overview
 from watcher.ops.parts import OpsParts, build_json
 from watcher.planning import plan_watch
 from watcher.store import control, deliveries, reconciles, runs, watches
-from watcher.store.leadership import load_leader, tell_where_to_ask
+from watcher.store.duty_problems import Duty
 from watcher.store.troubled import load_last_troubled
 
 _log = get_logger("control")
@@ -162,7 +162,7 @@ class Api:
             "now_ms": int(self._parts.clock.now_s() * 1000),
         }
         if verb in {"poll", "audit"}:
-            status, changed = self._start(watch, verb, who_when), True
+            status, changed = self._request(watch, Duty(verb), who_when), True
         else:
             status, changed = make_change(
                 self._parts.database, watch=watch, verb=verb, wanted=_read_wanted(request), **who_when
@@ -170,27 +170,14 @@ class Api:
         _log.info("control.changed", watch=watch, verb=verb, actor=who_when["actor"], changed=changed)
         return ChangeDone(watch=watch, verb=verb, status=status, changed=changed)
 
-    def _start(self, watch: str, verb: str, who_when: dict[str, Any]) -> str:
-        with self._parts.database.read() as session:
-            known = watches.load_watch(session, name=watch)
-        if verb == "poll" and known is not None:
-            control.refuse_paused(known)
-        start = self._parts.poll_now if verb == "poll" else self._parts.audit_now
-        if not start(watch):
-            raise Fault(409, "NOT_POLLED_HERE", self._explain_not_polled(watch))
-        with self._parts.database.write() as session:
-            row = watches.load_watch(session, name=watch)
-            if row is not None:  # one that never reached its server has no row, and no log
-                control.record_request(session, watch=row, verb=verb, **who_when)
-        return f"the {verb} starts now"
-
-    def _explain_not_polled(self, watch: str) -> str:
-        with self._parts.database.read() as session:
-            find_watch(session, watch)
-            leader = load_leader(session)
-        if self._parts.role() == "leader":
-            return f"the watch {watch!r} is no longer configured"
-        return f"this process stands by and does not poll {watch!r}; {tell_where_to_ask(leader)}"
+    def _request(self, watch: str, duty: Duty, who_when: dict[str, Any]) -> str:
+        if watch not in self._parts.configs:
+            with self._parts.database.read() as session:
+                find_watch(session, watch)
+            raise Fault(409, "NOT_POLLED_HERE", f"the watch {watch!r} is no longer configured")
+        _, told = request_duty(self._parts.database, watch=watch, duty=duty, **who_when)
+        self._parts.look_for_requests()
+        return told
 
     def _get_status(self, _ask: Ask) -> object:
         return self._load_overview(None)

@@ -1,4 +1,4 @@
-"""Changes of a watch in the store: pause, resume, rewind, replay, drop; the same by command and over HTTP."""
+"""What people change or ask for, in the store: the same by command and over HTTP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from watcher.database.engine import Database
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import ConfigError, RefusedChangeError, UnknownWatchError, WatcherError
 from watcher.domain.models import Watch
-from watcher.store import control, watches
+from watcher.store import control, duty_requests, watches
+from watcher.store.duty_problems import Duty
+from watcher.store.duty_requests import DutyRequest
+from watcher.store.leadership import load_leader, tell_who_does_it
 
 _MOST_NAMED = 20
 
@@ -58,6 +61,36 @@ def make_change(
         done = _apply(session, row, verb, {"actor": actor, "now_ms": now_ms}, wanted)
     crash_point("control.changed")
     return done
+
+
+def request_duty(
+    database: Database, *, watch: str, duty: Duty, actor: str, now_ms: int
+) -> tuple[DutyRequest, str]:
+    """Asks whoever leads for a poll or a full comparison, in one transaction with its line in the audit log.
+
+    Args:
+        database: the store.
+        watch: name of a watch that is configured.
+        duty: what is wanted.
+        actor: who wants it, for the audit log.
+        now_ms: the present.
+
+    Returns:
+        The request, and who does it, in words.
+
+    Raises:
+        RefusedChangeError: a poll of a paused watch.
+    """
+    with database.write() as session:
+        row = watches.load_watch(session, name=watch)
+        if row is not None and duty is Duty.POLL:
+            control.refuse_paused(row)
+        request = duty_requests.record_request(session, watch=watch, duty=duty, now_ms=now_ms)
+        if row is not None:  # one that never reached its server has no row, and no log
+            control.record_request(session, watch=row, verb=duty.value, actor=actor, now_ms=now_ms)
+        leader = load_leader(session)
+    crash_point("control.requested")
+    return request, f"the {duty} is asked for; {tell_who_does_it(leader)}"
 
 
 def find_watch(session: Session, name: str) -> Watch:

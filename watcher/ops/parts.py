@@ -25,8 +25,7 @@ class OpsParts:
     Attributes:
         tokens: whose token is asked for by everything that changes something.
         read_needs_token: whether reading wants one too; metrics and health never do.
-        poll_now: brings the next poll of a watch forward; False for an unknown one.
-        audit_now: starts a full comparison of a watch; False for an unknown one.
+        look_for_requests: takes up at once what a person asked for, where this process leads.
         next_polls: when each watch is polled next.
         configs: the watches as configured, by name; what a plan is made from.
         role: `leader` while this process may poll, else `standby`; `worker` where it never does.
@@ -39,8 +38,7 @@ class OpsParts:
     access: AccessWatch
     clock: Clock
     tokens: ControlTokens
-    poll_now: Callable[[str], bool]
-    audit_now: Callable[[str], bool]
+    look_for_requests: Callable[[], None]
     next_polls: Callable[[], Mapping[str, datetime]]
     role: Callable[[], str] = lambda: "leader"
     read_needs_token: bool = False

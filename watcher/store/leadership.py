@@ -43,11 +43,11 @@ class Leader:
         return self.holder is not None and self.left_ms > 0
 
 
-def tell_where_to_ask(leader: Leader) -> str:
-    """For an error: who does what only the leader can."""
+def tell_who_does_it(leader: Leader) -> str:
+    """Who does what only the leader can."""
     if leader.is_in_office:
-        return f"{leader.holder} leads: run it there"
-    return "nobody leads at present: run it again where a replica does, after the lease"
+        return f"{leader.holder} leads and begins within seconds"
+    return "nobody leads at present, so the next leader does it"
 
 
 def load_leader(session: Session) -> Leader:

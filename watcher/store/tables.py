@@ -331,6 +331,16 @@ duty_problems = Table(
     Column("is_config", Boolean, nullable=False),
 )
 
+duty_requests = Table(
+    "duty_requests",
+    metadata,
+    Column("watch", String(100), primary_key=True),
+    Column("duty", String(10), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("answered", BigInteger, nullable=False),
+    Column("asked_ms", BigInteger, nullable=False),
+)
+
 reconciles = Table(
     "reconciles",
     metadata,

@@ -15,6 +15,7 @@ from tests.builders import add_batch, add_watch, deliver, open_store
 from tests.stores import empty_store
 from watcher.domain.delivery import DeliveryState
 from watcher.store import control
+from watcher.store.duty_requests import load_open_requests
 from watcher.store.leadership import take_lead
 
 ROOT = Path(__file__).parents[3]
@@ -221,11 +222,15 @@ def test_daemon_whose_platform_finds_its_port_taken_names_the_variable(tmp_path)
     assert "set WATCHER_PLATFORM__PORT" in done.stderr
 
 
-def test_poll_and_audit_where_no_daemon_leads_name_the_leader(command, migrated_url):
+@pytest.mark.parametrize("verb", ["poll", "audit"])
+def test_poll_and_audit_beside_a_leader_elsewhere_stay_asked_for(command, migrated_url, monkeypatch, verb):
+    """On Postgres no control token and no address of the leader is needed; this one does nothing."""
+    monkeypatch.setattr("watcher.cli.control._POLL_WAIT_S", 0.3)
+    monkeypatch.setattr("watcher.cli.control._AUDIT_WAIT_S", 0.3)
     empty_store(migrated_url)
-    with open_store(migrated_url) as database, database.write() as session:
-        take_lead(session, holder="watcher pod-b:1:0f", lease_ms=60_000, work_version=1)
-    for verb in ("poll", "audit"):
+    with open_store(migrated_url) as database:
+        with database.write() as session:
+            take_lead(session, holder="watcher pod-b:1:0f", lease_ms=60_000, work_version=1)
         found = command(
             verb,
             WATCHER_STORE__URL=migrated_url,
@@ -233,6 +238,8 @@ def test_poll_and_audit_where_no_daemon_leads_name_the_leader(command, migrated_
             LIGHTLY_SERVER_LOCATION="http://127.0.0.1:9",
             WATCHER_WATCHES__CAMS__DATASET="cams",
         )
-        assert found.exit_code == 2
-        assert "watcher pod-b:1:0f leads: run it there" in found.stderr
-        assert "WATCHER_DATA_DIR" not in found.stderr
+        with database.read() as session:
+            (request,) = load_open_requests(session)
+    assert found.exit_code == 1
+    assert f"no {verb} of cams ended within 0 s; it stays asked for (watcher pod-b:1:0f leads" in found.stderr
+    assert (request.watch, request.duty) == ("cams", verb)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from watcher.ops.health import AccessWatch, Heartbeats
 from watcher.ops.parts import OpsParts
 from watcher.ops.tokens import ControlTokens
 from watcher.serving import ThreadedServer
+from watcher.store.duty_requests import load_open_requests
 
 __all__ = ["migrated_file", "migrated_url", "store_url"]
 
@@ -125,8 +125,7 @@ class Ops:
                 local=local_token, configured=lambda: self.configured_token, name="ops-team"
             ),
             read_needs_token=read_needs_token,
-            poll_now=partial(self._start, "poll"),
-            audit_now=partial(self._start, "audit"),
+            look_for_requests=self._look_for_requests,
             next_polls=lambda: self.next_polls,
             role=lambda: self.role,
             configs={name: build_config(name) for name in ("gate", "roof")},
@@ -138,9 +137,10 @@ class Ops:
         self.session = stack.enter_context(requests.Session())
         self.session.trust_env = False
 
-    def _start(self, what: str, watch: str) -> bool:
-        self.asked.append(f"{what} {watch}")
-        return watch == "gate"
+    def _look_for_requests(self) -> None:
+        """Notes what a leader would find just now."""
+        with self.database.read() as session:
+            self.asked += [f"{one.duty} {one.watch}" for one in load_open_requests(session)]
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return self.session.get(f"{self.url}{path}", timeout=20, **options)

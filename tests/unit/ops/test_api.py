@@ -21,6 +21,7 @@ from watcher.domain.models import RunState
 from watcher.ops.openapi import build_document
 from watcher.ops.operations import OPERATIONS
 from watcher.store import control, reconciles, runs, samples, watches
+from watcher.store.duty_requests import load_open_requests
 from watcher.store.leadership import take_lead
 from watcher.store.reconciles import ReconcileReport
 
@@ -138,24 +139,29 @@ def test_change_of_an_unknown_watch_is_404_with_the_known_ones(sqlite_ops, opera
 
 @pytest.mark.parametrize("verb", ["poll", "audit"])
 def test_poll_and_audit_of_a_watch_that_is_not_polled_here_are_409(sqlite_ops, verb):
-    add_watch(sqlite_ops.database, "roof")
-    assert is_refusal(sqlite_ops.change("roof", verb), 409, "NOT_POLLED_HERE")
-    assert read_log(sqlite_ops) == []
+    add_watch(sqlite_ops.database, "left")
+    answer = sqlite_ops.change("left", verb)
+    assert is_refusal(answer, 409, "NOT_POLLED_HERE")
+    assert "no longer configured" in answer.json()["error"]
+    assert (read_log(sqlite_ops), sqlite_ops.asked) == ([], [])
 
 
 @pytest.mark.parametrize("verb", ["poll", "audit"])
-def test_poll_and_audit_on_a_standby_name_the_leader(ops, verb):
+def test_poll_and_audit_on_a_standby_wait_for_the_leader_who_is_named(ops, verb):
     add_watch(ops.database, "roof")
     ops.role = "standby"
-    assert "nobody leads at present" in ops.change("roof", verb).json()["error"]
+    answer = ops.change("roof", verb)
+    assert answer.status_code == 202
+    assert "nobody leads at present, so the next leader does it" in answer.json()["status"]
     with ops.database.write() as session:
         take_lead(session, holder="watcher pod-b:1:0f", lease_ms=60_000, work_version=1)
     answer = ops.change("roof", verb)
-    assert is_refusal(answer, 409, "NOT_POLLED_HERE")
-    assert "watcher pod-b:1:0f leads: run it there" in answer.json()["error"]
-    ops.role = "leader"
-    assert "no longer configured" in ops.change("roof", verb).json()["error"]
-    assert read_log(ops) == []
+    assert answer.status_code == 202
+    assert "watcher pod-b:1:0f leads and begins within seconds" in answer.json()["status"]
+    with ops.database.read() as session:
+        (request,) = load_open_requests(session)
+    assert (request.watch, request.duty, request.number) == ("roof", verb, 2)
+    assert [entry.verb for entry in read_log(ops)] == [verb, verb]
 
 
 def test_watch_that_never_reached_its_server_can_be_polled(sqlite_ops):

@@ -13,7 +13,7 @@ from watcher.daemon import Daemon
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.errors import StoreUnavailableError, WatcherError
 from watcher.ops.control import Control
-from watcher.store import control, duty_problems, samples, watches
+from watcher.store import control, duty_problems, duty_requests, samples, watches
 from watcher.store.control import load_audit_log
 from watcher.store.duty_problems import Duty
 from watcher.store.lock import FileLock
@@ -159,8 +159,16 @@ def test_poll_and_audit_beside_a_daemon_end_with_the_reason_why_it_cannot(
                 session, watch="door", duty=duty, problem=problem, is_config=is_config, now_ms=NOW_MS
             )
 
+    def lead(*_arguments: object, **_more: object) -> None:
+        """The daemon: it takes the request, and cannot do it."""
+        with sqlite_ops.database.write() as session:
+            number = duty_requests.record_request(session, watch="door", duty=duty, now_ms=NOW_MS).number
+        fail("there is no dataset 'door'")
+        with sqlite_ops.database.write() as session:
+            duty_requests.answer_request(session, watch="door", duty=duty, number=number)
+
     fail("an old trouble")
-    monkeypatch.setattr(Control, "request", lambda *_arguments, **_more: fail("there is no dataset 'door'"))
+    monkeypatch.setattr(Control, "request", lead)
     done = command(verb, "door")
     assert done.exit_code == code
     assert "door: there is no dataset 'door'" in done.stderr
