@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import resource
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from watcher.domain.errors import ConfigError, DeadlineExceededError
+from watcher.logs import get_logger
+
+_log = get_logger("serving")
 
 _TROUBLE_WITH_PORT = frozenset({errno.EADDRINUSE, errno.EACCES, errno.EPERM})
 _START_LIMIT_S = 30.0
 _POLL_S = 0.01
 _MAX_HEADER_BYTES = 64 * 1024
+# Above the time in which an application gives up a body that does not come, so that its answer tells why.
+_CLIENT_LIMIT_S = 75.0
+# A slow client shows seldom that it takes its answer: the buffers of the system hold some megabytes.
+_TAKING_FACTOR = 8
+_MOST_CONNECTIONS = 2000
 
 
 class ThreadedServer:
@@ -37,6 +51,8 @@ class ThreadedServer:
         name: str,
         setting: str,
         tls: tuple[Path, Path] | None = None,
+        client_limit_s: float = _CLIENT_LIMIT_S,
+        most_connections: int | None = None,
     ) -> None:
         """Keeps the values.
 
@@ -47,6 +63,10 @@ class ThreadedServer:
             name: of the server, for messages.
             setting: name of the setting that a person changes when the port is taken.
             tls: files of the certificate with its chain, and of its key; None for plain HTTP.
+            client_limit_s: a client that does not go on sending is waited for so long, one that does not take its
+                answer for eight times that.
+            most_connections: open at once; more are closed. None: 2000, but no more than half of the files that this
+                process may open.
         """
         self._app = app
         self._host = host
@@ -54,6 +74,12 @@ class ThreadedServer:
         self._setting = setting
         self._tls = tls
         self._tls_context = None if tls is None else load_tls(*tls)
+        self._protocol = partial(
+            _BoundedConnection,
+            limit_s=client_limit_s,
+            most=_find_most_connections() if most_connections is None else most_connections,
+            refusals=_Refusals(name),
+        )
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._socket: socket.socket | None = None
@@ -84,6 +110,7 @@ class ThreadedServer:
             access_log=False,
             server_header=False,
             interface="asgi3",  # a bound method would be taken for the older kind
+            http=self._protocol,  # type: ignore[arg-type]  # it is only called
             lifespan="off",
             ws="none",
             h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
@@ -135,6 +162,90 @@ class ThreadedServer:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+class _Refusals:
+    """Tells of connections that were closed for their number: at most once a minute."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._quiet_until_s = 0.0
+
+    def tell(self, *, now_s: float, most: int) -> None:
+        if now_s >= self._quiet_until_s:
+            self._quiet_until_s = now_s + 60.0
+            _log.warning("connection.refused", server=self._name, open=most)
+
+
+class _BoundedConnection(H11Protocol):
+    """A connection of which no more than so many are open, and whose client is not waited for without end.
+
+    uvicorn itself waits for ever for the first request, for the rest of a request, and for a client that takes its
+    answer: each such connection would keep a file of the process, until none is left for the store.
+    """
+
+    def __init__(self, *args: Any, limit_s: float, most: int, refusals: _Refusals, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limit_s = limit_s
+        self._most = most
+        self._refusals = refusals
+        self._moved_s = 0.0
+        self._unsent_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._most:
+            self._refusals.tell(now_s=self.loop.time(), most=self._most)
+            transport.abort()
+            return
+        self._moved_s = self.loop.time()
+        self._timer = self.loop.call_later(self._limit_s, self._look)
+
+    def data_received(self, data: bytes) -> None:
+        self._moved_s = self.loop.time()
+        super().data_received(data)
+
+    def resume_writing(self) -> None:
+        self._moved_s = self.loop.time()
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        self._moved_s = self.loop.time()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        """Closes the connection if its client has not moved for the limit while it was its turn."""
+        now_s = self.loop.time()
+        limit_s = self._find_limit_s()
+        if limit_s is None:
+            self._moved_s, limit_s = now_s, self._limit_s
+        if now_s - self._moved_s >= limit_s:
+            self.transport.abort()
+            return
+        self._timer = self.loop.call_later(max(0.01, self._moved_s + limit_s - now_s), self._look)
+
+    def _find_limit_s(self) -> float | None:
+        """How long the client may take for what it is to do now; None if it is not its turn."""
+        before, self._unsent_bytes = self._unsent_bytes, self.transport.get_write_buffer_size()
+        if self._unsent_bytes:
+            return _TAKING_FACTOR * self._limit_s if self._unsent_bytes == before else None
+        is_sending = self.conn.their_state in {h11.IDLE, h11.SEND_BODY} and not self.flow.read_paused
+        # Between two requests uvicorn's own limit counts.
+        return self._limit_s if is_sending and self.timeout_keep_alive_task is None else None
+
+
+def _find_most_connections() -> int:
+    """What leaves the store and the requests of this process as many files as the connections may take."""
+    files, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        _MOST_CONNECTIONS if files == resource.RLIM_INFINITY else max(1, min(_MOST_CONNECTIONS, files // 2))
+    )
 
 
 def build_local_url(scheme: str, host: str, port: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -60,7 +60,9 @@ def build_app(
         api = Api(parts, readings=readings, changes=changes)
         pages = Pages(parts, api, readings=readings, has_probes=probes)
         routes += api.build_routes() + pages.build_routes()
-    return Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
+    return Starlette(
+        routes=routes, exception_handlers={HTTPException: _refuse, ClientDisconnect: _say_to_nobody}
+    )
 
 
 def _refuse(request: Request, error: Exception) -> Response:
@@ -74,6 +76,11 @@ def _refuse(request: Request, error: Exception) -> Response:
         answer = PlainTextResponse(f"{error.detail}\n", status_code=error.status_code)
     answer.headers.update(error.headers or {})
     return answer
+
+
+def _say_to_nobody(_request: Request, _error: Exception) -> Response:
+    """The client went before its request was whole: no fault of ours, and nobody reads the answer."""
+    return PlainTextResponse("the request ended early\n", status_code=400)
 
 
 class _Probes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import msgspec
 import pytest
 import schemathesis
@@ -192,6 +194,20 @@ def test_change_with_a_bad_value_is_422_and_names_it(ops, verb, body, named):
     assert is_refusal(answer, 422, code)
     assert named in answer.json()["error"]
     assert read_log(ops) == []
+
+
+def test_client_that_goes_in_the_middle_of_its_request_is_no_fault_of_the_program(sqlite_ops, caplog):
+    port = int(sqlite_ops.url.rpartition(":")[2])
+    for path in ("/api/v1/watches/gate/pause", "/login"):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(
+                f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {CONTROL_TOKEN}\r\n"
+                "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 50\r\n\r\nto".encode()
+            )
+        # Behind it in the one loop of the server, so what it did was done.
+        assert sqlite_ops.get("/health/live").status_code == 200
+        assert sqlite_ops.get("/health/live").status_code == 200
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize(("body", "status", "code"), [(b"{", 422, "BODY_WRONG"), (b"\xff", 422, "BODY_WRONG"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
+from typing import Any
 
 import pytest
 import requests
@@ -12,14 +14,20 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from structlog.testing import capture_logs
 
+from tests.waiting import LIMIT_S, wait_for
 from watcher.domain.errors import ConfigError
 from watcher.serving import ThreadedServer
 
 
-def build(handle=lambda _request: PlainTextResponse("here"), *, host="127.0.0.1", port=0) -> ThreadedServer:
-    app = Starlette(routes=[Route("/", handle)])
-    return ThreadedServer(app, host=host, port=port, name="status page", setting="WATCHER_HTTP__PORT")
+def build(
+    handle=lambda _request: PlainTextResponse("here"), *, host="127.0.0.1", port=0, **limits
+) -> ThreadedServer:
+    app = Starlette(routes=[Route("/", handle, methods=["GET", "POST"])])
+    return ThreadedServer(
+        app, host=host, port=port, name="status page", setting="WATCHER_HTTP__PORT", **limits
+    )
 
 
 def get(url: str) -> requests.Response:
@@ -102,6 +110,110 @@ def test_server_that_hangs_is_given_up_at_the_limit():
 )  # fmt: skip
 def test_server_listening_anywhere_is_reached_on_this_machine(host, url):
     assert build(host=host, port=5).url == url
+
+
+async def read_body(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(f"{len(await request.body())} bytes")
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab"],
+    ids=["nothing", "half a head", "half a body"],
+)
+def test_client_that_does_not_send_the_rest_of_its_request_is_waited_for_up_to_the_limit(begun):
+    server = build(read_body, client_limit_s=0.3)
+    server.start()
+    try:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.settimeout(LIMIT_S)
+            with contextlib.suppress(ConnectionError):
+                client.sendall(begun)
+            assert not read_to_the_end(client).startswith(b"HTTP/1.1 200")
+    finally:
+        server.stop()
+
+
+def test_client_that_does_not_take_its_answer_is_waited_for_up_to_the_limit():
+    server = build(lambda _request: PlainTextResponse("x" * 50_000_000))
+    server.start()
+    try:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.settimeout(LIMIT_S)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_for(lambda: find_connections(server), what="the client is connected")
+            (connection,) = find_connections(server)
+            wait_for(connection.transport.get_write_buffer_size, what="the answer fills the buffers")
+            shorten_limit(connection)
+            wait_for(lambda: not find_connections(server), what="the connection is closed")
+            assert len(read_to_the_end(client)) < 50_000_000
+    finally:
+        server.stop()
+
+
+def test_client_that_waits_for_an_answer_longer_than_the_limit_gets_it():
+    begun, go = threading.Event(), threading.Event()
+
+    def handle(_request: Request) -> PlainTextResponse:
+        begun.set()
+        go.wait(LIMIT_S)
+        return PlainTextResponse("in the end")
+
+    server = build(handle)
+    server.start()
+    answers: list[str] = []
+    client = threading.Thread(target=lambda: answers.append(get(server.url).text))
+    client.start()
+    try:
+        assert begun.wait(LIMIT_S)
+        (connection,) = find_connections(server)
+        shorten_limit(connection)
+        time.sleep(0.2)
+    finally:
+        go.set()
+        client.join(LIMIT_S)
+        server.stop()
+    assert answers == ["in the end"]
+
+
+def test_connections_beyond_the_limit_are_closed_and_told_once():
+    server = build(most_connections=3)
+    server.start()
+    try:
+        with capture_logs() as events, contextlib.ExitStack() as stack:
+            clients = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(5)
+            ]
+            for client in clients[3:]:
+                client.settimeout(LIMIT_S)
+                assert read_to_the_end(client) == b""
+            assert len(find_connections(server)) == 3
+        assert [event["event"] for event in events] == ["connection.refused"]
+        wait_for(lambda: not find_connections(server), what="the connections are closed")
+        assert get(server.url).text == "here"
+    finally:
+        server.stop()
+
+
+def find_connections(server: ThreadedServer) -> list[Any]:
+    """Those that are open at the server."""
+    assert server._server is not None
+    return list(server._server.server_state.connections)
+
+
+def shorten_limit(connection: Any) -> None:
+    """From now on its client is waited for no longer than a moment."""
+    connection._limit_s = 0.01
+    connection.loop.call_soon_threadsafe(connection._look)
+
+
+def read_to_the_end(client: socket.socket) -> bytes:
+    """All bytes until the server closes; a connection that it broke off ends likewise."""
+    received = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := client.recv(1 << 20):
+            received += chunk
+    return bytes(received)
 
 
 def test_server_that_never_started_stops_without_harm():
