@@ -3,6 +3,9 @@
 Everything up to the mark is listed from the beginning. Names that are not in the ledger were missed by window and
 overlap; they are counted, put into the ledger, and go their way. Memory does not grow with the number of samples:
 the listed names and those of the dataset are kept in a temporary file while the ledger is read past them.
+
+Polls and jobs go on meanwhile. So what came into the ledger after the listing began is not missed in it, and what the
+dataset seemed to lack is looked for there once more.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from watcher.database.engine import Database
 from watcher.domain.clock import Clock
 from watcher.domain.crash_points import crash_point
 from watcher.domain.errors import CancelledError, ConfigError
-from watcher.domain.models import SampleState, Via, Watch, WatchConfig
+from watcher.domain.models import Poll, SampleState, Via, Watch, WatchConfig
 from watcher.domain.names import explain_bad_name
 from watcher.domain.own_output import SERVERS_OUTPUT, is_input
 from watcher.domain.statements import VERSION, Statement, compute_names_digest, sign
@@ -33,7 +36,7 @@ from watcher.logs import get_logger
 from watcher.metrics import Metrics
 from watcher.store import overwrites, polls, reconciles, samples, statements, watches
 from watcher.store.counts import correct_counts, load_counts
-from watcher.store.reconciles import LedgerRow, ReconcileReport
+from watcher.store.reconciles import NOT_REMOTE, LedgerRow, ReconcileReport
 from watcher.work_folders import open_work_folder
 
 _log = get_logger("reconcile")
@@ -56,22 +59,22 @@ _TABLES = (
 
 @dataclass(slots=True)
 class _Findings:
-    """What the ledger says of the names; only the first thousand of a kind are named."""
+    """What the ledger says of the names, as it was when the comparison began.
 
+    Attributes:
+        last_id: the newest row of that time.
+        started_ms: that time.
+    """
+
+    last_id: int
+    started_ms: int
     n_gone: int = 0
     n_no_longer_listed: int = 0
-    n_unexplained: int = 0
     listed: Counter[SampleState] = field(default_factory=Counter)
-    not_remote: list[str] = field(default_factory=list)
-    unexplained: dict[str, str] = field(default_factory=dict)
 
-    def add_fault(self, row: LedgerRow, fault: str) -> None:
-        """Counts a row whose state nothing explains."""
-        self.n_unexplained += 1
-        if len(self.unexplained) < _MOST_NAMED:
-            self.unexplained[row.name] = fault
-            if row.state is SampleState.DONE:
-                self.not_remote.append(row.name)
+    def was_to_be_listed(self, row: LedgerRow) -> bool:
+        """Whether the listing should have the row: it neither came nor came back since the listing began."""
+        return row.id <= self.last_id and row.changed_ms <= self.started_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,7 @@ class Reconciler:
             raise ConfigError(f"the watch {watch.name!r} was never polled: there is nothing to compare yet")
         day = f"{datetime.fromtimestamp(started_ms / 1000, UTC):%Y-%m-%d}"
         with self.database.read() as session:
+            found = _Findings(last_id=reconciles.load_last_id(session), started_ms=started_ms)
             due = self.statement_key is not None and not statements.has_statement(
                 session, watch_id=watch.id, day=day
             )
@@ -129,7 +133,8 @@ class Reconciler:
                 self._check_stop()
                 _insert(names, "remote", ((name, "") for name in page))
                 n_remote += len(page)
-            found = self._read_ledger(names, keep=due)
+            self._read_ledger(names, found, keep=due)
+            self._look_again_for_absent(watch, names)
             n_missing, missing = self._record_missing(watch, watch.mark_s, names, found, keep=due)
             digest = (
                 compute_names_digest(names.execute("SELECT name, state FROM ledger ORDER BY name"))
@@ -143,6 +148,10 @@ class Reconciler:
                     rows=names.execute("SELECT name, fault FROM faults ORDER BY name"),
                 )
             crash_point("reconcile.unexplained_stored")
+            (n_unexplained,) = names.execute("SELECT count(*) FROM faults").fetchone()
+            unexplained = dict(
+                names.execute("SELECT name, fault FROM faults ORDER BY name LIMIT ?", (_MOST_NAMED,))
+            )
         with self.database.write() as session:
             off = correct_counts(session, watch_id=watch.id)
             counts = load_counts(session)
@@ -157,11 +166,11 @@ class Reconciler:
                 n_no_longer_listed=found.n_no_longer_listed,
                 samples={state.value: counts[watch.name, state] for state in SampleState},
                 n_remote=n_remote,
-                n_unexplained=found.n_unexplained,
+                n_unexplained=n_unexplained,
                 missing=missing,
-                done_but_not_remote=found.not_remote,
+                done_but_not_remote=[name for name, fault in unexplained.items() if fault == NOT_REMOTE],
                 listed={state.value: found.listed[state] for state in SampleState},
-                unexplained=found.unexplained,
+                unexplained=unexplained,
                 n_miscounted=sum(map(abs, off.values())),
             )
             reconciles.record_report(session, watch_id=watch.id, report=report)
@@ -200,9 +209,8 @@ class Reconciler:
         (n_listed,) = names.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - as above
         return int(n_listed)
 
-    def _read_ledger(self, names: sqlite3.Connection, *, keep: bool) -> _Findings:
+    def _read_ledger(self, names: sqlite3.Connection, found: _Findings, *, keep: bool) -> None:
         """Reads the ledger past the names, and takes those it knows out of `listed`; `keep` notes every state."""
-        found = _Findings()
         after = 0
         while True:
             self._check_stop()
@@ -211,7 +219,7 @@ class Reconciler:
                     session, watch_id=self.watch_id, after_id=after, limit=_PAGE
                 )
             if not page:
-                return found
+                return
             after = page[-1].id
             self._read_page(names, page, found, keep=keep)
 
@@ -220,7 +228,11 @@ class Reconciler:
     ) -> None:
         listed = _find(names, "listed", [row.name for row in page])
         later = _find(names, "later", [row.name for row in page if row.name not in listed])
-        vanished = [row for row in page if row.name not in listed and row.name not in later]
+        vanished = [
+            row
+            for row in page
+            if row.name not in listed and row.name not in later and found.was_to_be_listed(row)
+        ]
         states = {row.name: row.state for row in page}
         returned = [row.name for row in page if row.state is SampleState.GONE and row.name in listed]
         if returned:
@@ -248,18 +260,31 @@ class Reconciler:
         for row in page:
             fault = row.find_fault(is_remote=row.name in remote)
             if fault is not None:
-                found.add_fault(row, fault)
                 faults.append((row.name, fault))
         if faults:
             _insert(names, "faults", faults)
         if keep:
             _insert(names, "ledger", ((name, state.value) for name, state in states.items()))
 
+    def _look_again_for_absent(self, watch: Watch, names: sqlite3.Connection) -> None:
+        """Takes back what was said of names that came into the dataset since it was read; then it is read once more."""
+        (n_absent,) = names.execute("SELECT count(*) FROM faults WHERE fault = ?", (NOT_REMOTE,)).fetchone()
+        if not n_absent:
+            return
+        for page in iter_file_names(self.transport, dataset_id=watch.dataset_id):
+            self._check_stop()
+            names.execute("BEGIN")
+            names.executemany(
+                "DELETE FROM faults WHERE name = ? AND fault = ?", ((name, NOT_REMOTE) for name in page)
+            )
+            names.execute("COMMIT")
+
     def _record_missing(
         self, watch: Watch, to_s: int, names: sqlite3.Connection, found: _Findings, *, keep: bool
     ) -> tuple[int, list[str]]:
         """What is left in `listed` no poll ever found; it goes into the ledger now."""
         n_missing, missing, after = 0, list[str](), ""
+        poll: Poll | None = None
         while True:
             self._check_stop()
             query = "SELECT name, url FROM listed WHERE name > ? ORDER BY name LIMIT ?"
@@ -269,39 +294,40 @@ class Reconciler:
             after = page[-1][0]
             now_ms = self._now_ms()
             with self.database.write() as session:
-                if n_missing == 0:
-                    poll = polls.create_reconcile_poll(session, watch_id=watch.id, to_s=to_s, now_ms=now_ms)
+                # A poll may have found some since the ledger was read.
+                known = samples.load_samples_named(
+                    session, watch_id=watch.id, file_names=[name for name, _ in page]
+                )
+                states = {name: sample.state for name, sample in known.items()}
+                rows = [(name, url, explain_bad_name(name)) for name, url in page if name not in known]
+                poll = poll or polls.create_reconcile_poll(
+                    session, watch_id=watch.id, to_s=to_s, now_ms=now_ms
+                )
                 n_new = samples.record_page(
-                    session,
-                    watch_id=watch.id,
-                    poll_id=poll.id,
-                    via=Via.RECONCILE,
-                    rows=[(name, url, explain_bad_name(name)) for name, url in page],
-                    now_ms=now_ms,
+                    session, watch_id=watch.id, poll_id=poll.id, via=Via.RECONCILE, rows=rows, now_ms=now_ms
                 )
                 polls.update_progress(
-                    session, poll_id=poll.id, via=Via.RECONCILE, cursor=None, n_listed=len(page), n_new=n_new
+                    session, poll_id=poll.id, via=Via.RECONCILE, cursor=None, n_listed=len(rows), n_new=n_new
                 )
             crash_point("reconcile.page_stored")
-            states = {
-                name: SampleState.QUARANTINED if explain_bad_name(name) else SampleState.WAITING
-                for name, _ in page
+            states |= {
+                name: SampleState.QUARANTINED if reason else SampleState.WAITING for name, _, reason in rows
             }
             found.listed.update(states.values())
             if keep:
                 _insert(names, "ledger", ((name, state.value) for name, state in states.items()))
-            n_missing += len(page)
-            missing += [name for name, _ in page][: _MOST_NAMED - len(missing)]
             self.metrics.samples_discovered.labels(watch=watch.name, via=Via.RECONCILE).inc(n_new)
-            if n_missing == len(page):
+            if rows and not n_missing:
                 learn_lateness(
                     self.database,
                     self.transport,
                     watch=watch,
-                    read_urls=[url for _, url in page[:MOST_LOOKED_AT]],
+                    read_urls=[url for _, url, _ in rows[:MOST_LOOKED_AT]],
                     server_now_s=to_s,
                     now_ms=now_ms,
                 )
+            n_missing += len(rows)
+            missing += [name for name, _, _ in rows][: _MOST_NAMED - len(missing)]
 
     def _keep_statement(self, watch: Watch, report: ReconcileReport, *, day: str, digest: str) -> None:
         assert self.statement_key is not None

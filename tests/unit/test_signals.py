@@ -34,6 +34,7 @@ def _end(process: subprocess.Popen[str]) -> int:
         process.communicate()
 
 
+@pytest.mark.scenario(number=13)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_amid_a_wait_sets_the_event(number):
     for _ in range(TRIES):

@@ -59,6 +59,9 @@ class ReconcileReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.n_missing == 0 and self.n_unexplained == 0 and self.n_miscounted == 0
 
 
+NOT_REMOTE = "done here, unknown to the dataset"
+
+
 class LedgerRow(NamedTuple):
     """A row as a comparison reads it: with whether it has a reason, and the state of its batch."""
 
@@ -67,11 +70,12 @@ class LedgerRow(NamedTuple):
     state: SampleState
     has_reason: bool
     batch_state: str | None
+    changed_ms: int
 
     def find_fault(self, *, is_remote: bool) -> str | None:
         """What nothing explains; None if the state is in order."""
         if self.state is SampleState.DONE and not is_remote:
-            return "done here, unknown to the dataset"
+            return NOT_REMOTE
         if self.state is SampleState.PROCESSING and self.batch_state not in (
             BatchState.OPEN,
             BatchState.DEAD,
@@ -149,6 +153,11 @@ def load_last_missing(session: Session) -> dict[str, int]:
     return {row.name: row.n_missing for row in session.execute(statement)}
 
 
+def load_last_id(session: Session) -> int:
+    """The id of the newest row of all ledgers; 0 if there is none."""
+    return int(session.execute(select(func.coalesce(func.max(samples.c.id), 0))).scalar_one())
+
+
 def load_ledger_page(session: Session, *, watch_id: int, after_id: int, limit: int) -> list[LedgerRow]:
     """Rows in the order of their ids."""
     statement = (
@@ -158,6 +167,7 @@ def load_ledger_page(session: Session, *, watch_id: int, after_id: int, limit: i
             samples.c.state,
             samples.c.reason.is_not(None),
             batches.c.state,
+            samples.c.changed_ms,
         )
         .outerjoin(batches, batches.c.id == samples.c.batch_id)
         # The sum keeps planners from an index on the watch, after which they would sort all its rows for each page.
@@ -166,7 +176,7 @@ def load_ledger_page(session: Session, *, watch_id: int, after_id: int, limit: i
         .limit(limit)
     )
     return [
-        LedgerRow(row[0], row[1], SampleState(row[2]), bool(row[3]), row[4])
+        LedgerRow(row[0], row[1], SampleState(row[2]), bool(row[3]), row[4], row[5])
         for row in session.execute(statement)
     ]
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, update
 
 import watcher.poll
+import watcher.reconcile
 from tests.integration.daemon.conftest import Scene
 from watcher.domain.clock import SystemClock
 from watcher.domain.errors import CancelledError, ConfigError, RefusedChangeError, WatcherError
 from watcher.domain.models import SampleState, Via
+from watcher.lightly.mappings import iter_file_names
+from watcher.lightly.wire.samples import SampleCreateRequest
+from watcher.lightly.workflows.register import ensure_sample
 from watcher.ops.changes import Wanted, make_change
 from watcher.reconcile import Reconciler
 from watcher.store import control, polls, reconciles, samples, tables
@@ -23,9 +28,9 @@ from watcher.store.reconciles import ReconcileReport
 AGO_S = 100
 
 
-def _reconcile(scene: Scene, tmp_path: Path) -> ReconcileReport:
+def _reconcile(scene: Scene, tmp_path: Path, *, kind: type[Reconciler] = Reconciler) -> ReconcileReport:
     poller = scene.build_poller()
-    return Reconciler(
+    return kind(
         database=scene.database,
         transport=poller.transport,
         config=scene.config,
@@ -85,6 +90,71 @@ def test_reconcile_names_what_is_done_here_and_unknown_to_the_dataset(scene: Sce
     report = _reconcile(scene, tmp_path)
     assert not report.is_clean
     assert report.done_but_not_remote == ["a.jpg"]
+
+
+def test_what_polls_and_jobs_do_during_a_reconcile_is_no_fault(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("becomes done.jpg", "comes back.jpg"):
+        scene.put(name, modified_s=time.time() - AGO_S)
+    poller = scene.build_poller()
+    poller.run_cycle()
+    ledger = scene.load_ledger()
+    (scene.folder / "comes back.jpg").unlink()
+    with scene.database.write() as session:
+        samples.record_gone(session, sample_id=ledger["comes back.jpg"].id, reason="vanished", now_ms=1)
+    acts = iter([True])
+
+    def read_dataset(*arguments: Any, **named: Any) -> Iterator[list[str]]:
+        yield from iter_file_names(*arguments, **named)
+        if next(acts, False):
+            scene.put("comes.jpg", modified_s=time.time() - 1)
+            scene.put("comes back.jpg", modified_s=time.time() - 1)
+            poller.run_cycle()
+            registered = ensure_sample(
+                poller.transport,
+                dataset_id=scene.load_watch().dataset_id,
+                request=SampleCreateRequest(file_name="becomes done.jpg"),
+                look_up_first=False,
+                with_write_urls=False,
+            )
+            with scene.database.write() as session:
+                session.execute(
+                    update(tables.samples)
+                    .where(tables.samples.c.file_name == "becomes done.jpg")
+                    .values(state="done", remote_id=registered.sample_id)
+                )
+
+    monkeypatch.setattr(watcher.reconcile, "iter_file_names", read_dataset)
+    report = _reconcile(scene, tmp_path)
+    assert (report.unexplained, report.n_unexplained, report.done_but_not_remote) == ({}, 0, [])
+    assert (report.n_gone, report.n_missing, report.is_clean) == (0, 0, True)
+    states = {name: sample.state for name, sample in scene.load_ledger().items()}
+    assert states == {
+        "becomes done.jpg": SampleState.DONE,
+        "comes back.jpg": SampleState.WAITING,
+        "comes.jpg": SampleState.WAITING,
+    }
+
+
+def test_name_that_a_poll_finds_before_the_reconcile_records_it_is_not_missing(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.put("a.jpg", modified_s=time.time() - AGO_S)
+    poller = scene.build_poller()
+    poller.run_cycle()
+    scene.put("late.jpg", modified_s=time.time() - AGO_S)
+    scene.put("lost.jpg", modified_s=1_000_000_000)
+
+    def record_missing(*arguments: Any, **named: Any) -> tuple[int, list[str]]:
+        poller.run_cycle()
+        return Reconciler._record_missing(*arguments, **named)
+
+    class Beside(Reconciler):
+        _record_missing = record_missing
+
+    report = _reconcile(scene, tmp_path, kind=Beside)
+    assert (report.n_missing, report.missing, report.listed["waiting"]) == (1, ["lost.jpg"], 3)
 
 
 def test_reconcile_of_a_missing_folder_concludes_nothing(scene: Scene, tmp_path: Path) -> None:
