@@ -13,6 +13,7 @@ SKEW_LIMIT_S = 10
 DISK_LIMIT = 0.1
 QUARANTINE_SHARE = 0.05
 NOVELTY_LIMIT = 0.2
+VECTORLESS_SHARE = 0.05
 REPEAT_SHARE = 0.05
 DARK_LIMIT = 0.5
 
@@ -220,6 +221,15 @@ def build_alerts(*, objective_s: float) -> list[Alert]:
             severity="ticket",
             summary="Most new pictures of {{ $labels.watch }} show next to nothing",
             description="More than half of what arrived is black or without texture: a lens may be covered.",
+        ),
+        Alert(
+            name="WatcherVectorsMissing",
+            expr=f"(sum by (job, watch) (increase(watcher_samples_without_vector_total[{long_window}])) > 3)"
+            f" > {VECTORLESS_SHARE} * sum by (job, watch) (increase(watcher_samples_discovered_total[{long_window}]))",
+            hold_s=0,
+            severity="ticket",
+            summary="The embedder made no vector of {{ $value | humanize }} new pictures of {{ $labels.watch }}",
+            description="More than a twentieth of what arrived can neither be compared nor picked by its vector.",
         ),
         Alert(
             name="WatcherClockSkew",
