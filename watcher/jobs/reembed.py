@@ -66,7 +66,7 @@ class Reembedding:
     say: Callable[[int], None]
 
     def run(self) -> ReembedReport:
-        """Computes what is missing, uploads the embedding, and only then changes the dataset's embedder.
+        """Computes what is missing or was refused, uploads the embedding, and only then changes the dataset's embedder.
 
         One listing of the whole datasource gives fresh read URLs; samples that it no longer lists get the vectors of
         their thumbnails. Memory is a page of the listing and one batch of the embedder.
@@ -119,7 +119,9 @@ class Reembedding:
                 known = vectors.load_vectors(
                     session, watch_id=self.watch_id, embedder=self.embedder.name, file_names=registered
                 )
-            missing = [replace(rows[name], read_url=urls[name]) for name in registered if name not in known]
+            # The zero vector of a picture that was refused is no vector: the embedder may have been mended.
+            usable = {name for name, vector in known.items() if vector.any()}
+            missing = [replace(rows[name], read_url=urls[name]) for name in registered if name not in usable]
             n_computed = self._compute(source, missing, n_computed)
         return n_computed
 
@@ -149,14 +151,14 @@ class Reembedding:
             computed = source.compute(chunk)
             ids = {sample.file_name: sample.id for sample in chunk}
             with self.database.write() as session:
-                vectors.record_vectors(
-                    session, watch_id=self.watch_id, embedder=self.embedder.name, rows=computed.rows
-                )
+                name = self.embedder.name
+                vectors.forget_vectors(session, watch_id=self.watch_id, embedder=name, file_names=list(ids))
+                vectors.record_vectors(session, watch_id=self.watch_id, embedder=name, rows=computed.rows)
                 lacks.forget_lacks(session, lack=Lack.VECTOR, sample_ids=list(ids.values()))
                 lacks.record_lacks(
                     session,
                     lack=Lack.VECTOR,
-                    reasons={ids[name]: reason for name, reason in computed.refused.items()},
+                    reasons={ids[file_name]: reason for file_name, reason in computed.refused.items()},
                     now_ms=self._now_ms(),
                 )
             crash_point("reembed.vectors_stored")

@@ -35,6 +35,17 @@ def record_vectors(
     session.execute(statement, values)
 
 
+def forget_vectors(session: Session, *, watch_id: int, embedder: str, file_names: Sequence[str]) -> None:
+    """Takes away the vectors of those names, at most some hundred."""
+    session.execute(
+        delete(vectors).where(
+            vectors.c.watch_id == watch_id,
+            vectors.c.embedder == embedder,
+            vectors.c.file_name.in_(file_names),
+        )
+    )
+
+
 def forget_batch_vectors(session: Session, *, watch_id: int, embedder: str, batch_id: int) -> None:
     """Takes away the vectors of a batch's samples, which are then computed anew."""
     names = select(samples.c.file_name).where(samples.c.batch_id == batch_id)

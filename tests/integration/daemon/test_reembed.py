@@ -20,20 +20,21 @@ from watcher.jobs.room import Room
 from watcher.lightly import embeddings
 from watcher.lightly import samples as remote_samples
 from watcher.lightly.wire.samples import SampleCreateRequest
-from watcher.store import control, embedder_pins, vectors
+from watcher.store import control, embedder_pins, lacks, samples, vectors
 
 __all__ = ["pipeline"]
 
 
 class Pairs:
-    """Two numbers a picture; may fail after some."""
+    """Two numbers a picture; may fail after some, and sees nothing in the first ones."""
 
     name = "pairs-1"
     dim = 2
     batch_size = 2
 
-    def __init__(self, *, fails_after: int = 10**9) -> None:
+    def __init__(self, *, fails_after: int = 10**9, blind: int = 0) -> None:
         self.left = fails_after
+        self.blind = blind
         self.n = 0
 
     def prepare(self, content: bytes) -> int:
@@ -44,7 +45,11 @@ class Pairs:
             raise EmbedderUnavailableError("no more")
         self.left -= len(prepared)
         self.n += len(prepared)
-        return np.asarray([[size, 1] for size in prepared], dtype=np.float32)
+        found = np.asarray([[size, 1] for size in prepared], dtype=np.float32)
+        n_blind = min(self.blind, len(found))
+        self.blind -= n_blind
+        found[:n_blind] = 0
+        return found
 
 
 @pytest.fixture
@@ -123,6 +128,31 @@ def test_reembedding_that_broke_off_goes_on_where_it_was_and_changes_nothing_bef
     pipeline.poll()
     pipeline.run_all()
     assert pipeline.load_batch_state(2) is BatchState.DONE
+
+
+def test_pictures_that_were_refused_get_their_vectors_by_the_same_embedder(
+    pipeline: Pipeline, build: Callable[..., Reembedding]
+) -> None:
+    names = [f"{number}.jpg" for number in range(3)]
+    pipeline.embedder = Pairs(blind=1)
+    _put_pictures(pipeline.scene, names)
+    pipeline.poll()
+    pipeline.run_all()
+
+    def load() -> tuple[int, int]:
+        """(Usable vectors, samples that lack one.)"""
+        with pipeline.scene.database.read() as session:
+            found = vectors.load_vectors(session, watch_id=1, embedder="pairs-1", file_names=names)
+            rows = samples.load_samples_named(session, watch_id=1, file_names=names)
+            lacking = [row for row in rows.values() if lacks.load_lacks(session, sample_id=row.id)]
+        return sum(vector.any() for vector in found.values()), len(lacking)
+
+    assert load() == (2, 1)
+    mended = Pairs()
+    report = build(mended).run()
+    assert (report.n_computed, report.n_rows, mended.n) == (1, 3, 1)
+    assert load() == (3, 0)
+    assert chosen(pipeline) == "pairs-1"
 
 
 def test_reembedding_that_is_asked_to_stop_does(
