@@ -58,40 +58,56 @@ def score_by(
     )
 
 
-BAD = [("csv", "high"), ("csv", ""), ("jsonl", None), ("jsonl", 1.5), ("jsonl", True), ("jsonl", [1]),
-       ("jsonl", 10**400), ("metadata", "n/a"), ("metadata", -0.1), ("metadata", None)]  # fmt: skip
+BAD = [
+    ("csv", ["high", ""]),
+    ("jsonl", [None, 1.5, True, [1], 10**400]),
+    ("metadata", ["n/a", -0.1, None]),
+]
 
 
-@pytest.mark.parametrize(("source", "value"), BAD)
+def with_good_ones(bad: Sequence[Any]) -> dict[str, Any]:
+    return {"a0.jpg": 0.3, **{f"b{n}.jpg": value for n, value in enumerate(bad)}, "c0.jpg": 0.9}
+
+
+@pytest.mark.parametrize(("source", "bad"), BAD, ids=lambda given: given if isinstance(given, str) else "")
 def test_bad_score_without_a_default_leaves_its_sample_out_and_no_other(
-    pipeline, monkeypatch, tmp_path, source, value
+    pipeline, monkeypatch, tmp_path, source, bad
 ):
-    values = {"a0.jpg": 0.3, "a1.jpg": value, "a2.jpg": 0.9}
+    values = with_good_ones(bad)
     score_by(pipeline, monkeypatch, source, values, tmp_path)
     run(pipeline, *values)
     ended = sampling_run(pipeline, 1)
     assert (ended.attempt, ended.state) == (1, RunState.DONE), ended.error
-    assert set(picked(pipeline, 1)) == {"a2.jpg"}
-    assert (ended.result["n_without_score"], ended.result["n_candidates"]) == (1, 2)
+    assert set(picked(pipeline, 1)) == {"c0.jpg"}
+    assert (ended.result["n_without_score"], ended.result["n_candidates"]) == (len(bad), 2)
     assert len(pipeline.list_tags()["cams-000001-candidates"]) == 2
-    (reason,) = tell(pipeline, "a1.jpg", "without a usable score")
-    assert "which is no number from 0 to 1" in reason or "there is no score for it" in reason
-    assert tell(pipeline, "a2.jpg", "without a usable score") == []
+    for number in range(len(bad)):
+        (reason,) = tell(pipeline, f"b{number}.jpg", "without a usable score")
+        assert "which is no number from 0 to 1" in reason or "there is no score for it" in reason
+    assert tell(pipeline, "c0.jpg", "without a usable score") == []
 
 
-@pytest.mark.parametrize(("source", "value"), BAD[:-1])
+# The metadata without a score are left away: of them nothing is told.
+@pytest.mark.parametrize(
+    ("source", "bad"),
+    [*BAD[:2], ("metadata", ["n/a", -0.1])],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
 def test_bad_score_gets_the_default_is_counted_and_named(
-    pipeline, monkeypatch, tmp_path, capsys, source, value
+    pipeline, monkeypatch, tmp_path, capsys, source, bad
 ):
-    values = {"a0.jpg": 0.3, "a1.jpg": value, "a2.jpg": 0.2}
-    score_by(pipeline, monkeypatch, source, values, tmp_path, default=0.5)
+    values = with_good_ones(bad)
+    score_by(pipeline, monkeypatch, source, values, tmp_path, default=0.95)
     run(pipeline, *values)
     ended = sampling_run(pipeline, 1)
-    assert (ended.attempt, ended.result["n_scores_by_default"]) == (1, 1), ended.error
-    assert {name: reason["score"] for name, reason in picked(pipeline, 1).items()} == {"a1.jpg": 0.5}
-    assert tell(pipeline, "a1.jpg", "without a usable score") == []
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "score.unusable" in line]
-    assert "file_name=a1.jpg" in line
+    assert (ended.attempt, ended.result["n_scores_by_default"]) == (1, len(bad)), ended.error
+    ((name, reason),) = picked(pipeline, 1).items()
+    assert (name[0], reason["score"]) == ("b", 0.95)
+    assert tell(pipeline, "b0.jpg", "without a usable score") == []
+    lines = [line for line in capsys.readouterr().out.splitlines() if "score.unusable" in line]
+    assert len(lines) == len(bad)
+    for number in range(len(bad)):
+        assert sum(f"file_name=b{number}.jpg" in line for line in lines) == 1
 
 
 def test_source_without_one_usable_score_is_an_error_of_the_run(pipeline, monkeypatch, tmp_path):
