@@ -18,9 +18,8 @@ def ensure_again_tag(context: RunContext, tag: TagData) -> TagData:
     is made of exactly the batch, and looked up by its name before it is made.
     """
     with context.database.read() as session:
-        again = overwrites.load_overwritten_names(session, batch_id=context.batch.id)
-    if not again:
-        return tag
+        if not overwrites.has_overwritten(session, batch_id=context.batch.id):
+            return tag
     dataset_id = context.watch.dataset_id
     name = f"{context.batch.key}-again"
     found = tags.fetch_tag_by_name(context.transport, dataset_id=dataset_id, name=name)

@@ -21,7 +21,7 @@ from watcher.lightly.wire.tags import TagData
 from watcher.lightly.workflows.picking import create_tag_of_mask
 from watcher.lightly.workflows.register import find_initial_tag
 from watcher.logs import get_logger
-from watcher.store import batches, picks
+from watcher.store import batches, overwrites, picks
 
 _log = get_logger("sampling")
 
@@ -81,10 +81,13 @@ def prepare_tags(context: RunContext, n_candidates: int) -> SamplingTags:
     absent = sorted(set(context.config.sampling.preselected_tags) - {tag.name for tag in named})
     if absent:
         _log.warning("tag.absent", watch=context.watch.name, tags=absent)
-    candidates, picked_before = _find_positions(context, with_picks=last_id is not None and last is None)
+    candidates, picked_before, again = _find_positions(
+        context, with_picks=last_id is not None and last is None
+    )
     if len(candidates) < n_candidates:
         raise DatasetError(_describe_lost(context, n_candidates - len(candidates), n_candidates))
-    known = picked_before if last is None else BitMask.from_hex(last.bit_mask_data)
+    # What was picked of a sample that was written again since is no more.
+    known = (picked_before if last is None else BitMask.from_hex(last.bit_mask_data)) - again
     for tag in named:
         known |= BitMask.from_hex(tag.bit_mask_data)
     own = by_id.get(context.batch.query_tag_id or "")
@@ -141,10 +144,11 @@ def iter_names_at(context: RunContext, positions: BitMask) -> Iterator[list[str]
         context.check()
 
 
-def _find_positions(context: RunContext, *, with_picks: bool) -> tuple[BitMask, BitMask]:
-    """Positions of the candidates, and if asked for of everything that the store calls picked in earlier batches."""
-    found = BitMask()
-    picked = BitMask()
+def _find_positions(context: RunContext, *, with_picks: bool) -> tuple[BitMask, BitMask, BitMask]:
+    """Positions of the candidates, if asked for of what earlier batches picked, and of what was written again."""
+    found, picked, again = BitMask(), BitMask(), BitMask()
+    with context.database.read() as session:
+        has_again = overwrites.has_overwritten(session, batch_id=context.batch.id)
     offset = 0
     for page in iter_file_names(context.transport, dataset_id=context.watch.dataset_id):
         wanted = load_candidate_ids(context, page)
@@ -155,9 +159,15 @@ def _find_positions(context: RunContext, *, with_picks: bool) -> tuple[BitMask, 
                     session, watch_id=context.watch.id, but_batch_id=context.batch.id, file_names=page
                 )
             picked |= _find_in_page(page, earlier, offset)
+        if has_again:
+            with context.database.read() as session:
+                rewritten = overwrites.load_overwritten_names(
+                    session, batch_id=context.batch.id, file_names=page
+                )
+            again |= _find_in_page(page, rewritten, offset)
         offset += len(page)
         context.check()
-    return found, picked
+    return found, picked, again
 
 
 def _find_in_page(page: list[str], wanted: Container[str], offset: int) -> BitMask:

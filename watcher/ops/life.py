@@ -9,7 +9,7 @@ import msgspec
 
 from watcher.database.engine import Database
 from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.models import BatchState, Run, Sample, SampleState, Watch
+from watcher.domain.models import BatchState, Run, Sample, SampleState, Step, Watch
 from watcher.store import batches, control, deliveries, lacks, novelty, picks, polls, runs, samples, watches
 
 
@@ -85,20 +85,7 @@ def _load_life(session: Any, watch_name: str, sample: Sample) -> Life:
                 )
             )
         events += _measurements(session, sample, batch_id=batch.id)
-        made = deliveries.load_deliveries(session, batch_id=batch.id)
-        task_ids = deliveries.load_task_ids(session, sample_id=sample.id)
-        for pick in picks.load_picks_of_sample(session, sample_id=sample.id):
-            at_ms = max(
-                (event.at_ms for event in events if event.what == "step sampling"), default=batch.created_ms
-            )
-            events.append(
-                LifeEvent(
-                    at_ms=at_ms,
-                    what="picked",
-                    facts={"rank": pick.rank, "tag": batch.sampling_tag_name, **pick.reason},
-                )
-            )
-            events.extend(_delivery(delivery, task_ids.get(delivery.id)) for delivery in made)
+    events += _picks(session, sample)
     if sample.overwritten_ms is not None:
         events.append(
             LifeEvent(
@@ -166,6 +153,26 @@ def _measurements(session: Any, sample: Sample, *, batch_id: int) -> list[LifeEv
     return events
 
 
+def _picks(session: Any, sample: Sample) -> list[LifeEvent]:
+    """Each time it was picked, in whatever batch, and how those picks were handed over."""
+    events: list[LifeEvent] = []
+    task_ids = deliveries.load_task_ids(session, sample_id=sample.id)
+    for pick in picks.load_picks_of_sample(session, sample_id=sample.id)[-_MOST_PICKS:]:
+        batch = batches.load_batch(session, batch_id=pick.batch_id)
+        sampled_ms = [
+            run.finished_ms or run.started_ms or run.created_ms
+            for run in runs.load_batch_runs(session, batch_id=batch.id)
+            if run.step is Step.SAMPLING
+        ]
+        facts = {"rank": pick.rank, "tag": batch.sampling_tag_name, **pick.reason}
+        events.append(LifeEvent(at_ms=max(sampled_ms, default=batch.created_ms), what="picked", facts=facts))
+        events += [
+            _delivery(delivery, task_ids.get(delivery.id))
+            for delivery in deliveries.load_deliveries(session, batch_id=batch.id)
+        ]
+    return events
+
+
 def _is_within(run: Run, sample_id: int) -> bool:
     return (run.first_sample_id or 0) <= sample_id <= (run.last_sample_id or sample_id)
 
@@ -206,6 +213,7 @@ def _discovery(session: Any, sample: Sample) -> LifeEvent:
 
 
 _MOST_REWINDS = 20
+_MOST_PICKS = 20
 _DELIVERY_TEXTS = {
     DeliveryState.READY: "waits for delivery",
     DeliveryState.RUNNING: "is being delivered",

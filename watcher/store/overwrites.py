@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, or_, select, update
+from sqlalchemy import Select, and_, bindparam, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from watcher.domain.models import SampleState
 from watcher.domain.object_facts import ObjectFacts
-from watcher.store.tables import lacks, samples, vectors
+from watcher.store.tables import lacks, sample_novelties, samples, vectors
 
 
 def note_relisted(
@@ -144,19 +144,33 @@ def record_overwritten(
 
 
 def forget_vectors(session: Session, *, watch_id: int, sample_id: int, file_name: str) -> None:
-    """Takes away the vectors of a content that is no more, and what was said of them."""
+    """Takes away the vectors of a content that is no more, and what was said of them and measured by them."""
     session.execute(delete(vectors).where(vectors.c.watch_id == watch_id, vectors.c.file_name == file_name))
     session.execute(delete(lacks).where(lacks.c.sample_id == sample_id))
+    session.execute(delete(sample_novelties).where(sample_novelties.c.sample_id == sample_id))
 
 
-def load_overwritten_names(session: Session, *, batch_id: int) -> list[str]:
-    """Names of a batch's samples that go through the pipeline again."""
-    statement = select(samples.c.file_name).where(
+def has_overwritten(session: Session, *, batch_id: int) -> bool:
+    """Whether samples of a batch go through the pipeline again."""
+    return session.execute(_select_overwritten(batch_id).limit(1)).first() is not None
+
+
+def load_overwritten_names(session: Session, *, batch_id: int, file_names: Sequence[str]) -> set[str]:
+    """Which of the names are of samples of a batch that go through the pipeline again."""
+    found: set[str] = set()
+    for start in range(0, len(file_names), 500):
+        chunk = file_names[start : start + 500]
+        statement = _select_overwritten(batch_id).where(samples.c.file_name.in_(chunk))
+        found.update(session.execute(statement).scalars())
+    return found
+
+
+def _select_overwritten(batch_id: int) -> Select[Any]:
+    return select(samples.c.file_name).where(
         samples.c.batch_id == batch_id,
         samples.c.state == SampleState.PROCESSING,
         samples.c.n_overwritten > 0,
     )
-    return list(session.execute(statement).scalars())
 
 
 def _update(session: Session, sample_id: int, **values: Any) -> None:

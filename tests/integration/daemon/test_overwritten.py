@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from sqlalchemy import select
 
 from tests.integration.daemon.conftest import Scene
 from tests.integration.daemon.test_pipeline import Pipeline, pipeline
-from watcher.domain.models import SampleState, UploadRules
+from watcher.domain.models import SampleState, SamplingRules, UploadRules
 from watcher.domain.poll_rules import OverwritePolicy, PollRules
 from watcher.lightly import samples as remote_samples
-from watcher.store import watches
+from watcher.ops.life import load_lives
+from watcher.store import novelty, picks, watches
 from watcher.store.tables import vectors
 
 __all__ = ["pipeline"]
@@ -83,6 +85,67 @@ def test_overwritten_object_with_policy_again_is_processed_in_its_place(pipeline
     for _ in range(3):
         pipeline.poll()
     assert scene.load_ledger()["b.jpg"].n_overwritten == 1, "the same change was counted again"
+
+
+def test_picked_object_that_is_written_again_is_measured_picked_and_delivered_anew(
+    pipeline: Pipeline,
+) -> None:
+    scene = pipeline.scene
+    _set_policy(scene, OverwritePolicy.AGAIN)
+    scene.change(sampling=SamplingRules(budget=1))
+    for number, name in enumerate(("a.jpg", "b.jpg")):
+        scene.put(name, _picture(number), modified_s=time.time() - 60)
+    pipeline.poll()
+    pipeline.run_all()
+    with scene.database.read() as session:
+        (first,) = picks.load_picks(session, batch_id=1)
+    name = first.file_name
+    old = _load_vector(scene, name)
+    _overwrite(scene, name, _picture(77))
+    pipeline.poll()
+    pipeline.poll()
+    pipeline.run_all()
+    with scene.database.read() as session:
+        (again,) = picks.load_picks(session, batch_id=2)
+        measured = novelty.load_sample_novelty(session, sample_id=again.sample_id)
+        batch = novelty.load_batch_novelty(session, batch_id=2)
+    assert again.file_name == name
+    assert "nearest_earlier_pick" not in again.reason, "what it was before is no earlier pick"
+    gap = min(
+        float(np.linalg.norm(_load_vector(scene, name) - other))
+        for other in (old, _load_vector(scene, "b.jpg" if name == "a.jpg" else "a.jpg"))
+    )
+    assert measured is not None
+    assert measured.distance == pytest.approx(gap, abs=1e-5)
+    assert batch is not None
+    assert (batch.n_samples, batch.mean_distance) == (1, pytest.approx(gap, abs=1e-5))
+    assert list(pipeline.list_tags()["cams-000002"]) == list(pipeline.list_tags()["cams-000002-again"])
+    delivered = [(event.what, event.facts) for event in load_lives(scene.database, file_name=name)[0].events]
+    assert [facts["tag"] for what, facts in delivered if what == "picked"] == ["cams-000001", "cams-000002"]
+    places = [Path(facts["location"]).name for what, facts in delivered if what == "delivered"]
+    assert places == ["cams-000001.jsonl", "cams-000002.jsonl"]
+
+
+def test_picked_object_that_is_written_again_and_not_picked_is_told_of_its_own_delivery(
+    pipeline: Pipeline,
+) -> None:
+    scene = pipeline.scene
+    _set_policy(scene, OverwritePolicy.AGAIN)
+    scene.change(sampling=SamplingRules(budget=1))
+    scene.put("a.jpg", _picture(1), modified_s=time.time() - 60)
+    pipeline.poll()
+    pipeline.run_all()
+    _overwrite(scene, "a.jpg", b"no picture")
+    pipeline.poll()
+    waits = load_lives(scene.database, file_name="a.jpg")[0].events
+    assert [event.facts["tag"] for event in waits if event.what == "picked"] == ["cams-000001"]
+    pipeline.poll()
+    pipeline.run_all()
+    assert scene.load_ledger()["a.jpg"].state is SampleState.QUARANTINED
+    events = load_lives(scene.database, file_name="a.jpg")[0].events
+    assert [event.facts["tag"] for event in events if event.what == "picked"] == ["cams-000001"]
+    places = [Path(event.facts["location"]).name for event in events if event.what == "delivered"]
+    assert places == ["cams-000001.jsonl"]
 
 
 def test_overwritten_object_with_policy_alert_is_counted_once_and_left_as_it_is(pipeline: Pipeline) -> None:
