@@ -177,10 +177,14 @@ def claim_delivery(
     database: Database, *, owner: str = "me", now_ms: int = NOW_MS, watches: Sequence[str] = ("gate",)
 ) -> Delivery | None:
     """What a worker does first."""
+    with database.read() as session:
+        is_worth_it = claims.has_claimable_delivery(session, now_ms=now_ms)
     with database.write() as session:
-        return deliveries.claim_delivery(
+        claimed = deliveries.claim_delivery(
             session, owner=owner, now_ms=now_ms, lease_ms=60_000, watch_names=watches
         )
+    assert claimed is None or is_worth_it
+    return claimed
 
 
 def deliver(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import resource
 import socket
@@ -80,7 +81,7 @@ class ThreadedServer:
             most=_find_most_connections() if most_connections is None else most_connections,
             refusals=_Refusals(name),
         )
-        self._server: uvicorn.Server | None = None
+        self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self._socket: socket.socket | None = None
         self.port = port
@@ -118,7 +119,7 @@ class ThreadedServer:
             timeout_graceful_shutdown=10,
             ssl_context_factory=None if context is None else lambda _config, _default: context,
         )
-        server = self._server = uvicorn.Server(config)
+        server = self._server = _Server(config)
         self._thread = threading.Thread(
             target=server.run, kwargs={"sockets": [self._socket]}, name=self._name, daemon=True
         )
@@ -148,7 +149,7 @@ class ThreadedServer:
         """Takes no more requests, and gives those under way the time; does not wait."""
         if self._server is not None:
             self._server.config.timeout_graceful_shutdown = max(1, int(within_s))
-            self._server.should_exit = True
+            self._server.ask_to_exit()
 
     def stop(self, *, timeout_s: float = 10.0) -> None:
         """Answers what is under way and ends; harmless if it was not started, or twice."""
@@ -162,6 +163,32 @@ class ThreadedServer:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+class _Server(uvicorn.Server):
+    """Wakes once a second, as the second begins, instead of ten times: only the date of answers needs it.
+
+    Clients read the clock from that date, and 100 watches that rest should cost next to nothing.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = asyncio.Event()
+
+    def ask_to_exit(self) -> None:
+        """Ends the loop at once; from any thread."""
+        self.should_exit = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(self._woken.set)
+
+    async def main_loop(self) -> None:
+        self._loop = asyncio.get_running_loop()  # before the look at `should_exit`
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0 - time.time() % 1.0):
+                    await self._woken.wait()
 
 
 class _Refusals:

@@ -39,7 +39,7 @@ from watcher.jobs.picked import iter_chunks
 from watcher.lightly import datasources
 from watcher.logs import get_logger
 from watcher.sinks.base import Handover, PickedSample, Receipt, Sink
-from watcher.store import batches, deliveries, picks, watches
+from watcher.store import batches, claims, deliveries, picks, watches
 
 _log = get_logger("deliveries")
 
@@ -116,11 +116,15 @@ class Deliverer:
             StoreUnavailableError: the store failed; a claimed delivery is taken up again when its lease ran out.
         """
         claimed_s = self._parts.clock.monotonic_s()
+        now_ms = self._now_ms()
+        with self._parts.database.read() as session:
+            if not claims.has_claimable_delivery(session, now_ms=now_ms):
+                return False
         with self._parts.database.write() as session:
             delivery = deliveries.claim_delivery(
                 session,
                 owner=self._owner,
-                now_ms=self._now_ms(),
+                now_ms=now_ms,
                 lease_ms=int(self._limits.lease_s * 1000),
                 watch_names=self._parts.configs.keys() - set(self._find_refused()),
                 sinks=self._only,

@@ -19,11 +19,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
+from watcher.domain.delivery import DeliveryState
 from watcher.domain.models import LEASE_RAN_OUT, BatchState, Run, RunState, Step
 from watcher.domain.pipeline import ORDERED_STEPS
 from watcher.store.inserting import build_insert
 from watcher.store.runs import load_run
-from watcher.store.tables import batches, runs, turns, watches
+from watcher.store.tables import batches, handovers, runs, turns, watches
 
 _MOST_TRIES = 5
 _UNORDERED_STEPS = frozenset(Step) - ORDERED_STEPS
@@ -162,13 +163,36 @@ def has_claimable(session: Session, *, now_ms: int) -> bool:
 
     Reads the edge of two small indexes and takes no lock, so that idle workers can ask every second.
     """
+    return bool(session.execute(_build_look(), {"now_ms": now_ms}).scalar_one())
+
+
+def has_claimable_delivery(session: Session, *, now_ms: int) -> bool:
+    """The same for `deliveries.claim_delivery`, over one small index."""
+    return bool(session.execute(_build_look_for_deliveries(), {"now_ms": now_ms}).scalar_one())
+
+
+@functools.cache
+def _build_look() -> Select[Any]:
+    """Built once, since idle workers ask all the time."""
+    now_ms: Any = bindparam("now_ms")
     # The states as in the indexes' conditions.
     open_states = runs.c.state.in_([RunState.READY, RunState.RUNNING])
     ready = select(runs.c.id).where(
         open_states, runs.c.state == RunState.READY, runs.c.available_ms <= now_ms
     )
     expired = select(runs.c.id).where(runs.c.state == RunState.RUNNING, runs.c.lease_until_ms < now_ms)
-    return bool(session.execute(select(or_(ready.exists(), expired.exists()))).scalar_one())
+    return select(or_(ready.exists(), expired.exists()))
+
+
+@functools.cache
+def _build_look_for_deliveries() -> Select[Any]:
+    now_ms: Any = bindparam("now_ms")
+    state = handovers.c.state
+    open_states = state.in_([DeliveryState.READY, DeliveryState.RUNNING])
+    ready = and_(state == DeliveryState.READY, handovers.c.available_ms <= now_ms)
+    expired = and_(state == DeliveryState.RUNNING, handovers.c.lease_until_ms < now_ms)
+    looks = [select(handovers.c.id).where(open_states, condition).exists() for condition in (ready, expired)]
+    return select(or_(*looks))
 
 
 def release_expired(session: Session, *, now_ms: int) -> None:

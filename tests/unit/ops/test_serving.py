@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -43,6 +44,17 @@ def test_server_answers_as_soon_as_it_started_and_no_longer_after_its_stop():
     server.stop()
     with pytest.raises(requests.ConnectionError):
         get(server.url)
+
+
+def test_date_of_answers_is_the_present_second_though_nothing_happens_meanwhile():
+    server = build()
+    server.start()
+    try:
+        first = get(server.url).headers["Date"]
+        wait_for(lambda: get(server.url).headers["Date"] != first, what="the date moves on")
+        assert abs(parsedate_to_datetime(get(server.url).headers["Date"]).timestamp() - time.time()) < 30
+    finally:
+        server.stop()
 
 
 def test_server_on_a_port_that_is_taken_is_refused_with_the_setting():

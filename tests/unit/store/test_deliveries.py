@@ -7,8 +7,9 @@ import threading
 import pytest
 
 from tests.builders import NOW_MS, add_batch, add_delivery, add_watch, claim_delivery, deliver, load
+from watcher.database.engine import Database
 from watcher.domain.delivery import DeliveryState, SinkKind, compute_delivery_id, compute_picks_digest
-from watcher.store import control, deliveries, watches
+from watcher.store import claims, control, deliveries, watches
 
 
 @pytest.fixture
@@ -59,6 +60,23 @@ def test_claim_takes_the_longest_ready_one_and_counts(database, batch):
     assert (claimed.sink, claimed.state, claimed.attempt) == ("early", DeliveryState.RUNNING, 1)
     assert claim_delivery(database, now_ms=NOW_MS + 4) is None, "its time has not come"
     assert claim_delivery(database, now_ms=NOW_MS + 5).sink == "late"
+
+
+def test_look_before_a_claim_sees_what_is_due_and_what_lost_its_holder(database, batch):
+    assert not sees_claimable(database, now_ms=NOW_MS + 1_000_000), "there is none"
+    add_delivery(database, batch, now_ms=NOW_MS + 5)
+    assert not sees_claimable(database, now_ms=NOW_MS + 4)
+    assert sees_claimable(database, now_ms=NOW_MS + 5)
+    claimed = claim_delivery(database, now_ms=NOW_MS + 5)
+    assert not sees_claimable(database, now_ms=NOW_MS + 60_005), "it is held"
+    assert sees_claimable(database, now_ms=NOW_MS + 60_006)
+    assert end(database, claimed)
+    assert not sees_claimable(database, now_ms=NOW_MS + 1_000_000)
+
+
+def sees_claimable(database: Database, *, now_ms: int) -> bool:
+    with database.read() as session:
+        return claims.has_claimable_delivery(session, now_ms=now_ms)
 
 
 def test_sink_gets_one_delivery_at_a_time_and_others_are_not_held_up(database, watch, batch):

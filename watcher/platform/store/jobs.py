@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from watcher.platform.store.tables import jobs
@@ -149,7 +150,13 @@ def request_cancel(session: Session, *, job_id: str, now_ms: int) -> None:
 
 def has_ready(session: Session, *, kind: str, now_ms: int) -> bool:
     """Whether there is a job of that kind to take; a look that locks nothing."""
-    return bool(session.execute(select(exists().where(_is_ready(kind, now_ms)))).scalar_one())
+    return bool(session.execute(_build_look(), {"kind": kind, "now_ms": now_ms}).scalar_one())
+
+
+@functools.cache
+def _build_look() -> Select[Any]:
+    """Built once, since idle workers ask all the time."""
+    return select(exists().where(_is_ready(bindparam("kind"), bindparam("now_ms"))))
 
 
 def is_owner(session: Session, *, job_id: str, owner: str) -> bool:
@@ -160,6 +167,6 @@ def is_owner(session: Session, *, job_id: str, owner: str) -> bool:
     return session.execute(query.with_for_update()).first() is not None
 
 
-def _is_ready(kind: str, now_ms: int) -> ColumnElement[bool]:
+def _is_ready(kind: Any, now_ms: Any) -> ColumnElement[bool]:
     silent = and_(jobs.c.status == "RUNNING", jobs.c.lease_until < now_ms)
     return and_(jobs.c.type == kind, or_(jobs.c.status == "WAITING", silent))
