@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,15 @@ from watcher.database.engine import Database
 from watcher.domain.budget import compute_allowance, compute_period, describe_budget
 from watcher.domain.delivery import ImageReference, LabelStudioRules, SinkConfig, WebhookRules
 from watcher.domain.errors import ApiException, TransportError, WatcherError
+from watcher.domain.listing_facts import ListingFacts
 from watcher.domain.models import SamplingRules, Step, UploadMode, Watch, WatchConfig
+from watcher.domain.names import explain_bad_name
+from watcher.domain.own_output import SERVERS_OUTPUT, is_input
 from watcher.domain.pipeline import compute_batch_size, compute_most_samples
 from watcher.domain.redaction import redact
 from watcher.domain.sampling_rules import BudgetPeriod
 from watcher.domain.window import compute_window
+from watcher.lateness import build_lateness
 from watcher.lightly import datasets
 from watcher.lightly.transport import Transport
 from watcher.lightly.workflows.listing import iter_pages
@@ -105,6 +110,7 @@ def plan_watch(
     transport: Transport | None,
     now_ms: int,
     why_not_listed: str = "the server was not asked",
+    find_own_output: Callable[[str], re.Pattern[str]] = lambda _: SERVERS_OUTPUT,
 ) -> Plan:
     """Plans a watch.
 
@@ -114,6 +120,7 @@ def plan_watch(
         transport: to list what is new; without it only the ledger is looked at.
         now_ms: the present, unix milliseconds.
         why_not_listed: told where there is no transport.
+        find_own_output: gives for the id of a dataset what matches names that the daemon or the server wrote itself.
 
     Returns:
         The plan. Cost: one listing of the next poll's window, memory one page of it.
@@ -124,7 +131,7 @@ def plan_watch(
             watch = watches.load_watch(session, name=config.name)
     n_new, n_pages, listing = None, None, why_not_listed
     if transport is not None:
-        n_new, n_pages, listing = _count_new(database, config, watch, transport, now_ms)
+        n_new, n_pages, listing = _count_new(database, config, watch, transport, now_ms, find_own_output)
     mean_bytes: float | None = None
     n_waiting = n_open = n_unconfirmed = 0
     spending = _Spending(config.sampling)
@@ -233,9 +240,14 @@ def _plan_batches(
 
 
 def _count_new(
-    database: Database | None, config: WatchConfig, watch: Watch | None, transport: Transport, now_ms: int
+    database: Database | None,
+    config: WatchConfig,
+    watch: Watch | None,
+    transport: Transport,
+    now_ms: int,
+    find_own_output: Callable[[str], re.Pattern[str]],
 ) -> tuple[int | None, int | None, str]:
-    """Files of the next window that the ledger does not know, pages listed, and why not."""
+    """Files of the next window that the ledger does not know and a batch may take, pages listed, and why not."""
     try:
         dataset_id = watch.dataset_id if watch is not None else _find_dataset(transport, config.dataset)
         if dataset_id is None:
@@ -244,16 +256,19 @@ def _count_new(
                 None,
                 f"there is no dataset {config.dataset!r} on the server yet: the first poll makes it",
             )
-        window = compute_window(
-            mark_s=None if watch is None else watch.mark_s, server_now_s=now_ms // 1000, rules=config.poll
-        )
-        from_s = window.from_s if window.overlap_from_s is None else window.overlap_from_s
+        first, last = _compute_range(config, watch, now_ms)
+        own_output = find_own_output(dataset_id)
         n_new = n_pages = 0
         for page in iter_pages(
-            transport, dataset_id=dataset_id, from_s=from_s, to_s=window.to_s, max_pages=config.poll.max_pages
+            transport, dataset_id=dataset_id, from_s=first, to_s=last, max_pages=config.poll.max_pages
         ):
             n_pages += 1
-            names = {row.file_name for row in page.rows}
+            names = {
+                row.file_name
+                for row in page.rows
+                if is_input(row.file_name, own_output=own_output, is_sidecar=config.metadata.is_sidecar)
+                and explain_bad_name(row.file_name) is None
+            }
             if database is not None and watch is not None:
                 with database.read() as session:
                     names -= samples.load_samples_named(
@@ -263,6 +278,20 @@ def _count_new(
     except (ApiException, TransportError, WatcherError) as error:
         return None, None, redact(str(error))
     return n_new, n_pages, ""
+
+
+def _compute_range(config: WatchConfig, watch: Watch | None, now_ms: int) -> tuple[int, int]:
+    """What the next poll lists, its overlap included, in the numbers of the server."""
+    window = compute_window(
+        mark_s=None if watch is None else watch.mark_s,
+        server_now_s=now_ms // 1000,
+        rules=config.poll,
+        overlap_s=None
+        if watch is None
+        else build_lateness(watch).compute_overlap(config.poll, now_s=now_ms / 1000),
+    )
+    from_s = window.from_s if window.overlap_from_s is None else window.overlap_from_s
+    return (ListingFacts() if watch is None else watch.listing).compute_range(from_s, window.to_s)
 
 
 def _find_dataset(transport: Transport, name: str) -> str | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -16,6 +18,7 @@ from watcher.bootstrap_jobs import check_files
 from watcher.cli.frame import JsonOption, app, load, out, reporting
 from watcher.cli.views import print_lives, print_overview, print_settings, print_variables
 from watcher.daemon import Addresses, Daemon
+from watcher.domain.delivery import ManifestRules
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import Step, WatchConfig
 from watcher.ops.changes import find_watch
@@ -24,6 +27,7 @@ from watcher.ops.overview import load_overview
 from watcher.settings.faults import Faults
 from watcher.settings.root import Settings
 from watcher.signals import wait_for_signal, watch_signals
+from watcher.sinks.place import describe_place
 from watcher.worker import Worker
 
 
@@ -50,6 +54,22 @@ def run() -> None:
             os._exit(0)  # the interpreter would wait for the threads of that work
 
 
+def list_places(data_dir: Path, configs: Iterable[WatchConfig]) -> list[str]:
+    """Where the picks of all watches go: folders, buckets, and receivers by their hosts; each once."""
+    sinks = [
+        sink.rules for config in configs if Step.DELIVER in config.steps for sink in config.deliver.sinks
+    ]
+    places = [
+        describe_place(rules.url)
+        if not isinstance(rules, ManifestRules)
+        else rules.location
+        if rules.is_bucket
+        else str(data_dir / rules.location)
+        for rules in sinks
+    ]
+    return list(dict.fromkeys(places))
+
+
 def _print_addresses(settings: Settings, configs: list[WatchConfig], addresses: Addresses) -> None:
     lines = [f"Datasource Watcher {__version__}"]
     lines += [
@@ -57,8 +77,8 @@ def _print_addresses(settings: Settings, configs: list[WatchConfig], addresses: 
         for config in configs
         if config.folder is not None
     ]
+    lines += [f"  picks appear in   {place}" for place in list_places(settings.data_dir, configs)]
     lines += [
-        f"  picks appear in   {settings.data_dir / 'selected'}",
         f"  status page       {addresses.http}/",
         f"  metrics           {addresses.probes}/metrics",
         f"  {'platform' if settings.is_embedded else 'server'}          {addresses.server}".replace(

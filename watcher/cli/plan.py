@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from watcher import bootstrap
+from watcher.attach import find_own_output
 from watcher.cli.frame import JsonOption, app, err, load, out, reporting
 from watcher.cli.progress import showing
 from watcher.daemon import Daemon
@@ -51,15 +53,15 @@ def plan(
             raise ConfigError(f"there is no watch {watch!r}; configured are: {known}")
         now_ms = int(time.time() * 1000)
         if not bootstrap.has_store(settings):
-            plans = _plan_first_run(settings, configs, now_ms)
+            plans = _plan_first_run(settings, configs, now_ms, known=daemon.configs)
         else:
             try:
                 daemon.open()
             except StoreLockedError:
-                plans = _plan_beside_daemon(settings, configs, now_ms)
+                plans = _plan_beside_daemon(settings, configs, now_ms, known=daemon.configs)
             else:
                 try:
-                    plans = _plan_each(*daemon.lend(), configs, now_ms)
+                    plans = _plan_each(*daemon.lend(), configs, now_ms, known=daemon.configs)
                 finally:
                     daemon.stop()
         if as_json:
@@ -70,23 +72,44 @@ def plan(
 
 
 def _plan_each(
-    database: Database | None, transport: Transport, configs: list[WatchConfig], now_ms: int
+    database: Database | None,
+    transport: Transport,
+    configs: list[WatchConfig],
+    now_ms: int,
+    *,
+    known: Sequence[WatchConfig],
 ) -> list[Plan]:
+    """Plans some of the known watches."""
     with showing("listing", console=err):
-        return [plan_watch(database, config=config, transport=transport, now_ms=now_ms) for config in configs]
+        return [
+            plan_watch(
+                database,
+                config=config,
+                transport=transport,
+                now_ms=now_ms,
+                find_own_output=lambda dataset_id: find_own_output(
+                    transport, dataset_id=dataset_id, configs=known
+                ),
+            )
+            for config in configs
+        ]
 
 
-def _plan_beside_daemon(settings: Settings, configs: list[WatchConfig], now_ms: int) -> list[Plan]:
+def _plan_beside_daemon(
+    settings: Settings, configs: list[WatchConfig], now_ms: int, *, known: Sequence[WatchConfig]
+) -> list[Plan]:
     database = bootstrap.open_existing_store(settings)
     transport = bootstrap.build_command_transport(settings, database=database)
     try:
-        return _plan_each(database, transport, configs, now_ms)
+        return _plan_each(database, transport, configs, now_ms, known=known)
     finally:
         transport.close()
         database.close()
 
 
-def _plan_first_run(settings: Settings, configs: list[WatchConfig], now_ms: int) -> list[Plan]:
+def _plan_first_run(
+    settings: Settings, configs: list[WatchConfig], now_ms: int, *, known: Sequence[WatchConfig]
+) -> list[Plan]:
     """Before there is a store: another server is asked; the platform inside is there from the first run on."""
     if settings.is_embedded:
         return [
@@ -95,7 +118,7 @@ def _plan_first_run(settings: Settings, configs: list[WatchConfig], now_ms: int)
         ]
     transport = bootstrap.build_command_transport(settings, database=None)
     try:
-        return _plan_each(None, transport, configs, now_ms)
+        return _plan_each(None, transport, configs, now_ms, known=known)
     finally:
         transport.close()
 

@@ -104,11 +104,12 @@ class Reembedding:
 
     def _compute_listed(self, source: VectorSource) -> int:
         n_computed = 0
+        first, last = source.watch.listing.compute_range(0, int(self.clock.now_s()) + _AHEAD_S)
         for page in iter_pages(
             self.transport,
             dataset_id=source.watch.dataset_id,
-            from_s=0,
-            to_s=int(self.clock.now_s()) + _AHEAD_S,
+            from_s=first,
+            to_s=last,
             max_pages=self.config.poll.max_pages,
         ):
             urls = {row.file_name: row.read_url for row in page.rows}

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from watcher import __version__
+from watcher.attach import find_own_output
 from watcher.domain.errors import StoreError, UnknownWatchError, WatcherError
 from watcher.domain.models import Watch
 from watcher.logs import get_logger
@@ -212,8 +213,15 @@ class Api:
             with self._parts.database.read() as session:
                 find_watch(session, name)
             raise Fault(409, "NOT_POLLED_HERE", f"the watch {name!r} is not configured in this process")
-        now_ms = int(self._parts.clock.now_s() * 1000)
-        return plan_watch(self._parts.database, config=config, transport=self._parts.transport, now_ms=now_ms)
+        return plan_watch(
+            self._parts.database,
+            config=config,
+            transport=self._parts.transport,
+            now_ms=int(self._parts.clock.now_s() * 1000),
+            find_own_output=lambda dataset_id: find_own_output(
+                self._parts.transport, dataset_id=dataset_id, configs=self._parts.configs.values()
+            ),
+        )
 
     def _get_lives(self, ask: Ask) -> object:
         name = ask.query.get("name", "")

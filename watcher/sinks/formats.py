@@ -76,9 +76,13 @@ def _write_csv(file: BinaryIO, chunks: Iterable[list[PickedSample]]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     try:
         writer = csv.writer(text, lineterminator="\n")
+        # The module quotes a carriage return only where it is part of the line's end, but takes it for one in reading.
+        quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(COLUMNS)
         for chunk in chunks:
-            writer.writerows(_row(pick.line).values() for pick in chunk)
+            for pick in chunk:
+                row = _row(pick.line)
+                (quoting if "\r" in pick.line.file_name else writer).writerow(row.values())
     finally:
         text.detach()
 

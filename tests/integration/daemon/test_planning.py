@@ -5,25 +5,34 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
+from tests.integration.daemon.listing_double import DATASET_ID, ListingDouble, serve
+from tests.integration.daemon.listing_double import TOKEN as DOUBLE_TOKEN
 from tests.integration.daemon.test_pipeline import Pipeline, _put_pictures, pipeline
+from watcher.database.engine import Database
 from watcher.domain.delivery import (
     DeliverRules,
     LabelStudioRules,
+    ManifestFormat,
     ManifestRules,
     SinkConfig,
     WebhookRules,
 )
 from watcher.domain.errors import ConfigError
-from watcher.domain.models import BatchRules, SamplingRules, UploadMode, UploadRules
+from watcher.domain.listing_facts import ListingFacts, TimeUnit
+from watcher.domain.models import BatchRules, SamplingRules, UploadMode, UploadRules, WatchConfig
+from watcher.domain.own_output import build_own_output
+from watcher.domain.poll_rules import PollRules
 from watcher.domain.sampling_rules import BudgetPeriod
+from watcher.domain.step_rules import MetadataRules, MetadataSource
 from watcher.exporting import export_tag
 from watcher.lightly import datasets
 from watcher.lightly.transport import Transport
 from watcher.planning import Plan, plan_watch
-from watcher.store import picks
+from watcher.store import picks, watches
 from watcher.store.tables import metadata
 
 __all__ = ["pipeline"]
@@ -79,6 +88,52 @@ def test_plan_counts_what_is_new_and_what_waits_and_does_nothing(pipeline: Pipel
     assert made.n_bytes == round(8 * sum(sizes) / len(sizes))
     assert made.bytes_are.startswith("estimated")
     assert (dump(pipeline), sorted(pipeline.list_remote()), sorted(pipeline.list_tags())) == before
+
+
+def test_plan_counts_what_a_poll_would_find_in_the_units_of_the_server(database: Database) -> None:
+    double = ListingDouble(unit_ms=1)
+    for name in (
+        "a.jpg",
+        "b.jpg",
+        "a.json",
+        ".lightly/thumbnails/a.webp",
+        "out/w-000001.jsonl",
+        "/absolute.jpg",
+    ):
+        double.put(name, ago_s=40)
+    double.put("late.jpg", ago_s=1500)
+    double.put("older.jpg", ago_s=9000)
+    config = WatchConfig(
+        name="w",
+        dataset="w",
+        poll=PollRules(hold_back_s=0, overlap_s=60, overlap_max_s=3600),
+        metadata=MetadataRules(source=MetadataSource.SIDECAR),
+        deliver=DeliverRules(
+            sinks=(
+                SinkConfig(
+                    name="lake",
+                    rules=ManifestRules(location=f"s3://{DATASET_ID}/in/out", format=ManifestFormat.JSONL),
+                ),
+            )
+        ),
+    )
+    now_ms = int(time.time() * 1000)
+    with database.write() as session:
+        watch = watches.ensure_watch(session, name="w", server="double", dataset_id=DATASET_ID, now_ms=1)
+        watches.record_probe(
+            session, watch_id=watch.id, facts=ListingFacts(unit=TimeUnit.MILLISECONDS), now_ms=1
+        )
+        watches.update_mark(session, watch_id=watch.id, mark_s=now_ms // 1000 - 100, now_ms=now_ms)
+        watches.record_lateness(session, watch_id=watch.id, lateness_s=1400, now_ms=now_ms)
+    with serve(double), closing(Transport(server=double.url, token=DOUBLE_TOKEN)) as transport:
+        made = plan_watch(
+            database,
+            config=config,
+            transport=transport,
+            now_ms=now_ms,
+            find_own_output=lambda dataset_id: build_own_output(f"s3://{dataset_id}/in", [config]),
+        )
+    assert (made.n_new, made.listing) == (3, "")
 
 
 def test_plan_of_a_server_that_is_away_still_tells_the_ledger(pipeline: Pipeline, free_port: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import watcher.jobs.reembed
 from tests.integration.daemon.test_pipeline import Pipeline, _put_pictures, pipeline
 from watcher.domain.clock import SystemClock
 from watcher.domain.errors import CancelledError, EmbedderUnavailableError
+from watcher.domain.listing_facts import ListingFacts, TimeUnit
 from watcher.domain.models import BatchState
 from watcher.embedders.descriptor import DescriptorEmbedder
 from watcher.jobs.reembed import Reembedding
@@ -20,7 +23,8 @@ from watcher.jobs.room import Room
 from watcher.lightly import embeddings
 from watcher.lightly import samples as remote_samples
 from watcher.lightly.wire.samples import SampleCreateRequest
-from watcher.store import control, embedder_pins, lacks, samples, vectors
+from watcher.lightly.workflows.listing import iter_pages
+from watcher.store import control, embedder_pins, lacks, samples, vectors, watches
 
 __all__ = ["pipeline"]
 
@@ -128,6 +132,28 @@ def test_reembedding_that_broke_off_goes_on_where_it_was_and_changes_nothing_bef
     pipeline.poll()
     pipeline.run_all()
     assert pipeline.load_batch_state(2) is BatchState.DONE
+
+
+def test_reembedding_lists_in_the_units_of_the_server(
+    pipeline: Pipeline, build: Callable[..., Reembedding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put_pictures(pipeline.scene, ["a.jpg"])
+    pipeline.poll()
+    pipeline.run_all()
+    with pipeline.scene.database.write() as session:
+        facts = ListingFacts(unit=TimeUnit.MILLISECONDS)
+        watches.record_probe(session, watch_id=1, facts=facts, now_ms=1)
+    asked: list[tuple[int, int]] = []
+
+    def list_in_seconds(transport: Any, *, from_s: int, to_s: int, **named: Any) -> Any:
+        asked.append((from_s, to_s))
+        return iter_pages(transport, from_s=from_s // 1000, to_s=to_s // 1000, **named)
+
+    monkeypatch.setattr(watcher.jobs.reembed, "iter_pages", list_in_seconds)
+    build(Pairs()).run()
+    ((first, last),) = asked
+    assert first == 0
+    assert last > 1000 * time.time()
 
 
 def test_pictures_that_were_refused_get_their_vectors_by_the_same_embedder(

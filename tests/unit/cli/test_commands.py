@@ -13,7 +13,9 @@ import pytest
 
 from tests.builders import add_batch, add_watch, deliver, open_store
 from tests.stores import empty_store
-from watcher.domain.delivery import DeliveryState
+from watcher.cli.app import list_places
+from watcher.domain.delivery import DeliverRules, DeliveryState, ManifestRules, SinkConfig, WebhookRules
+from watcher.domain.models import Step, WatchConfig
 from watcher.store import control
 from watcher.store.duty_requests import load_open_requests
 from watcher.store.leadership import take_lead
@@ -243,3 +245,23 @@ def test_poll_and_audit_beside_a_leader_elsewhere_stay_asked_for(command, migrat
     assert found.exit_code == 1
     assert f"no {verb} of cams ended within 0 s; it stays asked for (watcher pod-b:1:0f leads" in found.stderr
     assert (request.watch, request.duty) == ("cams", verb)
+
+
+def test_places_of_the_picks_are_those_of_the_sinks(tmp_path):
+    def build(*rules, steps=(Step.UPLOAD, Step.DELIVER)):
+        sinks = tuple(SinkConfig(name=f"s{number}", rules=each) for number, each in enumerate(rules))
+        return WatchConfig(name="w", dataset="w", steps=steps, deliver=DeliverRules(sinks=sinks))
+
+    hook = WebhookRules(url="https://qa.example.com/secret-path", secret="s" * 32)
+    configs = [
+        WatchConfig(name="w", dataset="w"),
+        build(ManifestRules(location="s3://lake/picked"), hook),
+        build(ManifestRules(location="/mnt/picks"), ManifestRules()),
+        build(ManifestRules(location="never"), steps=(Step.UPLOAD,)),
+    ]
+    assert list_places(tmp_path, configs) == [
+        str(tmp_path / "selected"),
+        "s3://lake/picked",
+        "https://qa.example.com",
+        "/mnt/picks",
+    ]

@@ -15,7 +15,7 @@ from watcher.domain.delivery import ManifestFormat, ManifestRules
 from watcher.domain.errors import ConfigError, DeliveryError, StoreUnavailableError
 from watcher.sinks.manifest import ManifestSink
 
-NAMES = ["日本 'x'.jpg", "line\nbreak.jpg", 'a+b,"%25".jpg']
+NAMES = ["日本 'x'.jpg", "line\nbreak.jpg", 'a+b,"%25".jpg', "carriage\rreturn.jpg"]
 
 
 def deliver(parts, names, form=ManifestFormat.JSONL, **changes) -> Path:
