@@ -24,6 +24,7 @@ from watcher.bootstrap import build_platform_config
 from watcher.database.engine import build_database
 from watcher.domain.clock import Clock
 from watcher.domain.errors import ConfigError, StoreError
+from watcher.moving import refuse_moved
 from watcher.settings.root import Settings
 from watcher.store.lock import FileLock
 
@@ -83,12 +84,18 @@ def back_up(settings: Settings, folder: Path, *, clock: Clock) -> BackupList:
         What was copied.
 
     Raises:
-        ConfigError: the store is in Postgres, there is none, or the folder is there already or cannot be written.
+        ConfigError: the store is in Postgres, was moved elsewhere, there is none, or the folder is there already or
+            cannot be written.
         StoreError: a copy does not pass SQLite's own check.
     """
     places = _find_places(settings)
     if not places.store.exists():
         raise ConfigError(f"there is no store at {places.store} to back up: set WATCHER_DATA_DIR")
+    store = build_database(settings.store_url)
+    try:
+        refuse_moved(store)
+    finally:
+        store.close()
     if folder.exists():
         raise ConfigError(f"{folder} is there already: name a folder that is not")
     unfinished = folder.with_name(f".{folder.name}.unfinished")
@@ -118,8 +125,10 @@ def back_up(settings: Settings, folder: Path, *, clock: Clock) -> BackupList:
             _sync(unfinished / name)
         unfinished.rename(folder)
         _sync(folder.parent)
-    except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    except BaseException as error:
+        shutil.rmtree(unfinished, ignore_errors=True)  # it may be what fills the disk, and holds secrets
+        if not isinstance(error, OSError):
+            raise
         raise ConfigError(
             f"the backup cannot be written to {folder}: {error.strerror}; name one with room that this user may write"
         ) from error

@@ -24,7 +24,7 @@ from watcher.domain.errors import ConfigError
 from watcher.lightly.transport import RequestSeen, Transport
 from watcher.lightly.trust import check_authorities
 from watcher.logs import get_logger
-from watcher.moving import refuse_moved, refuse_unfinished_move
+from watcher.moving import refuse_moved, refuse_unfinished_move, tell_move
 from watcher.platform.settings import PlatformConfig
 from watcher.platform.store.tables import SCHEMA as PLATFORM_SCHEMA
 from watcher.request_rate import limit_rate
@@ -173,8 +173,12 @@ def _keep_private(database: Database) -> None:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
-def open_existing_store(settings: Settings) -> Database:
+def open_existing_store(settings: Settings, *, warns: bool = True) -> Database:
     """The store for a command that only reads it, beside a daemon or without one.
+
+    Args:
+        settings: where it is.
+        warns: that it was moved, and what it holds is the past, is told in the log.
 
     Raises:
         ConfigError: there is none yet.
@@ -188,6 +192,9 @@ def open_existing_store(settings: Settings) -> Database:
     database = build_database(settings.store_url)
     try:
         check_schema(database, SCHEMA)
+        moved = tell_move(database) if warns else None
+        if moved is not None:
+            _log.warning("store.is_elsewhere", reason=moved)
     except BaseException:
         database.close()
         raise

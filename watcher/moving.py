@@ -41,7 +41,7 @@ from watcher.domain.errors import ConfigError, StoreError
 from watcher.leadership import Leadership
 from watcher.logs import get_logger
 from watcher.store import SCHEMA, processes
-from watcher.store.tables import metadata
+from watcher.store.tables import metadata, watches
 
 _log = get_logger("moving")
 
@@ -96,15 +96,22 @@ def refuse_moved(database: Database) -> None:
     Raises:
         ConfigError: with the place, without its password, and the way out.
     """
-    moved = _load_moved(database)
-    if moved is not None:
-        place, moved_ms = moved
-        at = datetime.fromtimestamp(moved_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    where = tell_move(database)
+    if where is not None:
         raise ConfigError(
-            f"the store was moved to {place} at {at}: set WATCHER_STORE__URL to that place. To go on with this one, "
-            "without what the new one did since, stop whatever works on the new one, and run `watcher move-store "
-            "--take-back`"
+            f"{where}. To go on with this one, without what the new one did since, stop whatever works on the new one, "
+            "and run `watcher move-store --take-back`"
         )
+
+
+def tell_move(database: Database) -> str | None:
+    """Where and when the store was moved, without the place's password, and what to do; None if it was not."""
+    moved = _load_moved(database)
+    if moved is None:
+        return None
+    place, moved_ms = moved
+    at = datetime.fromtimestamp(moved_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"the store was moved to {place} at {at}: set WATCHER_STORE__URL to that place"
 
 
 def take_back(database: Database, *, now_ms: int) -> str:
@@ -168,7 +175,8 @@ def move_store(
         The tables with their counts.
 
     Raises:
-        ConfigError: the target holds another store, both are the same, or the source was moved elsewhere before.
+        ConfigError: the target holds another store, both are the same, or the source was moved before, also to the
+            same target.
         StoreLockedError: a daemon works on the source.
         StoreError: the sides differ at the end; the target is not to be used.
     """
@@ -180,7 +188,7 @@ def move_store(
         _refuse_workers(source, now_ms=now_ms)
         place = describe_place(target.engine.url)
         marked = _load_moved(source)
-        if marked is not None and marked[0] != place:
+        if marked is not None and (marked[0] != place or _is_in_use(target)):
             refuse_moved(source)
         _begin(target)
         moved = []
@@ -211,6 +219,14 @@ def _refuse_workers(source: Database, *, now_ms: int) -> None:
             f"{n_alive} replicas or workers gave a sign of life within the last minute: stop them, wait a minute, and "
             "move then"
         )
+
+
+def _is_in_use(target: Database) -> bool:
+    """Whether watches live there, and no move into it is under way."""
+    if _has_table(target, PROGRESS_TABLE) or not _has_table(target, watches.name):
+        return False
+    with target.read() as session:
+        return _holds_rows(session, watches)
 
 
 def _begin(target: Database) -> None:

@@ -146,6 +146,15 @@ def test_backup_into_a_folder_that_is_there_is_refused_and_leaves_it_alone(build
     assert list((tmp_path / "backup").iterdir()) == []
 
 
+def test_backup_of_a_broken_database_leaves_nothing_behind(build, tmp_path):
+    daemon = build("data")
+    daemon.run_command("migrate")
+    broken = daemon.data_dir / "platform" / "platform.sqlite"
+    broken.write_bytes(broken.read_bytes()[:4096] + b"\xff" * (broken.stat().st_size - 4096))
+    assert "platform.sqlite" in daemon.run_command("backup", str(tmp_path / "backups" / "today"), expect=1)
+    assert list((tmp_path / "backups").iterdir()) == []
+
+
 def test_restore_from_a_folder_without_a_backup_names_what_is_missing(build, tmp_path):
     assert "holds no backup" in build("data").run_command("restore", str(tmp_path), expect=2)
 

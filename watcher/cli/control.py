@@ -343,7 +343,7 @@ def _change(watch: str, verb: str, wanted: Wanted | None = None) -> None:
     wanted = wanted or Wanted()
     with reporting():
         settings = load(quiet=True)
-        database = bootstrap.open_existing_store(settings)
+        database = bootstrap.open_existing_store(settings, warns=False)
         # On Postgres anyone may write a change; an SQLite file belongs to its daemon, which is asked to do it.
         lock = FileLock(database) if database.is_sqlite else None
         try:

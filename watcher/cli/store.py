@@ -45,7 +45,7 @@ def move(
             _take_back(settings, now_ms=now_ms)
             return
         target = build_database(_find_target(to))
-        source = bootstrap.open_existing_store(settings)
+        source = bootstrap.open_existing_store(settings, warns=False)
         try:
             moved = move_store(
                 source, target, now_ms=now_ms, say=lambda line: out.print(f"  {line}", markup=False)
@@ -70,7 +70,7 @@ def _find_target(to: str | None) -> str:
 
 
 def _take_back(settings: Settings, *, now_ms: int) -> None:
-    database = bootstrap.open_existing_store(settings)
+    database = bootstrap.open_existing_store(settings, warns=False)
     try:
         place = take_back(database, now_ms=now_ms)
     finally:

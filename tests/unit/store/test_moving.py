@@ -129,6 +129,12 @@ def test_move_into_a_store_that_holds_rows_or_into_itself_is_refused(source, tar
         move(source, source)
     move(source, target)
     before = rows_of(target)
+    with pytest.raises(
+        ConfigError, match=re.escape(f"moved to {describe_place(target.engine.url)} at 2023-")
+    ):
+        move(source, target)
+    with source.write() as session:
+        session.execute(text("DROP TABLE moved_to"))
     with pytest.raises(ConfigError, match="the target is not empty"):
         move(source, target)
     assert rows_of(target) == before
@@ -151,12 +157,20 @@ def test_command_moves_and_tells_what_to_set(source, database_url, tmp_path):
     assert "samples: 55 rows" in done.stdout
     assert "set WATCHER_STORE__URL" in done.stdout
     place = describe_place(build_database(database_url).engine.url)
-    for command in (("poll",), ("pause", "gate")):
+    for command in (
+        ("poll",),
+        ("pause", "gate"),
+        ("move-store", "--to", database_url),
+        ("backup", str(tmp_path / "b")),
+    ):
         refused = run_command(*command, **own)
         assert refused.exit_code == 2
         told = " ".join(refused.stderr.split())
         assert f"the store was moved to {place} at 2" in told
         assert "`watcher move-store --take-back`" in told
+    shown = run_command("status", **own)
+    assert shown.exit_code == 0
+    assert f"the store was moved to {place} at 2" in " ".join(shown.stderr.split())
     back = run_command("move-store", "--take-back", **own)
     assert (back.exit_code, place in back.stdout.replace("\n", "")) == (0, True), back.stderr
     assert run_command("pause", "gate", **own).exit_code == 0
