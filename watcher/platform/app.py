@@ -122,6 +122,7 @@ def build_platform(config: PlatformConfig, *, clock: Clock) -> Platform:
         listings=Listings(config.data_dir / "listings", clock),
         users=Recent(clock, keep_s=5.0),
         sources=Recent(clock, keep_s=2.0),
+        cleaning_due=threading.Event(),
         jobs_ready={kind: threading.Event() for kind in jobs.KINDS},
     )
 

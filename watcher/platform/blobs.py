@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
+
+from watcher.domain.errors import StoreUnavailableError
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -62,7 +65,10 @@ class BlobStore(Protocol):
         """A local file with the content; raises FileNotFoundError."""
 
     def delete_dataset(self, dataset_id: str) -> None:
-        """Removes all blobs of a dataset."""
+        """Removes all blobs of a dataset; raises StoreUnavailableError if some are left."""
+
+    def remove_stale(self, *, before_s: float) -> None:
+        """Removes local files that nobody needs any more: unfinished uploads of killed processes, unused copies."""
 
     def delete(self, key: str) -> None:
         """Removes a blob; harmless if there is none."""
@@ -114,7 +120,18 @@ class FolderBlobs:
 
     def delete_dataset(self, dataset_id: str) -> None:
         """Removes the dataset's folder."""
-        shutil.rmtree(self._root / dataset_id, ignore_errors=True)
+        try:
+            shutil.rmtree(self._root / dataset_id)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"uploads of the deleted dataset {dataset_id} cannot be removed: {error.strerror}"
+            ) from error
+
+    def remove_stale(self, *, before_s: float) -> None:
+        """Removes what killed processes left of uploads."""
+        remove_stale_files(self._temp, before_s=before_s)
 
     def delete(self, key: str) -> None:
         """Removes the file."""
@@ -130,11 +147,9 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_stale_uploads(folder: Path, *, before_s: float) -> int:
-    """Removes temporary files that a killed process left; gives their number."""
-    count = 0
+def remove_stale_files(folder: Path, *, before_s: float) -> None:
+    """Removes files that were last touched before; others may remove them at the same time."""
     for entry in os.scandir(folder):
-        if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < before_s:
-            Path(entry.path).unlink(missing_ok=True)
-            count += 1
-    return count
+        with contextlib.suppress(FileNotFoundError):
+            if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < before_s:
+                Path(entry.path).unlink()

@@ -5,6 +5,7 @@ Credentials come from the environment, as the store's own tools read them (`AWS_
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import secrets
 import threading
@@ -19,7 +20,7 @@ from obstore.store import ObjectStore, from_url
 
 from watcher.domain.errors import ConfigError, StoreUnavailableError
 from watcher.domain.redaction import redact
-from watcher.platform.blobs import OpenBlob
+from watcher.platform.blobs import OpenBlob, remove_stale_files
 from watcher.platform.objects.cloud import open_object
 
 # Plain HTTP is for stores that the operator runs beside the platform; the address is theirs to choose.
@@ -114,12 +115,23 @@ class BucketBlobs:
         return path
 
     def _drop_oldest(self) -> None:
-        copies = sorted(self._local.iterdir(), key=lambda path: path.stat().st_mtime)
-        for path in copies[:-_MAX_LOCAL_FILES]:
+        # Processes that compute jobs share the folder, so a copy may go at any moment.
+        copies: list[tuple[float, Path]] = []
+        for path in self._local.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                copies.append((path.stat().st_mtime, path))
+        for _modified_s, path in sorted(copies)[:-_MAX_LOCAL_FILES]:
             path.unlink(missing_ok=True)
 
+    def remove_stale(self, *, before_s: float) -> None:
+        """Removes what killed processes left of uploads, and copies that were not used since."""
+        for folder in (self._uploads, self._local):
+            remove_stale_files(folder, before_s=before_s)
+
     def delete_dataset(self, dataset_id: str) -> None:
-        """Removes everything below the dataset's prefix."""
+        """Removes everything below the dataset's prefix, and the copies on this machine."""
+        for path in self._local.glob(f"{dataset_id}_*"):
+            path.unlink(missing_ok=True)
         with _translated():
             for chunk in obstore.list(self._store, f"{dataset_id}/", chunk_size=_DELETE_CHUNK):
                 obstore.delete(self._store, [entry["path"] for entry in chunk])

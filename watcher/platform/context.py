@@ -25,6 +25,7 @@ class Platform:
     """The parts of one running platform; safe to share between threads.
 
     Attributes:
+        cleaning_due: set when a dataset was deleted, so that the cleaner of this process looks at once.
         jobs_ready: for each kind of jobs, set when one was added, so that the worker of this process looks at once.
     """
 
@@ -39,4 +40,5 @@ class Platform:
     sources: Recent[Source]
     intake: Intake
     roles: RoleSessions
+    cleaning_due: threading.Event
     jobs_ready: Mapping[str, threading.Event]

@@ -203,13 +203,13 @@ def _must_own(call: Call, dataset: store.DatasetRow) -> None:
 
 
 def delete_dataset(call: Call) -> None:
-    """Removes a dataset with all its rows and uploads; the datasource's objects stay."""
+    """Removes a dataset at once for all who ask, its rows and uploads soon; the datasource's objects stay."""
     with call.platform.database.write() as session:
         dataset = access.find_dataset(session, call, lock=True)
         _must_own(call, dataset)
-        store.delete_dataset(session, dataset_id=dataset.id)
+        store.hide_dataset(session, dataset_id=dataset.id, now_ms=call.now_ms)
     call.platform.sources.clear()
-    call.platform.blobs.delete_dataset(dataset.id)
+    call.platform.cleaning_due.set()
 
 
 def register_upload(call: Call) -> None:

@@ -79,14 +79,16 @@ def get_csv_read_url(call: Call) -> str:
 
 
 def delete_embedding(call: Call) -> None:
-    """Removes an embedding with its files."""
+    """Removes an embedding with its files; as long as files are left it is there and can be deleted again."""
     with call.platform.database.write() as session:
         dataset = access.find_dataset(session, call, lock=True)
         row = access.find_embedding(session, call, dataset.id)
-        store.delete_embedding(session, embedding_id=row.id)
+        store.update_embedding(session, embedding_id=row.id, values={"is_processed": False})
     if row.digest is not None:
         for suffix in ("csv", "npy"):
             call.platform.blobs.delete(build_embedding_key(dataset.id, row.id, row.digest, suffix))
+    with call.platform.database.write() as session:
+        store.delete_embedding(session, embedding_id=row.id)
 
 
 def set_is_processed(call: Call) -> None:

@@ -13,8 +13,9 @@ from watcher.database.schema import check_schema, upgrade_schema
 from watcher.domain.clock import Clock, SystemClock
 from watcher.domain.errors import ConfigError
 from watcher.logs import get_logger
-from watcher.platform import blobs, jobs
+from watcher.platform import jobs
 from watcher.platform.app import build_app, build_platform
+from watcher.platform.cleaning import Cleaner
 from watcher.platform.context import Platform
 from watcher.platform.rekeying import encrypt_anew, take_keys
 from watcher.platform.secrets import KEY_FILE, Keys, load_keys, new_id, read_configured_keys
@@ -25,7 +26,6 @@ from watcher.platform.worker import JobWorker
 from watcher.serving import ThreadedServer
 
 _log = get_logger(__name__)
-_STALE_S = 86_400.0
 
 
 class PlatformServer:
@@ -46,7 +46,7 @@ class PlatformServer:
             config: the settings.
             clock: reads the time.
             migrate: brings the schema up at the start; otherwise another schema is refused.
-            work: carries out jobs as well.
+            work: carries out jobs and cleans up as well.
             wrap: put round the application, such as by traces.
         """
         self.config = config
@@ -55,7 +55,7 @@ class PlatformServer:
         self._work = work
         self._wrap = wrap
         self._platform: Platform | None = None
-        self._workers: list[JobWorker] = []
+        self._workers: list[Cleaner | JobWorker] = []
         self._app: ASGIApp | None = None
         self._http = ThreadedServer(
             self._answer,
@@ -121,11 +121,11 @@ class PlatformServer:
         if len(self._platform.keys.ids) > 1:  # cryptography is loaded only where a key has changed
             encrypt_anew(self._platform)
         ensure_first_user(self._platform)
-        blobs.remove_stale_uploads(
-            self.config.data_dir / "blobs" / "uploads", before_s=self._clock.now_s() - _STALE_S
-        )
         if self._work:
-            self._workers = [JobWorker(self._platform, kind) for kind in jobs.KINDS]
+            self._workers = [
+                Cleaner(self._platform),
+                *(JobWorker(self._platform, kind) for kind in jobs.KINDS),
+            ]
             for worker in self._workers:
                 worker.start()
 

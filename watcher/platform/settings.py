@@ -36,6 +36,7 @@ class PlatformConfig:
         page_size: rows of one page of a datasource listing.
         request_timeout_s: longest wait for the next bytes of a request body.
         isolate_jobs: carries out samplings and projections in processes of their own.
+        job_retention_days: ended jobs are forgotten after this long.
         job_lease_s: after this long without a sign of life a job is taken over.
         datasource_endpoints: endpoints (`https://host:port`) that OBS datasources may name.
         s3_endpoint: where S3 datasources are, instead of AWS: a MinIO, say.
@@ -66,6 +67,7 @@ class PlatformConfig:
     page_size: int = 1000
     request_timeout_s: float = 60.0
     job_lease_s: float = 60.0
+    job_retention_days: float = 30.0
     isolate_jobs: bool = True
     datasource_endpoints: tuple[str, ...] = ()
     s3_endpoint: str | None = None

@@ -32,7 +32,7 @@ _SAMPLE_KEY = re.compile(r"([a-f0-9]{24})/(thumb|full)/([a-f0-9]{2})/([a-f0-9]{2
 _CSV_KEY = re.compile(r"([a-f0-9]{24})/csv/([a-f0-9]{24})")
 _SMALL_BYTES = 512 * 1024
 _BUFFER_BYTES = 1024 * 1024
-_MAX_UPLOAD_S = 3600.0
+MAX_UPLOAD_S = 3600.0
 _SIGNATURES = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -58,8 +58,8 @@ def build_sample_check(platform: Platform, key: str) -> re.Match[str] | None:
     if match is None:
         return None
     with platform.database.read() as session:
-        row = sample_store.load_sample(session, dataset_id=match[1], sample_id=match[4])
-    return match if row is not None else None
+        found = sample_store.has_sample(session, dataset_id=match[1], sample_id=match[4])
+    return match if found else None
 
 
 async def get_blob(request: Request) -> Response:
@@ -183,7 +183,7 @@ async def _copy(request: Request, file: BinaryIO, limit: int, idle_s: float) -> 
     received, buffer = 0, bytearray()
     stream = request.stream()
     try:
-        async with asyncio.timeout(_MAX_UPLOAD_S):
+        async with asyncio.timeout(MAX_UPLOAD_S):
             while True:
                 async with asyncio.timeout(idle_s):
                     chunk = await anext(stream, None)

@@ -129,6 +129,9 @@ def remove_user(platform: Platform, *, name: str) -> None:
     try:
         with platform.database.write() as session:
             user = _find(store.load_user_by_name(session, name=name), name)
+            first = _find(store.load_user_by_name(session, name=FIRST_USER), FIRST_USER)
+            # What is left of their deleted datasets goes by itself, in whosever name.
+            dataset_store.hand_over_deleted(session, user_id=user.id, to_user_id=first.id)
             store.delete_user(session, user_id=user.id)
     except IntegrityError as error:
         raise ConfigError(f"the user {name!r} still owns datasets: delete them first") from error

@@ -151,6 +151,9 @@ class PlatformSettings(Group):
     job_lease_s: float = Field(
         60.0, ge=5, le=3600, description="after this long without a sign of life a job is taken over"
     )
+    job_retention_days: float = Field(
+        30.0, ge=0.01, le=36_500, description="ended jobs are forgotten after this long; what they made stays"
+    )
     isolate_jobs: bool = Field(
         default=True, description="compute samplings and projections in processes of their own"
     )

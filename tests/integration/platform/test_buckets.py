@@ -21,6 +21,7 @@ from tests.integration.platform.caller import Caller
 from tests.integration.platform.conftest import TOKEN
 from tests.integration.platform.test_datasources import list_all
 from tests.integration.platform.test_samples import WEBP
+from tests.waiting import wait_for
 from watcher.domain.errors import ConfigError
 
 SECRET = "the-secret-access-key"
@@ -249,7 +250,10 @@ def test_uploads_in_a_bucket_work_like_those_in_a_folder(build_server, s3_url, b
         assert blobs.exists(f"{dataset[-24:]}/thumb/{first[-2:]}/{first}")
         assert not list((tmp_path / "data" / "blobs" / "uploads").iterdir())
         api("DELETE", dataset)
-        assert not blobs.exists(f"{dataset[-24:]}/thumb/{first[-2:]}/{first}")
+        key = f"{dataset[-24:]}/thumb/{first[-2:]}/{first}"
+        wait_for(lambda: not blobs.exists(key), what="the uploads are gone")
+        copies = tmp_path / "data" / "blobs" / "local"
+        assert not list(copies.iterdir())  # of the vectors
 
 
 def test_blob_url_that_names_no_store_is_told(build_server):

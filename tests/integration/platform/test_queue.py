@@ -77,6 +77,23 @@ def test_claim_takes_the_oldest_of_its_kind_alone(build_server, database_url):
         assert [claim(jobs.PROJECTION) for _ in range(2)] == [find_jobs(api, jobs.PROJECTION)[0]["id"], None]
 
 
+def test_users_take_turns_however_much_one_has_asked_for(build_server, database_url):
+    server = build_server(database_url=database_url, work=False)
+    add_user(server, "other", "token-of-the-other")
+    with Caller(server.url, TOKEN) as api, Caller(server.url, "token-of-the-other") as other:
+        dataset, _initial, embedding = prepare(api)
+        mine = [start(api, dataset, embedding, name)["jobId"] for name in ("first", "second", "third")]
+        dataset, _initial, embedding = prepare(other)
+        theirs = [start(other, dataset, embedding, name)["jobId"] for name in ("first", "second")]
+    taken = []
+    for now_ms in range(10**15, 10**15 + 5):
+        with server.platform.database.write() as session:
+            job = store.claim_job(session, kind=jobs.SAMPLING, owner="me", now_ms=now_ms, lease_ms=10**15)
+            store.finish_job(session, job_id=job.id, owner="me", now_ms=now_ms, error="done")
+        taken.append(job.id)
+    assert taken == [mine[0], theirs[0], mine[1], theirs[1], mine[2]]
+
+
 def test_user_cannot_fill_the_queue_and_holds_up_nobody_else(build_server, database_url):
     server = build_server(database_url=database_url, work=False, max_waiting_jobs=2)
     add_user(server, "other", "token-of-the-other")

@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from tests.integration.platform.caller import Caller
 from tests.integration.platform.conftest import TOKEN
+from tests.waiting import wait_for
 from watcher.platform.store.tables import datasets
 
 WEBP = b"RIFF\x00\x00\x00\x00WEBP rest"
@@ -365,4 +366,5 @@ def test_upload_for_a_deleted_dataset_is_refused_and_leaves_nothing(build_server
         requests.put(urls["full"], data=JPEG, timeout=5)
         api("DELETE", dataset)
         assert requests.put(urls["thumb"], data=WEBP, timeout=5).status_code == 404
-        assert not (tmp_path / "data" / "blobs" / dataset[-24:]).exists()
+        blobs = tmp_path / "data" / "blobs" / dataset[-24:]
+        wait_for(lambda: not blobs.exists(), what="the uploads are gone")

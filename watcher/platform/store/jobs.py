@@ -6,7 +6,20 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from watcher.platform.store.tables import jobs
@@ -54,8 +67,22 @@ def count_waiting(session: Session, *, user_id: str, kind: str, limit: int) -> i
 
 
 def claim_job(session: Session, *, kind: str, owner: str, now_ms: int, lease_ms: int) -> JobRow | None:
-    """Takes the oldest job of that kind that waits or whose owner went silent."""
-    query = select(jobs.c.id).where(_is_ready(kind, now_ms)).order_by(jobs.c.created_at, jobs.c.id).limit(1)
+    """Takes a job of that kind that waits or whose owner went silent.
+
+    Users take turns: the next one is whose last turn is the longest ago, with their oldest job.
+    """
+    earlier = jobs.alias()
+    last_turn = (
+        select(func.coalesce(func.max(earlier.c.started_at), 0))
+        .where(earlier.c.user_id == jobs.c.user_id, earlier.c.type == kind)
+        .scalar_subquery()
+    )
+    query = (
+        select(jobs.c.id)
+        .where(_is_ready(kind, now_ms))
+        .order_by(last_turn, jobs.c.created_at, jobs.c.id)
+        .limit(1)
+    )
     job_id = session.execute(query.with_for_update(skip_locked=True)).scalar()
     if job_id is None:
         return None
@@ -68,6 +95,7 @@ def claim_job(session: Session, *, kind: str, owner: str, now_ms: int, lease_ms:
             lease_until=now_ms + lease_ms,
             attempts=jobs.c.attempts + 1,
             modified_at=now_ms,
+            started_at=now_ms,
         )
     )
     return load_job(session, job_id=job_id)
@@ -165,6 +193,23 @@ def is_owner(session: Session, *, job_id: str, owner: str) -> bool:
         jobs.c.id == job_id, jobs.c.lease_owner == owner, jobs.c.status == "RUNNING"
     )
     return session.execute(query.with_for_update()).first() is not None
+
+
+def delete_ended(session: Session, *, before_ms: int, limit: int) -> int:
+    """Removes that many jobs at the most that ended before; gives their number."""
+    ended = (
+        select(jobs.c.id)
+        .where(
+            jobs.c.status.in_(("FINISHED", "FAILED")),
+            # A job was made before it ended: so far the index leads.
+            jobs.c.created_at < before_ms,
+            jobs.c.finished_at < before_ms,
+        )
+        .limit(limit)
+    )
+    found = list(session.execute(ended.with_for_update(skip_locked=True)).scalars())
+    session.execute(delete(jobs).where(jobs.c.id.in_(found)))
+    return len(found)
 
 
 def _is_ready(kind: Any, now_ms: Any) -> ColumnElement[bool]:

@@ -6,10 +6,10 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Row, Select, func, insert, select, text, update
+from sqlalchemy import Row, Select, exists, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
-from watcher.platform.store.tables import samples
+from watcher.platform.store.tables import datasets, samples
 
 SampleRow = Row[Any]
 MappingField = Literal["id", "file_name"]
@@ -101,6 +101,16 @@ def load_sample(session: Session, *, dataset_id: str, sample_id: str) -> SampleR
     """One sample by id."""
     query = select(samples).where(samples.c.id == sample_id, samples.c.dataset_id == dataset_id)
     return session.execute(query).first()
+
+
+def has_sample(session: Session, *, dataset_id: str, sample_id: str) -> bool:
+    """Whether there is such a sample, in a dataset that is not deleted."""
+    found = (
+        exists()
+        .where(samples.c.id == sample_id, samples.c.dataset_id == dataset_id)
+        .where(datasets.c.id == samples.c.dataset_id, datasets.c.deleted_at.is_(None))
+    )
+    return bool(session.execute(select(found)).scalar_one())
 
 
 def load_sample_by_name(session: Session, *, dataset_id: str, file_name: str) -> SampleRow | None:

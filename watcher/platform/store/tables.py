@@ -71,6 +71,9 @@ datasets = Table(
     Column("processed_until", BigInteger, nullable=False, default=0),
     Column("upload_total", BigInteger),
     Column("upload_processed", BigInteger),
+    # Nobody sees a deleted dataset. Its rows and files go by and by, and it goes when no upload can be under way.
+    Column("deleted_at", BigInteger),
+    Column("emptied_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("modified_at", BigInteger, nullable=False),
     UniqueConstraint("user_id", "name", name="uq_platform_datasets_user_name"),
@@ -193,7 +196,10 @@ jobs = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("modified_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
+    # When it was taken last: users take turns.
+    Column("started_at", BigInteger),
     UniqueConstraint("dataset_id", "claim_key", name="uq_platform_jobs_claim"),
+    Index("ix_platform_jobs_turns", "user_id", "type", "started_at"),
     Index("ix_platform_jobs_open", "status", "created_at"),
     Index("ix_platform_jobs_user", "user_id", "created_at"),
 )
