@@ -6,8 +6,29 @@ from typing import Any
 
 import jsonschema
 import referencing
+import referencing.jsonschema
 
 from watcher.domain.errors import ConfigError
+
+
+def find_outside_reference(schema: dict[str, Any]) -> str | None:
+    """A reference of the schema to something that is not in it, such as an address; None if there is none."""
+    kind: Any = jsonschema.validators.validator_for(schema)
+    specification = referencing.jsonschema.specification_with(kind.META_SCHEMA["$schema"])
+    root = specification.create_resource(schema)
+    left = [(root, referencing.Registry[Any]().resolver_with_root(root))]
+    while left:
+        part, resolver = left.pop()
+        for key in ("$ref", "$dynamicRef"):
+            reference = part.contents.get(key) if isinstance(part.contents, dict) else None
+            if not isinstance(reference, str):
+                continue
+            try:
+                resolver.lookup(reference)
+            except (referencing.exceptions.Unresolvable, ValueError):
+                return reference
+        left += [(inner, resolver.in_subresource(inner)) for inner in part.subresources()]
+    return None
 
 
 class SchemaValidator:

@@ -289,4 +289,12 @@ class MetadataSettings(Group):
             raise ConfigError(f"{where}JSON_SCHEMA={self.json_schema} is no JSON schema: {text}") from None
         if not isinstance(schema, dict):
             raise ConfigError(f"{where}JSON_SCHEMA={self.json_schema} holds no JSON object")
+        from watcher.jobs.metadata_schema import find_outside_reference  # noqa: PLC0415 - as above
+
+        reference = find_outside_reference(schema)
+        if reference is not None:
+            raise ConfigError(
+                f"{where}JSON_SCHEMA={self.json_schema} refers to {reference!r}, which is not in it: references to "
+                "addresses and other files are not followed; copy it below $defs"
+            )
         return schema

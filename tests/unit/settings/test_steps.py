@@ -163,6 +163,36 @@ def test_schema_that_is_none_is_refused(tmp_path, body):
     assert "JSON_SCHEMA" in told
 
 
+@pytest.mark.parametrize(
+    ("schema", "outside"),
+    [
+        ({"$ref": "https://example.com/a"}, "https://example.com/a"),
+        ({"properties": {"a": {"items": {"$ref": "other.json#/a"}}}}, "other.json#/a"),
+        ({"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"a": {}}}, "#/$defs/b"),
+        ({"$schema": "http://json-schema.org/draft-07/schema#", "not": {"$ref": "#c"}}, "#c"),
+        ({"properties": {"$ref": {"$ref": "#/$defs/a"}}, "$defs": {"a": {}}}, None),
+        (
+            {
+                "$id": "https://example.com/s",
+                "not": {"$ref": "https://example.com/s#a"},
+                "$defs": {"a": {"$anchor": "a"}},
+            },
+            None,
+        ),
+        ({"enum": [{"$ref": "https://example.com/a"}]}, None),
+        ({"items": {"$ref": "#"}}, None),
+    ],
+)
+def test_schema_that_refers_to_what_is_not_in_it_is_refused(tmp_path, schema, outside):
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    values = metadata(source="sidecar", json_schema=str(tmp_path / "schema.json"))
+    if outside is None:
+        (config,) = watches(values).values()
+        assert config.metadata.schema == schema
+    else:
+        assert f"schema.json refers to {outside!r}, which is not in it" in refusal(values)
+
+
 def test_metadata_source_without_the_step_is_refused():
     told = refusal({f"{GATE}METADATA__SOURCE": "sidecar"})
     assert "the steps leave metadata out: add it, or unset the source" in told
