@@ -11,6 +11,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from watcher.domain.redaction import redact
+from watcher.domain.visible import make_visible
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -54,6 +55,7 @@ def configure_logging(
         else [
             structlog.processors.format_exc_info,
             redact_event,
+            _show_control_characters,
             structlog.dev.ConsoleRenderer(
                 colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
             ),
@@ -102,6 +104,11 @@ def _redact_value(value: object) -> object:
     if isinstance(value, BaseException):
         return redact(f"{type(value).__name__}: {value}")
     return redact(repr(value))  # what the renderers would make of it
+
+
+def _show_control_characters(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """For a terminal, which would obey those in the name of a file."""
+    return {key: make_visible(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _name_foreign_logger(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

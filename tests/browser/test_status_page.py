@@ -121,6 +121,11 @@ def test_status_page_fits_a_phone_and_follows_its_scheme(
     opened = context.new_page()
     opened.goto(f"{daemon.http}{path}", wait_until="networkidle")
     assert opened.evaluate("document.documentElement.scrollWidth") <= 375
+    # As with the longest name of a watch, which is also that of its batches.
+    opened.evaluate(
+        "document.querySelectorAll('main a, main small').forEach(e => e.textContent = 'x_'.repeat(31) + 'x')"
+    )
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 375
     background = opened.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(244, 246, 248)" if scheme == "light" else "rgb(14, 19, 25)")
     context.close()

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from watcher.domain.errors import ConfigError, WatcherError
 from watcher.domain.redaction import redact
+from watcher.domain.visible import make_visible
 from watcher.logs import configure_logging
 from watcher.settings.root import Settings, load_settings
 
@@ -24,9 +26,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class _Console(Console):
+    """Shows the control characters that a name of a file holds; rich would send them to the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=make_visible(segment.text))
+
+
 # A pipe has no width; tables for one are as wide as they need to be.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
+err = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

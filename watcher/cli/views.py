@@ -14,6 +14,7 @@ from rich.text import Text
 from watcher.domain.delivery import Delivery, LabelStudioRules, ManifestRules, SinkConfig
 from watcher.domain.models import Run, Sample, Step, WatchConfig
 from watcher.domain.redaction import redact
+from watcher.domain.visible import make_visible
 from watcher.ops.life import Life
 from watcher.ops.overview import Overview, WatchView
 from watcher.scheduler import build_trigger
@@ -81,7 +82,14 @@ def _print_watch(console: Console, watch: WatchView, *, now_ms: int) -> None:
             state = Text(batch.state, style=_STYLES.get(batch.state, ""))
             new = "-" if batch.novelty is None else f"{batch.novelty:.2f}"
             places = [f"{d.sink}: {d.location}" for d in batch.deliveries if d.location is not None]
-            table.add_row(batch.key, str(batch.n_samples), new, state, Text(steps), Text(", ".join(places)))
+            table.add_row(
+                batch.key,
+                str(batch.n_samples),
+                new,
+                state,
+                Text(steps),
+                Text(make_visible(", ".join(places))),
+            )
         console.print(table)
     if watch.problem:
         console.print(Text(f"  last poll: {watch.problem}", style="red"))
@@ -171,7 +179,7 @@ def print_dead(
         return
     table = Table("watch", "what", "state", "reason", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
-        table.add_row(*(Text(row[name]) for name in ("watch", "what", "state", "reason")))
+        table.add_row(*(Text(make_visible(row[name])) for name in ("watch", "what", "state", "reason")))
     console.print(table if rows else "Nothing was given up.")
 
 
@@ -185,7 +193,7 @@ def print_log(console: Console, entries: list[AuditEntry]) -> None:
     for entry in entries:
         facts = ", ".join(f"{name} {value}" for name, value in entry.facts.items())
         told = (_moment(entry.at_ms / 1000), entry.actor, entry.verb, entry.watch, facts)
-        table.add_row(*(Text(part) for part in told))
+        table.add_row(*(Text(make_visible(part)) for part in told))
     console.print(table if entries else "Nobody has changed anything.")
 
 
@@ -197,7 +205,7 @@ def print_lives(console: Console, lives: list[Life]) -> None:
         table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 2))
         for event in life.events:
             facts = ", ".join(f"{key} {value}" for key, value in event.facts.items() if value is not None)
-            table.add_row(_moment(event.at_ms / 1000), event.what, Text(facts))
+            table.add_row(_moment(event.at_ms / 1000), event.what, Text(make_visible(facts)))
         console.print(table)
 
 

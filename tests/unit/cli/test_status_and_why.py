@@ -56,6 +56,19 @@ def test_status_of_an_empty_store_says_that_nothing_was_reached(stored_command):
     assert "No watch has reached its server yet" in done.stdout
 
 
+def test_control_characters_in_a_name_are_shown_and_not_sent_to_the_terminal(stored_command, database):
+    watch = add_watch(database)
+    name = "a\x1b]0;owned\x9b31m\u202egpj.exe"
+    add_batch(database, watch, [name])
+    sample = load(database, watch, name)
+    with database.write() as session:
+        samples.record_quarantined(session, sample_id=sample.id, reason="no\x1bimage", now_ms=NOW_MS)
+    for arguments in (("status",), ("dead",), ("why", name)):
+        shown = stored_command(*arguments).stdout
+        assert r"a\x1b]0;owned\x9b31m\u202egpj.exe" in shown, arguments
+        assert not set(shown) & {"\x1b", "\x9b", "\u202e"}, arguments
+
+
 def test_status_shows_marks_samples_batches_and_troubles(stored_command, picked):
     done = stored_command("status")
     assert done.exit_code == 0

@@ -48,6 +48,14 @@ def only_event(stream: io.StringIO) -> dict[str, object]:
     return event
 
 
+def test_terminal_is_shown_the_control_characters_of_a_name_and_does_not_obey_them():
+    stream = Terminal()
+    configure_logging(log_format="auto", level="INFO", stream=stream)
+    get_logger("jobs").info("sample.quarantined", file="a\x1b]0;owned\x07.jpg")
+    assert r"a\x1b]0;owned\x07.jpg" in stream.getvalue()
+    assert "\x1b]0;" not in stream.getvalue()
+
+
 def test_event_is_one_json_object_a_line_with_its_time_level_and_component(out):
     get_logger("poll").info(
         "poll.ended", watch="gate", new=3, name="line\nbreak", ratio=0.5, none=None, ok=True
