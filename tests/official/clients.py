@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.official.workflows import N_IMAGES, make_pictures
+from watcher.platform import users
 from watcher.platform.server import PlatformServer
 from watcher.platform.settings import PlatformConfig
 
@@ -55,6 +56,7 @@ def reports(tmp_path_factory) -> dict[str, dict[str, dict]]:
         )
         server = PlatformServer(config)
         server.start()
+        users.add_user(server.platform, name="colleague")
         work = folder / "work"
         work.mkdir()
         # A slash at the end: 1.2.x keeps it, so its paths start with two.

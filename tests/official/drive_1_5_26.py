@@ -93,6 +93,19 @@ def find_datasets(c):
 
 
 @run.step
+def share_with_a_colleague(c):
+    client = c["client"]
+    assert client.get_shared_users(c["id"]) == []
+    client.share_dataset_only_with(c["id"], ["colleague"])
+    assert client.get_shared_users(c["id"]) == ["colleague"]
+    error = expect(ApiException, client.share_dataset_only_with, c["id"], ["colleague", "nobody@example.org"])
+    assert error.status == 422 and "nobody@example.org" in str(error), error
+    assert client.get_shared_users(c["id"]) == ["colleague"]
+    client.share_dataset_only_with(c["id"], [])
+    assert client.get_shared_users(c["id"]) == []
+
+
+@run.step
 def set_and_read_datasource(c):
     client = c["client"]
     expect(ApiException, client.get_datasource)
@@ -211,6 +224,16 @@ def tags_from_names(c):
     expect(RuntimeError, client.create_tag_from_filenames, ["nothing.jpg"], "another")
     assert client.export_filenames_by_tag_id(tag.id).splitlines() == chosen
     assert client.export_filenames_by_tag_name("chosen").splitlines() == chosen
+    tasks = client.export_label_studio_tasks_by_tag_name("chosen")
+    assert [task.data.lightly_file_name for task in tasks] == chosen, tasks
+    rows = client.export_label_box_v4_data_rows_by_tag_name("chosen")
+    assert [(row["global_key"], row["media_type"]) for row in rows] == [(name, "IMAGE") for name in chosen]
+    older = client.export_label_box_data_rows_by_tag_name("chosen")
+    assert [row["externalId"] for row in older] == chosen
+    for task, row, old in zip(tasks, rows, older, strict=True):
+        assert task.data.image == row["row_data"] == old["imageUrl"]
+        picture = requests.get(row["row_data"], timeout=10).content
+        assert picture == (Path(c["pictures"]) / row["global_key"]).read_bytes()
     pairs = client.export_filenames_and_read_urls_by_tag_name("chosen")
     assert [pair["fileName"] for pair in pairs] == chosen
     for pair in pairs:

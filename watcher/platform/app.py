@@ -26,6 +26,7 @@ from watcher.domain.errors import StoreError
 from watcher.lightly.wire.errors import ApiError
 from watcher.logs import get_logger
 from watcher.platform import (
+    collaboration,
     configurations,
     datasets,
     datasources,
@@ -87,6 +88,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *embeddings.OPERATIONS,
     *jobs.OPERATIONS,
     *configurations.OPERATIONS,
+    *collaboration.OPERATIONS,
 )
 
 

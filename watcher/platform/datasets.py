@@ -189,7 +189,7 @@ def update_dataset(call: Call) -> None:
     try:
         with call.platform.database.write() as session:
             dataset = access.find_dataset(session, call, lock=True)
-            _must_own(call, dataset)
+            must_own(call, dataset)
             store.update_dataset(
                 session, dataset_id=dataset.id, values={"name": request.name, "modified_at": call.now_ms}
             )
@@ -197,7 +197,8 @@ def update_dataset(call: Call) -> None:
         raise _name_exists(request.name) from error
 
 
-def _must_own(call: Call, dataset: store.DatasetRow) -> None:
+def must_own(call: Call, dataset: store.DatasetRow) -> None:
+    """Raises 403 unless the dataset is the caller's own."""
     if dataset.user_id != call.caller.id:
         raise forbidden("only the owner of a dataset may do this")
 
@@ -206,7 +207,7 @@ def delete_dataset(call: Call) -> None:
     """Removes a dataset at once for all who ask, its rows and uploads soon; the datasource's objects stay."""
     with call.platform.database.write() as session:
         dataset = access.find_dataset(session, call, lock=True)
-        _must_own(call, dataset)
+        must_own(call, dataset)
         store.hide_dataset(session, dataset_id=dataset.id, now_ms=call.now_ms)
     call.platform.sources.clear()
     call.platform.cleaning_due.set()

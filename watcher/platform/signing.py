@@ -33,9 +33,9 @@ def _sign(keys: Keys, method: str, kind: str, subject: str, expiry: int) -> str:
     return f"e={expiry}&s={keys.sign_url(_message(method, kind, subject, str(expiry)))}"
 
 
-def sign_read(call: Call, key: str) -> str:
-    """A URL to read an upload."""
-    expiry = int(call.now_s) + call.platform.config.read_url_ttl_s
+def sign_read(call: Call, key: str, *, ttl_s: int | None = None) -> str:
+    """A URL to read an upload, for as long as is configured, or for `ttl_s`."""
+    expiry = int(call.now_s) + (call.platform.config.read_url_ttl_s if ttl_s is None else ttl_s)
     return f"{call.url_base}/blobs/{key}?{_sign(call.platform.keys, 'GET', 'blobs', key, expiry)}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
 
 NAMES = [f"{index}.jpg" for index in range(7)]
 
@@ -152,6 +153,44 @@ def test_names_in_a_tag_as_list_and_as_text(api, dataset, initial):
     empty = create_tag(api, dataset, "nothing", "0x0", initial)["id"]
     assert api("GET", f"{dataset}/tags/{empty}/filenames") == []
     assert api("GET", f"{dataset}/tags/{empty}/export/basic/filenames") == ""
+
+
+@pytest.mark.parametrize("uploaded", ["full", "thumbnail", None])
+def test_tag_is_exported_for_labelling_tools_with_pictures_that_can_be_read(light_api, root, uploaded):
+    api, names = light_api, [f"{number} ü.jpg" for number in range(5)]
+    dataset = api.create_dataset()
+    ids = api.create_samples(dataset, names)
+    if uploaded is None:
+        api.set_local(dataset)
+        for name in names:
+            (root / "in" / name).write_bytes(b"picture of " + name.encode())
+    else:
+        for sample, name in zip(ids, names, strict=True):
+            urls = api("GET", f"{dataset}/samples/{sample}/writeurls")
+            url = urls["full" if uploaded == "full" else "thumb"]
+            requests.put(url, data=b"picture of " + name.encode(), timeout=10).raise_for_status()
+    initial = api("POST", f"{dataset}/tags/initial", 201, json={"imgType": uploaded or "meta"})["id"]
+    tag = create_tag(api, dataset, "odd", "0x1d", initial)["id"]
+    chosen = [names[0], *names[2:]]
+    export = f"{dataset}/tags/{tag}/export"
+    tasks = api("GET", f"{export}/LabelStudio/tasks")
+    assert [task["data"]["lightlyFileName"] for task in tasks] == chosen
+    assert [task["id"] for task in tasks] == [0, 2, 3, 4]
+    pages = [
+        api("GET", f"{export}/LabelStudio/tasks", params={"pageSize": 3, "pageOffset": first})
+        for first in (0, 3, 6)
+    ]
+    assert pages == [tasks[:3], tasks[3:], []]
+    described = api("GET", f"{export}/LabelStudio/tasks", params={"includeMetaData": True})
+    assert [task["data"]["lightlyMetaInfo"]["id"] for task in described] == [ids[0], *ids[2:]]
+    rows = api("GET", f"{export}/LabelBoxV4/datarows")
+    assert [row["global_key"] for row in rows] == chosen
+    ending = api("GET", f"{export}/LabelBox/datarows", params={"expiresIn": 100})
+    assert [row["externalId"] for row in ending] == chosen
+    for name, task, row, other in zip(chosen, tasks, rows, ending, strict=True):
+        assert task["data"]["image"] == row["row_data"] != other["imageUrl"]
+        for url in (row["row_data"], other["imageUrl"]):
+            assert requests.get(url, timeout=10).content == b"picture of " + name.encode()
 
 
 def test_scores_of_a_tag_have_its_length_and_replace_earlier_ones(api, dataset, initial):

@@ -48,6 +48,32 @@ def test_dataset_is_shared_and_taken_back(server, api):
         ann.refused("GET", dataset, 404, "DATASET_UNKNOWN")
 
 
+def test_owner_shares_a_dataset_by_names_and_nobody_else_does(server, api):
+    tokens = {name: users.add_user(server.platform, name=name) for name in ("ann", "bob")}
+    dataset = api.create_dataset()
+    path = f"{dataset}/collaboration/access"
+    body = {"accessType": "WRITE", "users": ["ann", "owner", "ann"], "creator": "USER_PIP"}
+    assert api("POST", path, 201, json=body) == {"id": dataset[-24:]}
+    (shared,) = api("GET", path)
+    assert (shared["users"], shared["owner"]) == (["ann"], api("GET", dataset)["userId"])
+    with Caller(server.url, tokens["ann"]) as ann, Caller(server.url, tokens["bob"]) as bob:
+        assert ann("GET", path)[0]["users"] == ["ann"]
+        for method, address in (("POST", path), ("DELETE", f"{path}/{dataset[-24:]}")):
+            ann.refused(method, address, 403, "FORBIDDEN", json=body)
+            bob.refused(method, address, 404, "DATASET_UNKNOWN", json=body)
+        for refused in ({"users": ["bob", "nobody"]}, {"users": ["b\0b"]}, {"teams": ["all"]}):
+            api("POST", path, 422, json={"accessType": "WRITE", **refused})
+        bob.refused("GET", path, 404, "DATASET_UNKNOWN")
+        # Those and no others.
+        api("POST", path, 201, json={**body, "users": ["bob"]})
+        ann.refused("GET", dataset, 404, "DATASET_UNKNOWN")
+        assert bob("GET", "/v1/datasets", params={"shared": True})[0]["id"] == dataset[-24:]
+        api("DELETE", f"{path}/{'0' * 24}", 404)
+        api("DELETE", f"{path}/{dataset[-24:]}", json={})
+        bob.refused("GET", dataset, 404, "DATASET_UNKNOWN")
+    assert api("GET", path) == []
+
+
 def test_backup_of_a_running_platform_is_restored_elsewhere(build_server, tmp_path):
     server = build_server()
     with Caller(server.url, TOKEN) as api:

@@ -131,6 +131,31 @@ def delete_share(session: Session, *, dataset_id: str, user_id: str) -> None:
     session.execute(delete(shares).where(shares.c.dataset_id == dataset_id, shares.c.user_id == user_id))
 
 
+def load_names_of_shares(session: Session, *, dataset_id: str) -> list[str]:
+    """Names of the users whom a dataset is shared with, sorted."""
+    query = (
+        select(users.c.name)
+        .join(shares, shares.c.user_id == users.c.id)
+        .where(shares.c.dataset_id == dataset_id)
+        .order_by(users.c.name)
+    )
+    return list(session.execute(query).scalars())
+
+
+def load_ids_by_names(session: Session, *, names: Collection[str]) -> dict[str, str]:
+    """Ids of those users that exist, by name; at most some thousand names at once."""
+    query = select(users.c.name, users.c.id).where(users.c.name.in_(names))
+    return {row[0]: row[1] for row in session.execute(query)}
+
+
+def replace_shares(session: Session, *, dataset_id: str, user_ids: Collection[str]) -> None:
+    """Shares a dataset with these users and no others."""
+    session.execute(delete(shares).where(shares.c.dataset_id == dataset_id))
+    rows = [{"dataset_id": dataset_id, "user_id": user_id} for user_id in sorted(user_ids)]
+    if rows:
+        session.execute(insert(shares), rows)
+
+
 def load_user(session: Session, *, user_id: str) -> User | None:
     """The user of that id."""
     row = session.execute(select(*_COLUMNS).where(users.c.id == user_id)).first()
