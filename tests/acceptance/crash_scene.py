@@ -42,6 +42,8 @@ QUICK = {
     "WATCHER_RUNS__RETRY_BASE_S": "0.1",
     f"{WATCH}SCHEDULE__INTERVAL_S": "0.5",
     f"{WATCH}SCHEDULE__JITTER_S": "0",
+    # The daily one, a minute after the start, would have its work folder just where a slow run is looked at.
+    f"{WATCH}POLL__RECONCILE_INTERVAL_S": "0",
     f"{WATCH}POLL__HOLD_BACK_S": "0",
     f"{WATCH}BATCH__MIN_SAMPLES": "1",
     f"{WATCH}BATCH__MAX_SAMPLES": "3",
@@ -300,9 +302,10 @@ class CrashScene:
             url = embeddings.fetch_csv_read_url(transport, dataset_id=dataset.id, embedding_id=embedding.id)
             body = transport.read_url_bytes(url, max_bytes=10**7).body
             vectors[embedding.name] = [embedding.is_processed, body.count(b"\n") - 1]
+        # The server's mark first: the daemon goes on polling, and may move both in between.
+        remote_mark_s = datasources.fetch_processed_until(transport, dataset_id=dataset.id)
         with database.read() as session:
             watch = session.execute(select(tables.watches)).one()
-        remote_mark_s = datasources.fetch_processed_until(transport, dataset_id=dataset.id)
         return {
             "dataset": sorted(str(row.file_name) for row in rows),
             "n_files_behind_them": thumbnails,
