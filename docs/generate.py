@@ -71,6 +71,7 @@ spec:
 """
 # Of what has no default; by the end of the path in the settings.
 _EXAMPLES = {
+    "upload.grey_bits": "10",
     "lightly_server_location": "https://api.example.org",
     "ca_certs": "/etc/ssl/own-authority.pem",
     "lightly_ca_certs": "/etc/ssl/own-authority.pem",

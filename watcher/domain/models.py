@@ -133,6 +133,7 @@ class UploadRules:
         workers: images in work at once.
         max_bytes: larger files are quarantined.
         max_pixels: larger pictures are quarantined.
+        grey_bits: how many bits of a level the cameras use in greys of more than 8 bits; None: found for each frame.
         settle_s: a truncated file is looked at again after this long before it is blamed.
         settle_attempts: how often.
     """
@@ -141,6 +142,7 @@ class UploadRules:
     workers: int = 4
     max_bytes: int = 100_000_000
     max_pixels: int = 89_478_485
+    grey_bits: int | None = None
     settle_s: float = 20.0
     settle_attempts: int = 3
 

@@ -12,6 +12,7 @@ from watcher.domain.models import Step, WatchConfig
 from watcher.domain.step_rules import EmbedderKind
 from watcher.embedders import descriptor_facts
 from watcher.embedders.base import Embedder
+from watcher.embedders.descriptor_facts import compute_grey_suffix
 
 if TYPE_CHECKING:
     from watcher.embedders.base import Vectors
@@ -68,18 +69,19 @@ def build_embedder(
 def _build_limits(config: WatchConfig) -> ImageLimits:
     from watcher.images import ImageLimits  # noqa: PLC0415 - numpy and Pillow are twenty megabytes
 
-    return ImageLimits(max_bytes=config.upload.max_bytes, max_pixels=config.upload.max_pixels)
+    rules = config.upload
+    return ImageLimits(max_bytes=rules.max_bytes, max_pixels=rules.max_pixels, grey_bits=rules.grey_bits)
 
 
 class LateDescriptor:
     """The descriptor, which is every watch's unless it asks for another; loaded at the first picture."""
 
-    name = descriptor_facts.NAME
     dim = descriptor_facts.DIM
     batch_size = descriptor_facts.CHUNK_IMAGES
 
     def __init__(self, config: WatchConfig) -> None:
         self._config = config
+        self.name = descriptor_facts.NAME + compute_grey_suffix(config.upload.grey_bits)
 
     @functools.cached_property
     def _descriptor(self) -> DescriptorEmbedder:

@@ -14,6 +14,7 @@ from watcher.domain.clock import Clock
 from watcher.domain.errors import CommandError, EmbedderAnswerError, EmbedderUnavailableError
 from watcher.domain.step_rules import EmbedRules
 from watcher.embedders.answered import check_vector
+from watcher.embedders.descriptor_facts import compute_grey_suffix
 from watcher.embedders.shrinking import shrink_picture
 from watcher.images import ImageLimits
 from watcher.line_process import LineProcess
@@ -35,7 +36,7 @@ class CommandEmbedder:
         self._lock = threading.Lock()
         self._process: LineProcess | None = None
         self._what = f"the embedding command {rules.command[0]!r}"
-        self.name = f"command-{rules.version}"
+        self.name = f"command-{rules.version}{compute_grey_suffix(limits.grey_bits)}"
         self.dim = rules.dim
         self.batch_size = rules.batch_size
 

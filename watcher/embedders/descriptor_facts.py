@@ -15,6 +15,15 @@ NEAR_DUPLICATE_DISTANCE: Final = 0.245
 REPEAT_DISTANCE: Final = 0.002
 
 
+_GREY: Final = "-grey"
+
+
+def compute_grey_suffix(bits: int | None) -> str:
+    """What is added to the name of any embedder whose watch says how many bits its greys have: the pictures differ."""
+    return "" if bits is None else f"{_GREY}{bits}"
+
+
 def find_default_distances(embedder: str) -> tuple[float | None, float | None]:
     """The measured distances of near-duplicates and of repeats by the embedder's name; None where none is known."""
-    return (NEAR_DUPLICATE_DISTANCE, REPEAT_DISTANCE) if embedder == NAME else (None, None)
+    is_descriptor = embedder.partition(_GREY)[0] == NAME
+    return (NEAR_DUPLICATE_DISTANCE, REPEAT_DISTANCE) if is_descriptor else (None, None)

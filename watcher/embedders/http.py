@@ -17,6 +17,7 @@ from watcher.domain.errors import EmbedderAnswerError, EmbedderUnavailableError,
 from watcher.domain.redaction import redact
 from watcher.domain.step_rules import EmbedRules
 from watcher.embedders.answered import check_vector
+from watcher.embedders.descriptor_facts import compute_grey_suffix
 from watcher.embedders.shrinking import shrink_picture
 from watcher.images import ImageLimits
 from watcher.lightly.answers import parse_retry_after_s
@@ -53,7 +54,7 @@ class HttpEmbedder:
             clock=clock,
         )
         self._what = f"the embedding service at {redact(rules.url)}"
-        self.name = f"http-{rules.version}"
+        self.name = f"http-{rules.version}{compute_grey_suffix(limits.grey_bits)}"
         self.dim = rules.dim
         self.batch_size = rules.batch_size
 

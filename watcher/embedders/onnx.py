@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from watcher.domain.errors import ConfigError, EmbedderUnavailableError
 from watcher.domain.step_rules import ChannelOrder, EmbedRules, PreprocessRules, ResizeMode
+from watcher.embedders.descriptor_facts import compute_grey_suffix
 from watcher.images import ImageLimits, read_image, turn_upright
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class OnnxEmbedder:
         fixed = self._input.shape[0]
         self._n_fixed = fixed if isinstance(fixed, int) else None
         self.batch_size = self._n_fixed or rules.batch_size
-        self.name = f"onnx-{_hash(path, rules, self._input.name, self._output.name, self._size)}"
+        of_file = _hash(path, rules, self._input.name, self._output.name, self._size)
+        self.name = f"onnx-{of_file}{compute_grey_suffix(limits.grey_bits)}"
         self.dim = self._probe(path)
 
     def prepare(self, content: bytes) -> NDArray[np.uint8]:

@@ -46,16 +46,18 @@ if _allocator.get_blocks_max() == 0:
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What a picture may cost.
+    """What a picture may cost, and how its greys are read.
 
     Attributes:
         max_bytes: size of the file.
         max_pixels: width times height; at most 178,956,970. Decoding takes 4 bytes a pixel, 8 if the file is not
             stored as RGB. Above 89,478,485 Pillow issues a warning for each picture.
+        grey_bits: bits that are used of whole numbers of more than 8; None: found for each frame, see `reduce_levels`.
     """
 
     max_bytes: int = 200_000_000
     max_pixels: int = 89_478_485
+    grey_bits: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_pixels <= _PILLOW_MAX_PIXELS:
@@ -128,7 +130,7 @@ def read_image(
     pixels = _guard(content, limits, lambda: _convert_to_rgb(source))
     return DecodedImage(
         pixels=pixels,
-        view=_guard(content, limits, lambda: _build_view(source, pixels)),
+        view=_guard(content, limits, lambda: _build_view(source, pixels, limits.grey_bits)),
         size_bytes=len(content),
         format=name,
         orientation=_find_orientation(exif),
@@ -200,8 +202,8 @@ def _convert_to_rgb(source: Image.Image) -> Image.Image:
     return source.convert("RGB")
 
 
-def _build_view(source: Image.Image, pixels: Image.Image) -> Image.Image:
-    return reduce_levels(source).convert("RGB") if has_more_levels(source) else pixels
+def _build_view(source: Image.Image, pixels: Image.Image, grey_bits: int | None) -> Image.Image:
+    return reduce_levels(source, bits=grey_bits).convert("RGB") if has_more_levels(source) else pixels
 
 
 def _read_exif(source: Image.Image) -> Image.Exif | None:

@@ -23,7 +23,7 @@ def has_more_levels(source: Image.Image) -> bool:
     return source.mode.startswith(("I", "F"))
 
 
-def reduce_levels(source: Image.Image) -> Image.Image:
+def reduce_levels(source: Image.Image, *, bits: int | None = None) -> Image.Image:
     """The picture with levels of 0 to 255, one scale for all frames of a depth, whatever a frame shows.
 
     Whole numbers are divided by 2 to the (depth - 8). No file says what depth its levels have, so the largest level of
@@ -32,19 +32,26 @@ def reduce_levels(source: Image.Image) -> Image.Image:
     Numbers of floating point are taken as 0 to 1, 0 to 255, or 0 to the next power of two, by the largest. What is
     below 0 or no number becomes 0.
 
+    Args:
+        source: the decoded picture.
+        bits: at least 8; whole numbers are taken for that many, whatever the frame shows, and larger ones for white.
+            PGM keeps its own largest level, and floating point its rule.
+
     Raises:
         ImageError: not one level is a finite number.
     """
     levels: NDArray[Any] = np.asarray(source)
     if levels.dtype.kind == "f":
         return Image.fromarray(_scale_floats(levels))
-    shifted = levels >> (_find_depth(source, levels) - 8)
+    shifted = levels >> (_find_depth(source, levels, bits) - 8)
     return Image.fromarray(np.clip(shifted, 0, 255, out=shifted).astype(np.uint8))
 
 
-def _find_depth(source: Image.Image, levels: NDArray[Any]) -> int:
+def _find_depth(source: Image.Image, levels: NDArray[Any], bits: int | None) -> int:
     if source.format == "PPM":
         return _FULL_BITS
+    if bits is not None:
+        return bits
     highest = max(0, int(levels.max()))
     if highest >> _FULL_BITS:
         return highest.bit_length()

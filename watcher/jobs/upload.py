@@ -208,7 +208,7 @@ def _upload_one(context: RunContext, sample: Sample) -> Uploaded:
 def _measure(context: RunContext, sample: Sample, body: bytes) -> _Measured:
     """What is registered of the picture, and its thumbnail unless only values are uploaded."""
     rules = context.config.upload
-    limits = ImageLimits(max_bytes=rules.max_bytes, max_pixels=rules.max_pixels)
+    limits = ImageLimits(max_bytes=rules.max_bytes, max_pixels=rules.max_pixels, grey_bits=rules.grey_bits)
     # A picture beyond the limit is refused by its head, so it takes no room.
     n_pixels = count_pixels(body)
     room = context.parts.pixel_room

@@ -132,6 +132,12 @@ class UploadSettings(Group):
     max_pixels: int = Field(
         _UPLOAD.max_pixels, ge=1, le=178_956_970, description="larger pictures are quarantined"
     )
+    grey_bits: int | None = Field(
+        _UPLOAD.grey_bits,
+        ge=8,
+        le=16,
+        description="bits that the cameras use in greys of 16 bits, such as 10; default: 12 or 16 by each frame",
+    )
     settle_s: float = Field(
         _UPLOAD.settle_s, ge=0, le=86400, description="a truncated file is read again after this"
     )

@@ -9,7 +9,14 @@ import pytest
 from PIL import Image
 
 from watcher.domain.errors import ImageError
-from watcher.images import DecodedImage, build_thumbnail, compute_metadata, measure_levels, read_image
+from watcher.images import (
+    DecodedImage,
+    ImageLimits,
+    build_thumbnail,
+    compute_metadata,
+    measure_levels,
+    read_image,
+)
 
 # The limit of the alarm for dark frames.
 DARK = 0.03
@@ -93,6 +100,30 @@ def test_dark_frame_stays_dark_whatever_its_noise(content):
     _, contrast = measure(image)
     assert contrast < DARK
     assert np.asarray(image.view).max() < 100
+
+
+@pytest.mark.parametrize("light", [1.0, 0.4, 0.02])
+@pytest.mark.parametrize(
+    ("bits", "stored"), [(8, np.uint16), (10, np.uint16), (12, np.uint16), (16, np.int32)]
+)
+def test_depth_that_is_set_counts_for_every_frame(bits, stored, light):
+    kind = "PNG" if stored is np.uint16 else "TIFF"
+    content = save((RAMP * light * (2**bits - 1)).astype(stored), kind)
+    brightness, contrast = measure(read_image(content, limits=ImageLimits(grey_bits=bits)))
+    assert brightness == pytest.approx(light / 2, abs=0.004)
+    assert contrast == pytest.approx(light * RAMP.std(), abs=0.004)
+
+
+def test_levels_beyond_the_depth_that_is_set_are_white_and_other_files_are_read_as_ever():
+    limits = ImageLimits(grey_bits=10)
+    view = np.asarray(read_image(save((RAMP * 4095).astype(np.uint16)), limits=limits).view)[..., 0] / 255
+    assert np.abs(view - np.minimum(1, 4 * RAMP)).max() < 0.01
+    for content in (
+        build_pgm((RAMP * 4095).astype(np.uint16), highest=4095),
+        save(RAMP.astype(np.float32), "TIFF"),
+        save((RAMP * 255).astype(np.uint8)),
+    ):
+        assert np.abs(np.asarray(read_image(content, limits=limits).view)[..., 0] / 255 - RAMP).max() < 0.01
 
 
 def test_frames_of_one_camera_are_told_apart_by_their_light():
