@@ -186,7 +186,9 @@ def test_full_disk_is_told_and_nothing_is_lost(start: Callable[..., DaemonProces
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=False)
     if mounted.returncode:
-        pytest.skip("no small disk can be mounted here")
+        pytest.skip(
+            "a small disk cannot be mounted: it needs root, and the program mount of the package mount"
+        )
     try:
         daemon = start(WATCHER_STORE__URL=f"sqlite:///{disk / 'store.sqlite'}")
         _wait_for_watches(daemon, 1)

@@ -134,7 +134,9 @@ def uploaded(client: ApiWorkflowClient, folder_of: Callable[..., Path]) -> ApiWo
 def objects(client: ApiWorkflowClient, target: Target) -> Path:
     """A folder that is the LOCAL datasource of the client's dataset."""
     if target.datasource_root is None:
-        pytest.skip("needs WATCHER_CONTRACT_DATASOURCE_ROOT")
+        pytest.skip(
+            "WATCHER_CONTRACT_DATASOURCE_ROOT is not set: a folder that the other server reads as LOCAL"
+        )
     name = f"source-{uuid.uuid4().hex}"
     folder = target.datasource_root / name
     folder.mkdir()

@@ -24,7 +24,9 @@ def _read_examples() -> list[str]:
 
 def test_the_examples_run(target, folder_of, tmp_path, monkeypatch):
     if target.datasource_root is None:
-        pytest.skip("needs WATCHER_CONTRACT_DATASOURCE_ROOT")
+        pytest.skip(
+            "WATCHER_CONTRACT_DATASOURCE_ROOT is not set: a folder that the other server reads as LOCAL"
+        )
     name = f"street scenes {uuid.uuid4().hex}"
     folder_of("a.png", "b.png", "c.png", "sub/d.png", size=(160, 120))
     root = target.datasource_root / name.replace(" ", "-")
