@@ -17,7 +17,10 @@ def make_dataset(
     name: Annotated[str, typer.Argument(help="Name of the dataset.")],
     *,
     folder: Annotated[
-        str, typer.Option(help="Its datasource: a folder below the platform's WATCHER_DATA_DIR.")
+        str,
+        typer.Option(
+            help="Its datasource: a folder below the platform's --datasource-root, or else its WATCHER_DATA_DIR."
+        ),
     ],
 ) -> None:
     """Make a dataset over a folder on the platform of LIGHTLY_SERVER_LOCATION; harmless if it is there."""

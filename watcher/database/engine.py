@@ -196,6 +196,11 @@ def _explain(error: DBAPIError, url: URL) -> str:
     lowered = reason.lower()
     if "disk is full" in lowered or "no space left" in lowered or "disk i/o error" in lowered:
         return f"the disk of the store {where} is full or failing ({reason}): free space, nothing is lost meanwhile"
+    if "read-only transaction" in lowered:
+        return (
+            f"the store {where} cannot be written ({reason}): the server is a standby, or was switched to read-only; "
+            "work goes on once it takes writes, or with the primary in WATCHER_STORE__URL"
+        )
     if "readonly database" in lowered or "read-only" in lowered:
         return f"the store {where} cannot be written ({reason}): check the owner and the mount of its folder"
     if "unable to open" in lowered:

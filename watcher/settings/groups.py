@@ -21,6 +21,7 @@ from watcher.domain.statements import split_keys
 from watcher.lightly.addresses import split_address
 
 MIN_CONTROL_TOKEN_LENGTH = 12
+_NO_HEADER = "must be one line of printable ASCII characters, since a header carries it; how was it copied?"
 MIN_STATEMENT_KEY_LENGTH = 32
 _MIB = 1024 * 1024
 _PLATFORM_KEYS = re.compile(r"[0-9A-Fa-f]{64}(\s+[0-9A-Fa-f]{64})*")
@@ -87,6 +88,13 @@ class ControlSettings(Group):
         description="status page and reading calls want a token too; metrics and health never do",
     )
 
+    @field_validator("token")
+    @classmethod
+    def _check_token(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not fits_a_header(token.get_secret_value()):
+            raise ValueError(_NO_HEADER)
+        return token
+
     @model_validator(mode="after")
     def _check_address(self) -> Self:
         if self.host is not None and self.port is None:
@@ -98,6 +106,13 @@ def check_control_token(token: str) -> None:
     """Raises ConfigError for a token that the settings would refuse."""
     if len(token) < MIN_CONTROL_TOKEN_LENGTH:
         raise ConfigError(f"WATCHER_CONTROL__TOKEN must have at least {MIN_CONTROL_TOKEN_LENGTH} characters")
+    if not fits_a_header(token):
+        raise ConfigError(f"WATCHER_CONTROL__TOKEN {_NO_HEADER}")
+
+
+def fits_a_header(token: str) -> bool:
+    """Whether a client can show the token: one line, printable ASCII, no blanks at its ends."""
+    return token.isascii() and token.isprintable() and token == token.strip()
 
 
 def _split_list(value: object) -> object:

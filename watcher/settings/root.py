@@ -185,10 +185,9 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     secrets = SecretFiles(Settings)
     variables = secrets.resolve(environ)
     unknown = find_unknown(Settings, variables)
-    problems = [*secrets.problems, *unknown.values(), *find_spellings(variables)]
-    values: dict[str, Any] = build_nested(
-        {name: value for name, value in variables.items() if name not in unknown}
-    )
+    known = {name: value for name, value in variables.items() if name not in unknown}
+    problems = [*secrets.problems, *unknown.values(), *find_spellings(known)]
+    values: dict[str, Any] = build_nested(known)
     settings: Settings | None = None
     rest: Settings | None = None
     try:

@@ -108,12 +108,14 @@ class SecretFiles:
     def resolve(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The variables that concern us, with every `<SECRET>_FILE` replaced by the secret; empty ones count as unset.
 
+        Those in small letters are among them, so that nobody believes that they count.
         A file that cannot be read, is empty or too large, or stands beside its secret, is one of `problems`.
         """
         resolved = {
             name: value
             for name, value in environ.items()
-            if (name.startswith(_PREFIX) and name not in OF_COMMANDS) or name in _LIGHTLY
+            if (name.upper().startswith(_PREFIX) and name not in OF_COMMANDS)
+            or name.upper().removesuffix("_FILE") in _LIGHTLY
         }
         files = {
             name: value
@@ -139,7 +141,7 @@ class SecretFiles:
 
 
 def read_secret(variable: str, path: str) -> str:
-    """The secret in a file, without blanks around it.
+    """The secret in a file, without blanks around it and without the byte order mark of some editors.
 
     Raises:
         ConfigError: the file cannot be read, is empty or too large.
@@ -147,7 +149,7 @@ def read_secret(variable: str, path: str) -> str:
     try:
         if os.stat(path).st_size > _LARGEST_SECRET_BYTES:  # noqa: PTH116 - one call, one error
             raise ConfigError(f"{variable} names {path}, which is too large for a secret")
-        secret = Path(path).read_text(encoding="utf-8").strip()
+        secret = Path(path).read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(f"{variable} names {path}, which cannot be read: {reason}") from None
@@ -180,6 +182,12 @@ def find_spellings(variables: Mapping[str, str]) -> list[str]:
 
 
 def _suggest(name: str, known: list[str]) -> str:
+    name = name.upper()
+    for entry in known:
+        parts = entry.split("__")
+        if any(_pattern("__".join(parts[:n])).fullmatch(name) for n in range(1, len(parts))):
+            within = name + "__" + "__".join(parts[name.count("__") + 1 :])
+            return f": each of its parts is a variable, such as {within}"
     # The name of a watch, and perhaps that of one of its sinks.
     names = re.match(r"WATCHER_WATCHES__([^_].*?)__(?:DELIVER__[A-Z_]+?__([^_].*?)__)?", name)
     candidates = [

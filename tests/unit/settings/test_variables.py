@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from watcher.domain.errors import ConfigError
+from watcher.settings.groups import check_control_token
 from watcher.settings.root import Settings, load_settings
 from watcher.settings.variables import explain_validation, iter_variables
 
@@ -123,6 +124,44 @@ def test_secret_in_a_file_is_read_without_its_line_end(variable, tmp_path):
     (tmp_path / "secret").write_text(f"{SECRET}\n")
     settings = load_settings(with_server({f"{variable}_FILE": str(tmp_path / "secret")}))
     assert read_secret(settings, variable) == SECRET
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("watcher_http__port", "did you mean WATCHER_HTTP__PORT?"),
+        ("Watcher_Watches__gate__Folder", "did you mean WATCHER_WATCHES__GATE__FOLDER?"),
+        ("lightly_token", "did you mean LIGHTLY_TOKEN?"),
+        ("LIGHTLY_SERVER_LOCATION_FILE", "did you mean LIGHTLY_SERVER_LOCATION?"),
+        ("WATCHER_HTTP", "each of its parts is a variable, such as WATCHER_HTTP__HOST"),
+        ("WATCHER_WATCHES", "each of its parts is a variable, such as WATCHER_WATCHES__<NAME>__DATASET"),
+        ("WATCHER_WATCHES__GATE", "each of its parts is a variable, such as WATCHER_WATCHES__GATE__DATASET"),
+        (
+            "WATCHER_WATCHES__GATE__DELIVER__WEBHOOK",
+            "each of its parts is a variable, such as WATCHER_WATCHES__GATE__DELIVER__WEBHOOK__<NAME>__URL",
+        ),
+    ],
+)
+def test_variable_in_small_letters_or_of_a_whole_group_is_refused_with_the_right_one(name, told):
+    assert refusal({name: "1"}) == f"{name} is not a setting: {told}"
+
+
+def test_byte_order_mark_in_the_file_of_a_secret_is_no_part_of_it(tmp_path):
+    (tmp_path / "secret").write_bytes(b"\xef\xbb\xbf" + SECRET.encode() + b"\r\n")
+    settings = load_settings({"WATCHER_CONTROL__TOKEN_FILE": str(tmp_path / "secret")})
+    assert read_secret(settings, "WATCHER_CONTROL__TOKEN") == SECRET
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["one-line-of-it\nanother", "t\u00f6ken-t\u00f6ken-t\u00f6ken", " blank-before-it", "tab\tin-the-middle"],
+)
+def test_control_token_that_no_header_carries_is_refused_without_showing_it(token):
+    text = refusal({"WATCHER_CONTROL__TOKEN": token})
+    assert text.startswith("WATCHER_CONTROL__TOKEN: must be one line of printable ASCII characters")
+    assert token not in text
+    with pytest.raises(ConfigError, match="one line of printable ASCII"):
+        check_control_token(token)
 
 
 def test_secret_of_a_watch_in_a_file_is_read(tmp_path):
