@@ -85,12 +85,13 @@ def _load_relevant(objects: ObjectSource, name: str) -> frozenset[str]:
         if blob.size > _MAX_RELEVANT_BYTES:
             raise invalid("the list of relevant names is too long", "DATASET_DATASOURCE_FILE_TOO_LARGE")
         try:
-            lines = blob.file.read(_MAX_RELEVANT_BYTES).decode().splitlines()
+            # Not `splitlines`: names may hold what it takes for ends of lines, and would never be listed.
+            lines = blob.file.read(_MAX_RELEVANT_BYTES).decode("utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise invalid(
                 "the list of relevant names is not UTF-8", "DATASET_DATASOURCE_RELEVANT_FILENAMES_INVALID"
             ) from error
-    return frozenset(line for line in lines if line)
+    return frozenset(name for line in lines if (name := line.removesuffix("\r")))
 
 
 def _start(call: Call, dataset_id: str, source: Source) -> Cursor:

@@ -266,6 +266,17 @@ def test_cursor_of_another_dataset_or_changed_is_refused(light_api, dataset, fol
     assert "changed" in text
 
 
+@pytest.mark.parametrize(("mark", "end"), [(b"", b"\n"), (b"\xef\xbb\xbf", b"\r\n")])
+def test_relevant_names_are_lines_however_odd_the_names(light_api, dataset, folder, mark, end):
+    """Only a line feed ends a name: what else Python takes for the end of a line may stand in one."""
+    names = ["a\u2028b.jpg", "c\x0cd.jpg", "e\x85f.jpg", " g .jpg"]
+    for name in (*names, "h.jpg"):
+        put(folder, name, 7)
+    put(folder, "relevant.txt", 7, mark + end.join(name.encode() for name in names) + end)
+    query = {"relevantFilenamesFileName": "relevant.txt"}
+    assert sorted(list_all(light_api, dataset, **query)) == sorted(names)
+
+
 def test_relevant_names_restrict_the_listing(light_api, dataset, folder):
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         put(folder, name, 7)
