@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from watcher.platform.context import Platform
 
 _BATCH = 1000
-_MAX_LINE = 4 * 1024 * 1024
+_MAX_ROW = 4 * 1024 * 1024
 _MAX_DIMENSIONS = 65_536
 _LABEL = re.compile(r"\s*[+-]?[0-9]+\s*")
 _COLUMN = re.compile(r"embedding_[0-9]+")
@@ -88,11 +88,28 @@ def _compute_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _lines(file: TextIO) -> Iterator[str]:
-    while line := file.readline(_MAX_LINE):
-        if len(line) == _MAX_LINE:
-            raise refuse(f"a line is longer than {_MAX_LINE} characters")
-        yield line
+class _Rows:
+    """The rows of a file, each of bounded length: quoted line breaks would let a single one grow for ever."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._left = _MAX_ROW
+        self._reader = csv.reader(self._lines(), strict=True)
+
+    def _lines(self) -> Iterator[str]:
+        while line := self._file.readline(self._left + 1):
+            self._left -= len(line)
+            if self._left < 0:
+                raise refuse(f"a row is longer than {_MAX_ROW} characters")
+            yield line
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self
+
+    def __next__(self) -> list[str]:
+        row = next(self._reader)
+        self._left = _MAX_ROW
+        return row
 
 
 def check_header(header: list[str]) -> int:
@@ -118,7 +135,7 @@ def _convert(
     seen = np.zeros(n_samples, dtype=bool)
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.reader(_lines(file), strict=True)
+            reader = _Rows(file)
             header = next(reader, [])
             n_dimensions = check_header(header)
             matrix = open_memmap(target, mode="w+", dtype=np.float32, shape=(n_samples, n_dimensions))

@@ -125,6 +125,22 @@ def test_csv_that_is_not_text_is_refused(light_api):
         assert put(begin(light_api, dataset), content).status_code == 422
 
 
+def test_row_that_never_ends_is_refused_at_its_bound(light_api):
+    """Quoted line breaks once let a single row take as much memory as an upload may have bytes, and more."""
+    dataset = light_api.create_dataset()
+    light_api.create_samples(dataset, NAMES)
+    head = GOOD.partition("\r\n")[0] + "\r\n"
+    answer = put(begin(light_api, dataset), (head + '"a\n",' * 1_000_000).encode())
+    assert answer.status_code == 422
+    assert "a row is longer than 4194304 characters" in answer.json()["error"]
+    # The bound is one of each row, not of all together.
+    extra = ["x" * 100_000] * 12
+    wide = "filenames,embedding_0,labels" + ",extra" * 12 + "\r\n"
+    quoted = ['"' + name.replace('"', '""') + '"' for name in NAMES]
+    wide += "".join(",".join([name, "1", "0", *extra]) + "\r\n" for name in quoted)
+    assert put(begin(light_api, dataset), wide.encode()).status_code == 200
+
+
 def test_extra_columns_are_ignored(server, api, dataset):
     content = GOOD.replace("labels", "labels,selected").replace(",0\r\n", ",0,1\r\n")
     url = begin(api, dataset)
