@@ -35,6 +35,7 @@ class CommandEmbedder:
         self._clock = clock
         self._lock = threading.Lock()
         self._process: LineProcess | None = None
+        self._n_asked = 0
         self._what = f"the embedding command {rules.command[0]!r}"
         self.name = f"command-{rules.version}{compute_grey_suffix(limits.grey_bits)}"
         self.dim = rules.dim
@@ -61,17 +62,20 @@ class CommandEmbedder:
 
     def _ask(self, folder: Path, part: Sequence[bytes]) -> Vectors:
         lines = []
+        # No number is given twice, so that an answer that comes late or again is not taken for that of another picture.
+        first = self._n_asked
+        self._n_asked += len(part)
         for number, body in enumerate(part):
             path = folder / f"{number}{'.jpg' if self._rules.send_px else ''}"
             path.write_bytes(body)
-            lines.append(msgspec.json.encode({"id": number, "path": str(path.absolute())}))
+            lines.append(msgspec.json.encode({"id": first + number, "path": str(path.absolute())}))
         if self._process is None:
             self._process = LineProcess(self._rules.command, what=self._what, clock=self._clock)
         try:
             answers = self._process.exchange(
                 lines, n_answers=len(part), time_limit_s=self._rules.time_limit_s, check=lambda: None
             )
-            return self._read(answers, len(part))
+            return self._read(answers, first, len(part))
         except CommandError as error:
             self.close_process()
             raise EmbedderUnavailableError(str(error)) from error
@@ -80,7 +84,7 @@ class CommandEmbedder:
             self.close_process()
             raise
 
-    def _read(self, answers: Sequence[bytes], n: int) -> Vectors:
+    def _read(self, answers: Sequence[bytes], first: int, n: int) -> Vectors:
         vectors = np.full((n, self.dim), np.nan, dtype=np.float32)
         seen: set[int] = set()
         for line in answers:
@@ -92,7 +96,7 @@ class CommandEmbedder:
             if (
                 not isinstance(number, int)
                 or isinstance(number, bool)
-                or not 0 <= number < n
+                or not first <= number < first + n
                 or number in seen
             ):
                 shown = line[:100].decode("utf-8", "replace")
@@ -102,7 +106,7 @@ class CommandEmbedder:
                 )
             seen.add(number)
             if "error" not in answer:
-                vectors[number] = check_vector(answer.get("vector"), dim=self.dim, what=self._what)
+                vectors[number - first] = check_vector(answer.get("vector"), dim=self.dim, what=self._what)
         return vectors
 
     def close_process(self) -> None:

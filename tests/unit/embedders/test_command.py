@@ -97,6 +97,26 @@ def test_answers_in_another_order_find_their_pictures(make):
     np.testing.assert_allclose(found[:, 0], [10, 100, 200], atol=3)
 
 
+def test_answer_that_comes_twice_is_not_taken_for_that_of_a_later_question(make):
+    embedder = make(
+        """
+before = None
+for line in sys.stdin:
+    asked = json.loads(line)
+    with Image.open(asked["path"]) as picture:
+        red = picture.convert("RGB").getpixel((0, 0))[0]
+    answer = json.dumps({"id": asked["id"], "vector": [red, 1]})
+    print(before or answer, flush=True)
+    before = answer
+""",
+        batch_size=1,
+    )
+    assert embed(embedder, encode(10))[0][0] == pytest.approx(10, abs=1)
+    with pytest.raises(EmbedderAnswerError, match="which answers no question"):
+        embed(embedder, encode(200))
+    assert embed(embedder, encode(200))[0][0] == pytest.approx(200, abs=1)
+
+
 def test_pictures_are_shrunk_before_they_are_handed_on_unless_told_otherwise(make):
     program = """
 for line in sys.stdin:
