@@ -239,6 +239,15 @@ def _plan_batches(
     }
 
 
+def _explain_absence(config: WatchConfig) -> str:
+    if config.folder is None:  # another server, on which nobody but its users makes datasets
+        return (
+            f"the server has no dataset {config.dataset!r}: create it there and configure its datasource, or correct "
+            f"WATCHER_WATCHES__{config.name.upper()}__DATASET"
+        )
+    return f"there is no dataset {config.dataset!r} on the server yet: the first poll makes it"
+
+
 def _count_new(
     database: Database | None,
     config: WatchConfig,
@@ -251,11 +260,7 @@ def _count_new(
     try:
         dataset_id = watch.dataset_id if watch is not None else _find_dataset(transport, config.dataset)
         if dataset_id is None:
-            return (
-                None,
-                None,
-                f"there is no dataset {config.dataset!r} on the server yet: the first poll makes it",
-            )
+            return None, None, _explain_absence(config)
         first, last = _compute_range(config, watch, now_ms)
         own_output = find_own_output(dataset_id)
         n_new = n_pages = 0

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -63,6 +64,13 @@ def test_plan_before_the_first_poll_makes_nothing(pipeline: Pipeline) -> None:
     assert made.listing == "there is no dataset 'cams' on the server yet: the first poll makes it"
     assert dump(pipeline) == before
     assert datasets.fetch_datasets(pipeline.scene.build_transport()) == []
+    elsewhere = plan_watch(
+        pipeline.scene.database,
+        config=replace(pipeline.scene.config, folder=None),
+        transport=pipeline.scene.build_transport(),
+        now_ms=int(time.time() * 1000),
+    )
+    assert elsewhere.listing.startswith("the server has no dataset 'cams': create it there and configure its")
 
 
 def test_plan_counts_what_is_new_and_what_waits_and_does_nothing(pipeline: Pipeline) -> None:
