@@ -157,6 +157,35 @@ def test_fault_17_the_length_limit_is_that_of_the_stored_name(through, folder_of
     assert len(report.failed) == 1
 
 
+ODD_NAMES = (
+    "Screenshot 2024-01-01 at 10.00.00\u202fAM.png",
+    "no\u00a0break.png",
+    "\u5199\u771f\u3000\uff11.png",
+    "\U0001f469\u200d\U0001f52c.png",
+    "\u200eIMG-WA0001.png",
+)
+
+
+def test_names_as_systems_give_them_are_taken_and_come_back(through, folder_of, tmp_path):
+    """Narrow blanks of screenshots, joined emoji and marks of direction once counted as control characters."""
+    folder = folder_of(*ODD_NAMES)
+    assert sorted(through.upload_dataset(str(folder), mode="full", verbose=False).uploaded) == sorted(
+        ODD_NAMES
+    )
+    report = through.download_dataset(str(tmp_path / "copies"), verbose=False)
+    assert sorted(report.downloaded) == sorted(ODD_NAMES)
+    for name in ODD_NAMES:
+        assert (tmp_path / "copies" / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["line\nbreak.png", "bell\x07.png", "csi\x9b.png", "not \udcff utf-8.png"])
+def test_name_with_control_characters_is_refused_and_says_why(through, folder_of, name):
+    picture = folder_of("a.png") / "a.png"
+    with pytest.warns(UserWarning, match="control characters or is not UTF-8"):
+        report = through.upload_dataset([(name, picture), ("b.png", picture)], verbose=False)
+    assert (list(report.failed), report.uploaded) == ([name], ["b.png"])
+
+
 def test_fault_18_known_files_are_not_read_again(through, folder_of, man):
     folder = folder_of("a.png", "b.png")
     through.upload_dataset(str(folder), verbose=False)

@@ -13,6 +13,7 @@ from watcher.domain.errors import (
     ReadUrlRefusedError,
     TagDoesNotExistError,
 )
+from watcher.domain.visible import is_text
 from watcher.lightly import datasets, mappings, samples, tags
 from watcher.lightly.files import open_replacement
 from watcher.lightly.parallel import map_unordered
@@ -76,7 +77,7 @@ def build_target_path(folder: Path, file_name: str) -> Path:
     """
     parts = file_name.replace("\\", "/").split("/") if os.name == "nt" else file_name.split("/")
     if (
-        not file_name.isprintable()
+        not is_text(file_name)
         or any(part in ("", ".", "..") or len(os.fsencode(part)) > _MAX_PART_BYTES for part in parts)
         or Path(file_name).is_absolute()
         or Path(file_name).drive

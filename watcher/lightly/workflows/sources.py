@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from watcher.domain.errors import DatasetError
+from watcher.domain.visible import is_text
 from watcher.lightly.workflows.videos import Video, build_frame_name, load_decoder
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
@@ -62,12 +63,16 @@ def list_upload_items(source: Any) -> list[UploadItem]:
 
 
 def check_file_name(name: str) -> None:
-    """Raises DatasetError unless a sample may bear this name: relative, no dot parts, at most 255 characters."""
+    """Raises DatasetError unless it is a relative path of at most 255 characters without control ones and dot parts."""
     if len(name) > MAX_NAME_CHARS:
         raise DatasetError(
             f"the file name {name[:60]!r}... has {len(name)} characters, {MAX_NAME_CHARS} are allowed"
         )
-    if not name.isprintable() or any(part in ("", ".", "..") for part in name.split("/")):
+    if not is_text(name):
+        raise DatasetError(
+            f"{name[:200]!r} cannot be the name of a sample: it has control characters or is not UTF-8; rename the file"
+        )
+    if any(part in ("", ".", "..") for part in name.split("/")):
         raise DatasetError(f"{name[:200]!r} cannot be the name of a sample: it must be a relative path")
 
 
