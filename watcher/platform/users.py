@@ -15,7 +15,9 @@ from watcher.domain.clock import Clock
 from watcher.domain.errors import ConfigError
 from watcher.platform.secrets import new_id
 from watcher.platform.settings import FIRST_USER
+from watcher.platform.store import configurations as configuration_store
 from watcher.platform.store import datasets as dataset_store
+from watcher.platform.store import jobs as job_store
 from watcher.platform.store import users as store
 from watcher.platform.store.tables import SCHEMA
 from watcher.platform.store.users import User
@@ -119,11 +121,10 @@ def set_limits(
 
 
 def remove_user(platform: Platform, *, name: str) -> None:
-    """Removes a user who owns nothing any more.
+    """Removes a user who owns no dataset any more, with their jobs at datasets of others and their configurations.
 
     Raises:
-        ConfigError: there is no such user, it is the first one, or datasets, jobs or configurations of theirs are
-            left.
+        ConfigError: there is no such user, it is the first one, or datasets of theirs are left.
     """
     _refuse_first(name, "the next start would make it again")
     try:
@@ -132,9 +133,14 @@ def remove_user(platform: Platform, *, name: str) -> None:
             first = _find(store.load_user_by_name(session, name=FIRST_USER), FIRST_USER)
             # What is left of their deleted datasets goes by itself, in whosever name.
             dataset_store.hand_over_deleted(session, user_id=user.id, to_user_id=first.id)
+            n_owned = dataset_store.count_datasets(session, user_id=user.id)
+            if n_owned:
+                raise ConfigError(f"the user {name!r} still owns {n_owned} datasets: delete them first")
+            job_store.delete_jobs_of(session, user_id=user.id)
+            configuration_store.release_configurations(session, user_id=user.id)
             store.delete_user(session, user_id=user.id)
     except IntegrityError as error:
-        raise ConfigError(f"the user {name!r} still owns datasets: delete them first") from error
+        raise ConfigError(f"the user {name!r} has made something just now: try again") from error
 
 
 def share_dataset(platform: Platform, *, dataset_id: str, name: str, shared: bool = True) -> None:

@@ -11,6 +11,7 @@ import requests
 from tests.integration.platform.caller import Caller
 from tests.integration.platform.conftest import TOKEN
 from tests.integration.platform.test_samples import WEBP
+from tests.integration.platform.test_samplings import prepare, start
 from watcher.domain.errors import ConfigError
 from watcher.platform import users
 
@@ -46,6 +47,31 @@ def test_dataset_is_shared_and_taken_back(server, api):
         ann.create_samples(dataset, ["a.jpg"])
         users.share_dataset(server.platform, dataset_id=dataset[-24:], name="ann", shared=False)
         ann.refused("GET", dataset, 404, "DATASET_UNKNOWN")
+
+
+def test_user_who_worked_at_datasets_of_others_can_be_removed(build_server, database_url):
+    """Jobs and configurations once kept a user for ever, and the reason told was datasets that were not there."""
+    server = build_server(database_url=database_url, work=False)
+    token = users.add_user(server.platform, name="ann")
+    with Caller(server.url, TOKEN) as api, Caller(server.url, token) as ann:
+        dataset, _initial, embedding = prepare(api)
+        users.share_dataset(server.platform, dataset_id=dataset[-24:], name="ann")
+        job = start(ann, dataset, embedding, "picked")["jobId"]
+        body = {"name": "columns", "configs": []}
+        path = f"{dataset}/configuration/metadata"
+        theirs = ann("POST", path, 201, json=body)["id"]
+        own = ann("POST", "/v1/configuration/metadata", 201, json=body)["id"]
+        ann("PUT", f"{dataset}/setMetaDataConfiguration", json={"id": own})
+        kept = ann.create_dataset("mine")
+        with pytest.raises(ConfigError, match="'ann' still owns 1 datasets: delete them first"):
+            users.remove_user(server.platform, name="ann")
+        assert ann("GET", f"/v1/jobs/{job}")["status"] == "WAITING"
+        ann("DELETE", kept)
+        users.remove_user(server.platform, name="ann")
+        assert [each["id"] for each in api("GET", path)] == [theirs]
+        assert "metaDataConfigurationId" not in api("GET", dataset)
+        # The name of the tag that the job would have made is free.
+        start(api, dataset, embedding, "picked")
 
 
 def test_owner_shares_a_dataset_by_names_and_nobody_else_does(server, api):

@@ -195,6 +195,11 @@ def is_owner(session: Session, *, job_id: str, owner: str) -> bool:
     return session.execute(query.with_for_update()).first() is not None
 
 
+def delete_jobs_of(session: Session, *, user_id: str) -> None:
+    """Removes all jobs of a user; a worker that has one finds it lost, and stores nothing."""
+    session.execute(delete(jobs).where(jobs.c.user_id == user_id))
+
+
 def delete_ended(session: Session, *, before_ms: int, limit: int) -> int:
     """Removes that many jobs at the most that ended before; gives their number."""
     ended = (
