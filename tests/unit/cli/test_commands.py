@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,7 @@ from watcher.domain.delivery import DeliverRules, DeliveryState, ManifestRules, 
 from watcher.domain.models import Step, WatchConfig
 from watcher.store import control
 from watcher.store.duty_requests import load_open_requests
-from watcher.store.leadership import take_lead
+from watcher.store.leadership import load_leader, take_lead
 
 ROOT = Path(__file__).parents[3]
 MISSING = """
@@ -222,6 +223,26 @@ def test_daemon_whose_platform_finds_its_port_taken_names_the_variable(tmp_path)
     assert done.returncode != 0
     assert f"127.0.0.1:{port}" in done.stderr
     assert "set WATCHER_PLATFORM__PORT" in done.stderr
+
+
+def test_poll_beside_a_leader_that_died_ends_when_its_lease_is_over_and_nobody_follows(
+    command, migrated_url, monkeypatch
+):
+    monkeypatch.setattr("watcher.cli.beside._LEADERLESS_S", 0.5)
+    empty_store(migrated_url)
+    with open_store(migrated_url) as database, database.write() as session:
+        take_lead(session, holder="watcher pod-b:1:0f", lease_ms=60_000, work_version=1)
+        over = replace(load_leader(session), left_ms=-1)
+    monkeypatch.setattr("watcher.cli.beside.load_leader", lambda _session: over)
+    found = command(
+        "poll",
+        WATCHER_STORE__URL=migrated_url,
+        LIGHTLY_TOKEN="t0ken",
+        LIGHTLY_SERVER_LOCATION="http://127.0.0.1:9",
+        WATCHER_WATCHES__CAMS__DATASET="cams",
+    )
+    assert found.exit_code == 1
+    assert "nobody leads any more, so the poll of cams waits for the next leader" in found.stderr
 
 
 @pytest.mark.parametrize("verb", ["poll", "audit"])
