@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from watcher.domain.errors import ConfigError, ProtocolError
+from watcher.domain.errors import ConfigError
 from watcher.lightly import datasets, tags
 from watcher.lightly.transport import Transport
+from watcher.lightly.workflows.tag_export import fetch_lasting_urls
 
 
 def export_tag(transport: Transport, *, dataset: str, tag: str, with_read_urls: bool) -> str:
@@ -30,16 +31,9 @@ def export_tag(transport: Transport, *, dataset: str, tag: str, with_read_urls: 
         raise ConfigError(
             f"the dataset {dataset!r} has no tag {tag!r}; the newest are: {', '.join(sorted(known)[-5:])}"
         )
-    names = _fetch(transport, found[0].id, known[tag], "NAME")
     if not with_read_urls:
-        return "".join(f"{name}\n" for name in names)
-    urls = _fetch(transport, found[0].id, known[tag], "REDIRECTED_READ_URL")
-    if len(urls) != len(names):
-        raise ProtocolError("the server exports another number of names than of addresses for one tag")
-    rows = [{"fileName": name, "readUrl": url} for name, url in zip(names, urls, strict=True)]
+        text = tags.fetch_tag_file_names_text(transport, dataset_id=found[0].id, tag_id=known[tag])
+        return f"{text}\n" if text else ""
+    pairs = fetch_lasting_urls(transport, dataset_id=found[0].id, tag_id=known[tag])
+    rows = [{"fileName": name, "readUrl": url} for name, url in pairs]
     return msgspec.json.format(msgspec.json.encode(rows), indent=1).decode() + "\n"
-
-
-def _fetch(transport: Transport, dataset_id: str, tag_id: str, form: str) -> list[str]:
-    text = tags.fetch_tag_file_names_text(transport, dataset_id=dataset_id, tag_id=tag_id, name_format=form)
-    return text.split("\n") if text else []

@@ -10,8 +10,8 @@ from watcher.domain.models import Pick
 from watcher.jobs.context import DeliveryContext
 from watcher.jobs.read_urls import renew_read_urls
 from watcher.lightly import samples as remote_samples
-from watcher.lightly import tags
 from watcher.lightly.answers import is_missing_endpoint
+from watcher.lightly.workflows.tag_export import fetch_lasting_urls
 from watcher.sinks.base import PickedSample, PickLine
 from watcher.store import picks
 
@@ -103,22 +103,16 @@ def _fetch_redirects(context: DeliveryContext) -> dict[str, str]:
     for tag_id in (batch.query_tag_id, batch.sampling_tag_id):
         if tag_id is None or names <= found.keys():
             continue
-        exported = []
-        for form in ("NAME", "REDIRECTED_READ_URL"):
-            context.check()
-            try:
-                text = tags.fetch_tag_file_names_text(
-                    context.transport, dataset_id=context.watch.dataset_id, tag_id=tag_id, name_format=form
-                )
-            except ApiException as error:
-                if is_missing_endpoint(error):
-                    raise ProtocolError(
-                        "this server exports no addresses that last: set the sink's IMAGE to read-url or uri"
-                    ) from error
-                raise
-            exported.append(text.split("\n") if text else [])
-        if len(exported[0]) != len(exported[1]):
-            raise ProtocolError("the server exports another number of names than of addresses for one tag")
-        pairs = zip(*exported, strict=True)
+        context.check()
+        try:
+            pairs = fetch_lasting_urls(
+                context.transport, dataset_id=context.watch.dataset_id, tag_id=tag_id, check=context.check
+            )
+        except ApiException as error:
+            if is_missing_endpoint(error):
+                raise ProtocolError(
+                    "this server exports no addresses that last: set the sink's IMAGE to read-url or uri"
+                ) from error
+            raise
         found |= {name: url for name, url in pairs if name in names}
     return found

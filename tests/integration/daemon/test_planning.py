@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter
 from contextlib import closing
@@ -16,6 +17,7 @@ from tests.integration.daemon.test_pipeline import Pipeline, _put_pictures, pipe
 from watcher.database.engine import Database
 from watcher.domain.delivery import (
     DeliverRules,
+    ImageReference,
     LabelStudioRules,
     ManifestFormat,
     ManifestRules,
@@ -30,9 +32,11 @@ from watcher.domain.poll_rules import PollRules
 from watcher.domain.sampling_rules import BudgetPeriod
 from watcher.domain.step_rules import MetadataRules, MetadataSource
 from watcher.exporting import export_tag
+from watcher.jobs.deliveries import Deliverer, DeliveryLimits
 from watcher.lightly import datasets
 from watcher.lightly.transport import Transport
 from watcher.planning import Plan, plan_watch
+from watcher.sinks.base import Handover, PickLine, Receipt
 from watcher.store import picks, watches
 from watcher.store.tables import metadata
 
@@ -260,6 +264,38 @@ def test_plan_tells_deliveries_by_sink(pipeline: Pipeline) -> None:
         "hook": ("webhook", 1, 3, 3 + 2),
         "team": ("label-studio", 1, 3, 2 + 2 + 1),
     }
+
+
+def test_name_with_a_line_end_keeps_its_address_in_exports_and_deliveries(pipeline: Pipeline) -> None:
+    class Receiver:
+        reference = ImageReference.REDIRECT
+
+        def deliver(self, handover: Handover) -> Receipt:
+            lines.extend(pick.line for chunk in handover.iter_chunks(2, 0) for pick in chunk)
+            return Receipt(location="here", facts={})
+
+    lines: list[PickLine] = []
+    names = ["a.jpg", "new\nline.jpg", "z.jpg"]
+    _put_pictures(pipeline.scene, names)
+    pipeline.poll()
+    for _ in range(4):
+        pipeline.run_once()
+    transport = pipeline.scene.build_transport()
+    exported = json.loads(export_tag(transport, dataset="cams", tag="cams-000001", with_read_urls=True))
+    urls = {row["fileName"]: row["readUrl"] for row in exported}
+    assert sorted(urls) == names
+    for name in names:
+        body = transport.read_url_bytes(urls[name], max_bytes=10**6).body
+        assert body == (pipeline.scene.folder / name).read_bytes()
+    deliverer = Deliverer(
+        pipeline.build_parts(),
+        build_sink=lambda _: Receiver(),
+        owner="test",
+        limits=DeliveryLimits(),
+        stop=threading.Event(),
+    )
+    assert deliverer.run_next(beat=lambda: None)
+    assert {line.file_name: line.read_url for line in lines} == urls
 
 
 def test_export_holds_the_names_of_a_tag_with_addresses_that_last(pipeline: Pipeline) -> None:
