@@ -159,6 +159,9 @@ async def put_blob(request: Request) -> Response:
             await run_in_threadpool(_store_csv, platform, csv_key, path, now_ms)
         else:
             await run_in_threadpool(platform.blobs.put_file, key, path)
+    except FileNotFoundError as error:
+        # The cleaner takes folders of deleted datasets away, also from under an upload that began before.
+        raise unknown("DATASET_UNKNOWN", "the dataset of this URL was deleted meanwhile") from error
     finally:
         await run_in_threadpool(path.unlink, missing_ok=True)
     return Response(status_code=200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tests.integration.platform.test_access import add_user
 from tests.integration.platform.test_samplings import N, prepare, start
 from tests.waiting import wait_for
 from watcher.domain.errors import StoreUnavailableError
-from watcher.platform import cleaning, users
+from watcher.platform import blobs, cleaning, users
 from watcher.platform.cleaning import Cleaner
 from watcher.platform.store import tables
 
@@ -109,6 +110,19 @@ def test_deleted_dataset_is_gone_at_once_and_soon_its_rows_and_files(server, api
     assert find_files(server) == []
     assert count_rows(server) == {"datasets": 1}
     assert api("GET", again)["nSamples"] == 0
+
+
+def test_upload_whose_folder_is_cleaned_away_under_it_is_told_that_the_dataset_is_gone(
+    server, api, filled, monkeypatch
+):
+    sample = api("GET", f"{filled}/mappings?field=_id")[1]
+    url = api("GET", f"{filled}/samples/{sample}/writeurls")["full"]
+    folder = server.config.data_dir / "blobs" / filled[-24:]
+    # It is called between the making of the folder and the renaming of the file.
+    monkeypatch.setattr(blobs.os, "fsync", lambda _file: shutil.rmtree(folder, ignore_errors=True))
+    answer = api.session.put(url, data=b"a picture", timeout=10)
+    assert (answer.status_code, answer.json()["code"]) == (404, "DATASET_UNKNOWN")
+    assert not list((server.config.data_dir / "blobs" / "uploads").iterdir())
 
 
 def test_dataset_is_emptied_in_pieces_so_that_nobody_waits_long(server, api, filled, monkeypatch):
