@@ -72,6 +72,10 @@ _HEADERS = {
     503: {"retry-after": "5"},
 }
 _CODES = {404: "NOT_FOUND", 405: "NOT_IMPLEMENTED"}
+_TEXTS = {
+    404: "this server has no such call: /openapi.json lists those it has",
+    405: "this server does not take this method there: /openapi.json lists the calls it has",
+}
 
 OPERATIONS: tuple[Operation, ...] = (
     *versions.OPERATIONS,
@@ -329,7 +333,7 @@ async def _answer_fault(_request: Request, error: Exception) -> Response:
 async def _answer_http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = _CODES.get(error.status_code, "BAD_REQUEST")
-    return build_error(error.status_code, code, str(error.detail))
+    return build_error(error.status_code, code, _TEXTS.get(error.status_code, str(error.detail)))
 
 
 async def _answer_conflict(_request: Request, _error: Exception) -> Response:

@@ -135,6 +135,7 @@ def test_unknown_path_and_method_answer_in_the_error_form(light_api):
         answer = light_api.request(method, path)
         assert answer.status_code == status
         assert set(answer.json()) == {"code", "error", "message"}
+        assert "/openapi.json lists" in answer.json()["error"]
 
 
 def test_body_beyond_the_limit_is_refused_before_it_is_read(build_server):
