@@ -6,6 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
+from sqlalchemy import event
+
+from watcher.platform import tags
 
 NAMES = [f"{index}.jpg" for index in range(7)]
 
@@ -36,6 +39,27 @@ def test_no_tags_before_the_initial_one(api, dataset):
     assert api("GET", f"{dataset}/tags") == []
     body = {"upsizeTagName": "more", "upsizeTagCreator": "USER_PIP"}
     api.refused("POST", f"{dataset}/tags/upsize", 404, "TAG_NO_TAG_IN_DATASET", json=body)
+
+
+def test_list_of_many_tags_is_whole_and_in_order_though_masks_are_read_in_pieces(
+    server, api, dataset, initial, monkeypatch
+):
+    """A tag a batch is nine thousand in ninety days: the masks of all at once took the server's memory."""
+    monkeypatch.setattr(tags, "_TAGS_AT_ONCE", 3)
+    names = [f"batch {number}" for number in range(7)]
+    for number, name in enumerate(names):
+        create_tag(api, dataset, name, hex(1 << number), initial)
+    read: list[int] = []
+
+    def note(_connection, _cursor, statement, parameters, *_more):
+        if "platform_tags.mask" in statement:
+            read.append(len(parameters))
+
+    event.listen(server.platform.database.engine, "after_cursor_execute", note)
+    found = api("GET", f"{dataset}/tags")
+    assert [tag["name"] for tag in found] == ["initial-tag", *names]
+    assert [tag["bitMaskData"] for tag in found[1:]] == [hex(1 << number) for number in range(7)]
+    assert read == [3, 3, 2]
 
 
 def test_initial_tag_covers_everything_and_is_made_once(api, dataset):

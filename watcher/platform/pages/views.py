@@ -181,7 +181,7 @@ def show_dataset(templates: Templates, call: Call) -> Response:
     """A dataset with its tags and embeddings."""
     with call.platform.database.read() as session:
         dataset = access.find_dataset(session, call)
-        found = tag_store.load_tags(session, dataset_id=dataset.id)
+        found = tag_store.list_tags(session, dataset_id=dataset.id)
         embeddings = embedding_store.load_embeddings(session, dataset_id=dataset.id)
     names = {tag.id: tag.name for tag in found}
     return _render(
@@ -249,7 +249,7 @@ def show_embedding(templates: Templates, call: Call) -> Response:
         dataset = access.find_dataset(session, call)
         row = access.find_embedding(session, call, dataset.id)
         projections = embedding_store.load_projections(session, embedding_id=row.id)
-        found = tag_store.load_tags(session, dataset_id=dataset.id)
+        found = tag_store.list_tags(session, dataset_id=dataset.id)
     chosen = call.query.get("projection") or (projections[0].id if projections else None)
     tag_id = call.query.get("tag") or (found[-1].id if len(found) > 1 else None)
     return _render(

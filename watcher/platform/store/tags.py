@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, delete, exists, insert, select, update
@@ -12,16 +12,23 @@ from watcher.platform.store.tables import tags
 
 TagRow = Row[Any]
 _PLAIN = [column for column in tags.c if column.name not in ("picks", "distances")]
+_SHORT = [column for column in _PLAIN if column.name != "mask"]
 
 
-def load_tags(session: Session, *, dataset_id: str) -> list[TagRow]:
-    """All tags in order of creation, so the initial one comes first."""
+def list_tags(session: Session, *, dataset_id: str) -> list[TagRow]:
+    """All tags without their masks, which are long; in order of creation, so the initial one comes first."""
     query = (
-        select(*_PLAIN)
+        select(*_SHORT)
         .where(tags.c.dataset_id == dataset_id)
         .order_by(tags.c.is_initial.desc(), tags.c.created_at, tags.c.id)
     )
     return list(session.execute(query))
+
+
+def load_tags(session: Session, *, tag_ids: Sequence[str]) -> list[TagRow]:
+    """Those of the tags that exist, with their masks, in the order of the ids; at most some hundred at once."""
+    found = {row.id: row for row in session.execute(select(*_PLAIN).where(tags.c.id.in_(tag_ids)))}
+    return [found[tag_id] for tag_id in tag_ids if tag_id in found]
 
 
 def load_tag(session: Session, *, dataset_id: str, tag_id: str) -> TagRow | None:
