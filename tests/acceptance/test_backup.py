@@ -50,6 +50,7 @@ def list_samples(daemon: DaemonProcess) -> list[str]:
         return sorted(name for (name,) in connection.execute("SELECT file_name FROM platform_samples"))
 
 
+@pytest.mark.deep
 def test_backup_of_a_running_daemon_restored_elsewhere_goes_on_and_doubles_nothing(build, tmp_path):
     daemon = build("data")
     daemon.start()
@@ -121,7 +122,7 @@ def test_restore_over_an_installation_keeps_what_was_there_beside_it(build, tmp_
     assert {name: after[name] for name in before} == before
 
 
-@pytest.mark.parametrize("name", ["watcher.sqlite", "platform.key"])
+@pytest.mark.parametrize("name", ["watcher.sqlite", pytest.param("platform.key", marks=pytest.mark.deep)])
 def test_restore_of_a_damaged_backup_names_the_file_and_changes_nothing(build, tmp_path, name):
     daemon = build("data")
     daemon.start()

@@ -203,7 +203,7 @@ def count_picks(pipeline: Pipeline, batch_id: int) -> int:
         return len(picks.load_picks(session, batch_id=batch_id))
 
 
-@pytest.mark.parametrize("per", [BudgetPeriod.DAY, BudgetPeriod.WEEK])
+@pytest.mark.parametrize("per", [BudgetPeriod.DAY, pytest.param(BudgetPeriod.WEEK, marks=pytest.mark.deep)])
 @pytest.mark.parametrize(
     ("budget", "expected"),
     [

@@ -48,7 +48,7 @@ def test_command_of_the_installed_package_runs_in_its_own_process(tmp_path):
     assert done.stderr == "watcher: WATCHER_HTTP__PROT is not a setting: did you mean WATCHER_HTTP__PORT?\n"
 
 
-@pytest.mark.parametrize("missing", ["obstore", "cryptography"])
+@pytest.mark.parametrize("missing", ["obstore", pytest.param("cryptography", marks=pytest.mark.deep)])
 def test_daemon_without_the_platforms_libraries_names_the_way_out_and_serves_another_server(
     tmp_path, missing
 ):
