@@ -111,7 +111,7 @@ class ThreadedServer:
             access_log=False,
             server_header=False,
             interface="asgi3",  # a bound method would be taken for the older kind
-            http=self._protocol,  # type: ignore[arg-type]  # it is only called
+            http=self._protocol,  # type: ignore[arg-type] # it is only called
             lifespan="off",
             ws="none",
             h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
@@ -220,7 +220,7 @@ class _BoundedConnection(H11Protocol):
         self._unsent_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
         if len(self.connections) > self._most:
             self._refusals.tell(now_s=self.loop.time(), most=self._most)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
@@ -245,8 +246,6 @@ def _build_root(trace_id: str) -> Context:
 
 def _build_chosen_ids() -> Any:
     """An id generator that gives random ids, or those chosen for a moment in the present thread."""
-    import threading  # noqa: PLC0415 - of an extra, loaded when it is asked for
-
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415 - of an extra, loaded when it is asked for
 
     class ChosenIds(RandomIdGenerator):

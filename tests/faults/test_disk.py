@@ -16,7 +16,7 @@ from tests.faults.load import draw, put_whole
 from tests.postgres import free_port
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.deep, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.deep
 
 SMALL_BYTES = 4_000_000
 WATCH = "WATCHER_WATCHES__INCOMING__"

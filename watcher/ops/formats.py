@@ -15,7 +15,7 @@ def format_moment(seconds: float | None) -> str:
 def format_span(seconds: float | None) -> str:
     """A duration in its largest sensible unit."""
     if seconds is None:
-        return "–"
+        return "\N{EN DASH}"
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:

@@ -55,11 +55,10 @@ def test_no_input_makes_the_server_fail(document, name):
 
     @settings(
         max_examples=12,
-        deadline=None,
         derandomize=True,
         database=None,
         phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow],  # a machine under load draws slowly
     )
     @given(case=operation.as_strategy())
     def send(case):

@@ -117,7 +117,7 @@ def test_malformed_body_is_refused(light_api, body):
     assert (answer.status_code, answer.json()["code"]) == (422, "MALFORMED_REQUEST")
 
 
-@pytest.mark.parametrize("value", ["-1", "1.5", "x", "", "9" * 30, "１"])
+@pytest.mark.parametrize("value", ["-1", "1.5", "x", "", "9" * 30, "\N{FULLWIDTH DIGIT ONE}"])
 def test_malformed_number_in_a_query_is_refused(light_api, value):
     dataset = light_api.create_dataset()
     light_api.set_local(dataset)

@@ -59,7 +59,6 @@ def test_whole_file_is_read(name, options):
     )  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(("name", "options"), FORMATS)
 def test_file_cut_anywhere_is_called_truncated(name, options):
     data = encode(build_picture(), name, **options)

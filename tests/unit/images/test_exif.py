@@ -73,7 +73,7 @@ def test_user_comment_is_text(comment):
     assert extract_exif(read_with(exif)) == {"UserComment": "good light"}
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of the broken block
 @pytest.mark.parametrize("block", [b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0rubbish", b"Exif\0\0"])
 def test_broken_block_costs_only_itself(block):
     image = read_with(block)

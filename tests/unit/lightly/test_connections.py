@@ -72,6 +72,7 @@ def _ask(transport, answers) -> None:
     answers.put(tags.fetch_tags(transport, dataset_id=DATASET))
 
 
+# Python warns of it from 3.12 on; forks by others are what the test is about.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
 def test_a_fork_gets_connections_of_its_own(start, connect):
     server = start(lambda _seen: [])

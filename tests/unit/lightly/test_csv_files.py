@@ -23,7 +23,8 @@ NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Each example writes the file anew.
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(NAMES, min_size=1, max_size=8, unique=True).flatmap(
         lambda names: st.tuples(
@@ -62,7 +63,7 @@ def test_32_bit_numbers_read_back_exactly():
     assert (np.array(rows, dtype=np.float32) == array).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(NAMES)
 def test_quoted_cells_read_back(text):
     line = io.BytesIO((quote_cell(text) + ",x\r\n").encode())

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from watcher.domain.bitmask import BitMask
@@ -21,7 +21,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(POSITIONS, st.integers(0, 20))
 def test_select_by_mask_is_the_names_at_the_positions(positions, spare):
     names = [f"n{i}" for i in range(max(positions, default=-1) + 1 + spare)]
@@ -54,7 +53,6 @@ def test_texts_that_are_no_mask_are_refused(text):
         select_by_mask(text, ["a"])
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

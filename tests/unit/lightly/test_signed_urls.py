@@ -7,7 +7,7 @@ import time
 import traceback
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.lightly.conftest import TOKEN
@@ -45,7 +45,7 @@ def test_read_url_is_sent_byte_for_byte_and_without_token(start, connect):
     assert TOKEN not in str(seen.headers)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     st.text(st.sampled_from("abcXYZ019%+&=:;/?~!*'(),@$[]{}|^`\"<>\\-_. äß€"), max_size=40),
 )

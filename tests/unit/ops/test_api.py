@@ -391,11 +391,10 @@ def test_api_answers_whatever_is_sent_as_it_is_described(ops, name):
 
     @settings(
         max_examples=12,
-        deadline=None,
         derandomize=True,
         database=None,
         phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow],  # a machine under load draws slowly
     )
     @given(case=operation.as_strategy())
     def send(case):

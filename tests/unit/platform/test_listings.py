@@ -25,7 +25,8 @@ def take(kept: Listings, owner: str = "me", name: str = "a") -> str:
     return kept.take(lambda: iter([(1, name), (2, "b")]), owner=owner, use=str)[0]
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Each example makes its own files anew.
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, page=st.integers(1, 7), shards=st.integers(1, 6), on_disk=st.booleans())
 def test_pages_and_shards_give_every_row_once_in_order(tmp_path: Path, rows, page, shards, on_disk):
     with pytest.MonkeyPatch.context() as patch:

@@ -119,7 +119,7 @@ def test_random_is_even_over_the_candidates():
     assert counts.max() < 195
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(data=st.data())
 def test_any_sampling_keeps_what_it_promises(data):
     n = data.draw(st.integers(1, 60))

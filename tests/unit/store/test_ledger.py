@@ -148,7 +148,8 @@ def test_names_of_every_odd_kind_are_kept_letter_by_letter(database, watch):
 
 
 @pytest.mark.scenario(number=25)
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+# An example finds what those before it left, as a ledger does.
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sets(
         st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=60),

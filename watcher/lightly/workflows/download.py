@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 
 from watcher.domain.bitmask import BitMask
@@ -55,8 +56,6 @@ def select_names(tag: TagData, values: list[str]) -> list[str]:
 
 def select_by_mask(mask_text: str, values: list[str]) -> list[str]:
     """The values at the positions of a mask given as hexadecimal text; see `select_names`."""
-    from itertools import compress  # noqa: PLC0415 - only this path needs it
-
     import numpy as np  # noqa: PLC0415 - loaded only by those who need it
 
     try:
