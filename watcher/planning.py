@@ -16,12 +16,13 @@ from watcher.domain.budget import compute_allowance, compute_period, describe_bu
 from watcher.domain.delivery import ImageReference, LabelStudioRules, SinkConfig, WebhookRules
 from watcher.domain.errors import ApiException, TransportError, WatcherError
 from watcher.domain.listing_facts import ListingFacts
-from watcher.domain.models import SamplingRules, Step, UploadMode, Watch, WatchConfig
+from watcher.domain.models import SamplingRules, Step, Watch, WatchConfig
 from watcher.domain.names import explain_bad_name
 from watcher.domain.own_output import SERVERS_OUTPUT, is_input
 from watcher.domain.pipeline import compute_batch_size, compute_most_samples
 from watcher.domain.redaction import redact
 from watcher.domain.sampling_rules import BudgetPeriod
+from watcher.domain.step_rules import UploadMode
 from watcher.domain.window import compute_window
 from watcher.lateness import build_lateness
 from watcher.lightly import datasets

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, StaticPool, create_engine
 
 from watcher.database.url import read_url
 from watcher.domain.bitmask import BitMask
-from watcher.domain.models import Step, UploadMode, WatchConfig
+from watcher.domain.models import Step, WatchConfig
+from watcher.domain.step_rules import UploadMode
 
 if TYPE_CHECKING:
     from tests.simulation.remote import RemoteDataset

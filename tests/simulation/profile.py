@@ -6,16 +6,9 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from watcher.domain.models import (
-    BatchRules,
-    SamplingMethod,
-    SamplingRules,
-    Step,
-    UploadMode,
-    UploadRules,
-    WatchConfig,
-)
+from watcher.domain.models import BatchRules, SamplingMethod, SamplingRules, Step, WatchConfig
 from watcher.domain.poll_rules import PollRules
+from watcher.domain.step_rules import UploadMode, UploadRules
 
 EPOCH_S = 1_700_000_000.0
 

@@ -18,7 +18,7 @@ from watcher.bootstrap_jobs import check_files
 from watcher.cli.frame import JsonOption, app, load, out, reporting
 from watcher.cli.views import print_lives, print_overview, print_settings, print_variables
 from watcher.daemon import Addresses, Daemon
-from watcher.domain.delivery import ManifestRules
+from watcher.domain.delivery import LabelStudioRules, ManifestRules, WebhookRules
 from watcher.domain.errors import ConfigError
 from watcher.domain.models import Step, WatchConfig
 from watcher.ops.changes import find_watch
@@ -56,17 +56,14 @@ def run() -> None:
 
 def list_places(data_dir: Path, configs: Iterable[WatchConfig]) -> list[str]:
     """Where the picks of all watches go: folders, buckets, and receivers by their hosts; each once."""
-    sinks = [
-        sink.rules for config in configs if Step.DELIVER in config.steps for sink in config.deliver.sinks
-    ]
-    places = [
-        describe_place(rules.url)
-        if not isinstance(rules, ManifestRules)
-        else rules.location
-        if rules.is_bucket
-        else str(data_dir / rules.location)
-        for rules in sinks
-    ]
+
+    def tell(rules: ManifestRules | WebhookRules | LabelStudioRules) -> str:
+        if not isinstance(rules, ManifestRules):
+            return describe_place(rules.url)
+        return rules.location if rules.is_bucket else str(data_dir / rules.location)
+
+    delivering = [config for config in configs if Step.DELIVER in config.steps]
+    places = [tell(sink.rules) for config in delivering for sink in config.deliver.sinks]
     return list(dict.fromkeys(places))
 
 

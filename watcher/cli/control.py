@@ -121,7 +121,7 @@ def _poll_beside_daemon(settings: Settings, names: list[str], *, named: bool) ->
         with showing(f"waiting for a poll of {name}", console=err):
             have_done(settings, database, watch=name, duty=Duty.POLL, limit_s=_POLL_WAIT_S)
         done = _load_last_poll(database, name)
-        if done is None or done.id == (before.id if before else 0):
+        if done is None or done == before:  # an interrupted one goes on under the id it had
             raise WatcherError("it was let be: paused by now, or not configured where the leader runs")
         return f"{done.n_listed} listed, {done.n_new} new, mark {done.to_s} (by the daemon)"
 

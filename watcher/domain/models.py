@@ -13,7 +13,7 @@ from watcher.domain.delivery import DeliverRules
 from watcher.domain.listing_facts import ListingFacts, TimeUnit, WindowEnd
 from watcher.domain.poll_rules import PollRules
 from watcher.domain.sampling_rules import BudgetPeriod, NoveltyRules, ScoreRules
-from watcher.domain.step_rules import EmbedRules, MetadataRules
+from watcher.domain.step_rules import EmbedRules, MetadataRules, UploadRules
 
 
 class Step(StrEnum):
@@ -74,14 +74,6 @@ class RunState(StrEnum):
     DEAD = "dead"
 
 
-class UploadMode(StrEnum):
-    """What is sent to the platform: values only, thumbnails too, or the whole file as well."""
-
-    METADATA = "metadata"
-    THUMBNAILS = "thumbnails"
-    FULL = "full"
-
-
 class SamplingMethod(StrEnum):
     """How samples are picked."""
 
@@ -122,29 +114,6 @@ class BatchRules:
     cron: str | None = None
     shard_samples: int = 250
     max_running: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadRules:
-    """What is uploaded of a sample, and the limits on it.
-
-    Attributes:
-        mode: see `UploadMode`.
-        workers: images in work at once.
-        max_bytes: larger files are quarantined.
-        max_pixels: larger pictures are quarantined.
-        grey_bits: how many bits of a level the cameras use in greys of more than 8 bits; None: found for each frame.
-        settle_s: a truncated file is looked at again after this long before it is blamed.
-        settle_attempts: how often.
-    """
-
-    mode: UploadMode = UploadMode.THUMBNAILS
-    workers: int = 4
-    max_bytes: int = 100_000_000
-    max_pixels: int = 89_478_485
-    grey_bits: int | None = None
-    settle_s: float = 20.0
-    settle_attempts: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What the steps `metadata` and `embed` of a watch are told to do."""
+"""What the steps `upload`, `metadata` and `embed` of a watch are told to do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,37 @@ from enum import StrEnum
 from typing import Any
 
 from watcher.domain.templates import find_sidecar_suffix
+
+
+class UploadMode(StrEnum):
+    """What is sent to the platform: values only, thumbnails too, or the whole file as well."""
+
+    METADATA = "metadata"
+    THUMBNAILS = "thumbnails"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadRules:
+    """What is uploaded of a sample, and the limits on it.
+
+    Attributes:
+        mode: see `UploadMode`.
+        workers: images in work at once.
+        max_bytes: larger files are quarantined.
+        max_pixels: larger pictures are quarantined.
+        grey_bits: how many bits of a level the cameras use in greys of more than 8 bits; None: found for each frame.
+        settle_s: a truncated file is looked at again after this long before it is blamed.
+        settle_attempts: how often.
+    """
+
+    mode: UploadMode = UploadMode.THUMBNAILS
+    workers: int = 4
+    max_bytes: int = 100_000_000
+    max_pixels: int = 89_478_485
+    grey_bits: int | None = None
+    settle_s: float = 20.0
+    settle_attempts: int = 3
 
 
 class EmbedderKind(StrEnum):

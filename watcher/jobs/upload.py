@@ -18,9 +18,10 @@ from watcher.domain.errors import (
     SampleGoneError,
     WatcherError,
 )
-from watcher.domain.models import Sample, SampleState, UploadMode
+from watcher.domain.models import Sample, SampleState
 from watcher.domain.object_facts import ObjectFacts
 from watcher.domain.pipeline import Discard, Done, Outcome
+from watcher.domain.step_rules import UploadMode
 from watcher.images import (
     ImageLimits,
     build_thumbnail,

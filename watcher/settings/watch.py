@@ -11,19 +11,12 @@ from pydantic import BeforeValidator, Field
 from watcher.domain.cron import build_cron_trigger
 from watcher.domain.delivery import DeliverRules, ManifestFormat, ManifestRules
 from watcher.domain.errors import ConfigError
-from watcher.domain.models import (
-    BatchRules,
-    SamplingRules,
-    Step,
-    UploadMode,
-    UploadRules,
-    WatchConfig,
-)
+from watcher.domain.models import BatchRules, SamplingRules, Step, WatchConfig
 from watcher.domain.names import explain_bad_name
 from watcher.domain.pipeline import order_steps
 from watcher.domain.poll_rules import OverwritePolicy, PollRules
 from watcher.domain.sampling_rules import NoveltyRules
-from watcher.domain.step_rules import EmbedRules, MetadataRules
+from watcher.domain.step_rules import EmbedRules, MetadataRules, UploadMode, UploadRules
 from watcher.lightly.wire.base import DatasetName
 from watcher.scheduler import build_trigger
 from watcher.settings.faults import Faults

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, features
 
 from tests.integration.daemon.test_pipeline import Pipeline, pipeline
-from watcher.domain.models import BatchState, SampleState, Step, UploadMode, UploadRules
+from watcher.domain.models import BatchState, SampleState, Step
+from watcher.domain.step_rules import UploadMode, UploadRules
 from watcher.lightly import samples as remote_samples
 
 __all__ = ["pipeline"]

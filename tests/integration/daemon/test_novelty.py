@@ -12,8 +12,9 @@ from tests.integration.daemon.conftest import Scene
 from tests.integration.daemon.test_pipeline import Pipeline
 from tests.photographs import build_scenes
 from tests.unit.embedders.test_descriptor import encode
-from watcher.domain.models import BatchRules, SamplingRules, UploadRules
+from watcher.domain.models import BatchRules, SamplingRules
 from watcher.domain.sampling_rules import NoveltyRules
+from watcher.domain.step_rules import UploadRules
 from watcher.embedders.descriptor import DescriptorEmbedder
 from watcher.ops.collector import StoreCollector
 from watcher.ops.life import load_lives

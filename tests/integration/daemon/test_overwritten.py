@@ -13,8 +13,9 @@ from sqlalchemy import select
 
 from tests.integration.daemon.conftest import Scene
 from tests.integration.daemon.test_pipeline import Pipeline, pipeline
-from watcher.domain.models import SampleState, SamplingRules, UploadRules
+from watcher.domain.models import SampleState, SamplingRules
 from watcher.domain.poll_rules import OverwritePolicy, PollRules
+from watcher.domain.step_rules import UploadRules
 from watcher.lightly import samples as remote_samples
 from watcher.ops.life import load_lives
 from watcher.store import novelty, picks, watches

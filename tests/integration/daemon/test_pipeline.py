@@ -24,15 +24,8 @@ from watcher.domain.bitmask import BitMask
 from watcher.domain.clock import SystemClock
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.errors import ApiException
-from watcher.domain.models import (
-    BatchRules,
-    BatchState,
-    Run,
-    SampleState,
-    SamplingRules,
-    UploadMode,
-    UploadRules,
-)
+from watcher.domain.models import BatchRules, BatchState, Run, SampleState, SamplingRules
+from watcher.domain.step_rules import UploadMode, UploadRules
 from watcher.embedders.base import Embedder
 from watcher.embedders.descriptor import DescriptorEmbedder
 from watcher.jobs import read_urls

@@ -26,11 +26,11 @@ from watcher.domain.delivery import (
 )
 from watcher.domain.errors import ConfigError
 from watcher.domain.listing_facts import ListingFacts, TimeUnit
-from watcher.domain.models import BatchRules, SamplingRules, UploadMode, UploadRules, WatchConfig
+from watcher.domain.models import BatchRules, SamplingRules, WatchConfig
 from watcher.domain.own_output import build_own_output
 from watcher.domain.poll_rules import PollRules
 from watcher.domain.sampling_rules import BudgetPeriod
-from watcher.domain.step_rules import MetadataRules, MetadataSource
+from watcher.domain.step_rules import MetadataRules, MetadataSource, UploadMode, UploadRules
 from watcher.exporting import export_tag
 from watcher.jobs.deliveries import Deliverer, DeliveryLimits
 from watcher.lightly import datasets

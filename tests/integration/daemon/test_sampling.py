@@ -19,9 +19,9 @@ from tests.photographs import build_scenes
 from tests.unit.embedders.test_descriptor import encode
 from watcher.domain.bitmask import BitMask
 from watcher.domain.errors import ScoresError
-from watcher.domain.models import BatchRules, BatchState, SamplingMethod, SamplingRules, Step, UploadRules
+from watcher.domain.models import BatchRules, BatchState, SamplingMethod, SamplingRules, Step
 from watcher.domain.sampling_rules import BudgetPeriod, NoveltyRules, ScoreRules
-from watcher.domain.step_rules import MetadataRules, MetadataSource
+from watcher.domain.step_rules import MetadataRules, MetadataSource, UploadRules
 from watcher.jobs import score_sources
 from watcher.lightly import embeddings, scores, tags
 from watcher.lightly.wire.samples import SampleCreateRequest

@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.unit.embedders.models import make_model
 from watcher.domain.clock import SystemClock
-from watcher.domain.models import UploadRules, WatchConfig
-from watcher.domain.step_rules import EmbedderKind, EmbedRules
+from watcher.domain.models import WatchConfig
+from watcher.domain.step_rules import EmbedderKind, EmbedRules, UploadRules
 from watcher.embedders.base import Embedder
 from watcher.embedders.choosing import build_embedder
 from watcher.embedders.descriptor_facts import find_default_distances

@@ -12,8 +12,10 @@ from watcher.cli import control as commands
 from watcher.daemon import Daemon
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.errors import StoreUnavailableError, WatcherError
+from watcher.domain.models import PollState, Via
+from watcher.domain.window import Window
 from watcher.ops.control import Control
-from watcher.store import control, duty_problems, duty_requests, samples, watches
+from watcher.store import control, duty_problems, duty_requests, polls, samples, watches
 from watcher.store.control import load_audit_log
 from watcher.store.duty_problems import Duty
 from watcher.store.lock import FileLock
@@ -176,3 +178,37 @@ def test_poll_and_audit_beside_a_daemon_end_with_the_reason_why_it_cannot(
         told = command(*arguments).stdout
         assert "has not reached its server yet: there is no dataset 'door'" in told
     assert "has not reached" not in command("status", "gate").stdout
+
+
+@pytest.mark.parametrize("command", ["beside a daemon"], indirect=True)
+def test_poll_beside_a_daemon_that_takes_an_interrupted_one_up_is_that_poll(command, sqlite_ops, monkeypatch):
+    with sqlite_ops.database.write() as session:
+        watch = watches.load_watch(session, name="gate")
+        begun = polls.create_poll(session, watch_id=watch.id, window=Window(0, 9, None), now_ms=NOW_MS)
+
+    def lead(*_arguments: object, **_more: object) -> None:
+        """The daemon: it goes on with the listing that broke off."""
+        with sqlite_ops.database.write() as session:
+            duty_requests.record_request(session, watch="gate", duty=Duty.POLL, now_ms=NOW_MS)
+            polls.update_progress(session, poll_id=begun.id, via=Via.WINDOW, cursor=None, n_listed=7, n_new=5)
+            polls.finish_poll(session, poll_id=begun.id, state=PollState.DONE, now_ms=NOW_MS)
+            duty_requests.answer_request(session, watch="gate", duty=Duty.POLL, number=1)
+
+    monkeypatch.setattr(Control, "request", lead)
+    done = command("poll", "gate")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "gate: 7 listed, 5 new, mark 9 (by the daemon)" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["beside a daemon"], indirect=True)
+@pytest.mark.parametrize(("verb", "duty"), [("poll", Duty.POLL), ("audit", Duty.AUDIT)])
+def test_request_that_the_leader_lets_be_says_so(command, sqlite_ops, monkeypatch, verb, duty):
+    def lead(*_arguments: object, **_more: object) -> None:
+        with sqlite_ops.database.write() as session:
+            duty_requests.record_request(session, watch="gate", duty=duty, now_ms=NOW_MS)
+            duty_requests.answer_request(session, watch="gate", duty=duty, number=1)
+
+    monkeypatch.setattr(Control, "request", lead)
+    done = command(verb, "gate")
+    assert done.exit_code == 1
+    assert "gate: it was let be" in done.stderr

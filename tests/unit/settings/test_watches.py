@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from watcher.domain.errors import ConfigError
-from watcher.domain.models import SamplingMethod, Step, UploadMode, WatchConfig
+from watcher.domain.models import SamplingMethod, Step, WatchConfig
+from watcher.domain.step_rules import UploadMode
 from watcher.settings.root import load_settings
 
 REMOTE = {"LIGHTLY_TOKEN": "5ecr3t", "LIGHTLY_SERVER_LOCATION": "https://api.example.com"}
